@@ -1,0 +1,2 @@
+//! The bundled roles as an executable of their own.
+fn main() {}
