@@ -2,6 +2,12 @@
 //!
 //! A schedule names no host, path, port or date, so the same plan and seed give the same bytes on every machine.
 
+mod resolve;
+mod tolerance;
+
+pub use resolve::{STEADY_EPOCHS, resolve};
+pub use tolerance::tolerated;
+
 use serde::{Deserialize, Serialize};
 
 use crate::faults::Impact;
