@@ -13,5 +13,6 @@ pub mod oracles;
 pub mod params;
 pub mod plan;
 pub mod random;
+pub mod run;
 pub mod schedule;
 pub mod time;

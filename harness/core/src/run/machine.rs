@@ -1,0 +1,680 @@
+//! The state machine of a run.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::nodes::{Blow, NodeView};
+use super::{Command, Event, Watch};
+use crate::faults::Impact;
+use crate::history::{
+    Body, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
+    ImpactChange, Interrupt, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
+    SignalValue, StepChange, TornDown,
+};
+use crate::plan::model::Source;
+use crate::schedule::{Action, Part, Step};
+use crate::time::{ProtocolTime, Span};
+
+/// How long undoing may take at the end of a run before teardown goes on without it; an undo of the process substrate
+/// takes well under a millisecond, one over a container engine's API up to a second under load.
+const HEAL_BOUND_NS: u64 = 5_000_000_000;
+
+/// A restarted node has this long to become ready before its healing counts as failed.
+const RESTART_BOUND_NS: u64 = 10_000_000_000;
+
+/// Which signals come from a node's log: per role, event name to signal and JSON pointer.
+type LogSignals = BTreeMap<String, Vec<(String, String, String)>>;
+
+/// Where the run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Nodes are being started; nothing is demanded yet.
+    Starting,
+    /// The schedule runs.
+    Running,
+    /// Outstanding faults are being taken back.
+    Healing(Ending),
+    /// Nodes are being stopped.
+    TearingDown(Ending),
+    /// Over.
+    Over,
+}
+
+/// One run. Feed it events, carry out its commands.
+#[derive(Debug)]
+pub struct Machine<W> {
+    header: Header,
+    log_signals: LogSignals,
+    watch: W,
+    stage: Stage,
+    nodes: BTreeMap<String, NodeView>,
+    /// Steps not begun yet, by due time.
+    due: VecDeque<Step>,
+    /// How many of `due`, from its front, are staged.
+    staged: usize,
+    /// Begun faults that must be taken back, by the step that began them: the undo step, if one is planned.
+    open: BTreeMap<u32, Step>,
+    /// Undo steps of the healing stage that have not reported yet.
+    healing: Vec<u32>,
+    heal_by_ns: u64,
+    ready_by_ns: u64,
+    next_seq: u64,
+    out: Vec<Command>,
+    now_ns: u64,
+}
+
+impl<W: Watch> Machine<W> {
+    /// A run that is described by its header; `sources` says per role where each signal's value comes from.
+    pub fn new(
+        header: Header,
+        sources: &BTreeMap<String, BTreeMap<String, Source>>,
+        watch: W,
+    ) -> Self {
+        let mut log_signals = LogSignals::new();
+        for (role, signals) in sources {
+            for (signal, source) in signals {
+                if let Source::Log { event, value } = source {
+                    let row = (event.clone(), signal.clone(), value.clone());
+                    log_signals.entry(role.clone()).or_default().push(row);
+                }
+            }
+        }
+        let epoch_ns = header.calendar.ns_of(header.calendar.epoch());
+        Self {
+            log_signals,
+            watch,
+            stage: Stage::Starting,
+            nodes: header
+                .nodes
+                .iter()
+                .map(|node| (node.name.clone(), NodeView::default()))
+                .collect(),
+            due: header.schedule.steps.iter().cloned().collect(),
+            staged: 0,
+            open: BTreeMap::new(),
+            healing: Vec::new(),
+            heal_by_ns: u64::MAX,
+            ready_by_ns: header.genesis_ns.saturating_sub(epoch_ns),
+            next_seq: 0,
+            out: Vec::new(),
+            now_ns: 0,
+            header,
+        }
+    }
+
+    /// Takes an event that happened at `now_ns` (never earlier than the one before) and says what to do.
+    pub fn on(&mut self, now_ns: u64, event: Event) -> Vec<Command> {
+        self.now_ns = self.now_ns.max(now_ns);
+        if self.stage == Stage::Over {
+            return Vec::new();
+        }
+        self.take(event);
+        self.advance();
+        std::mem::take(&mut self.out)
+    }
+
+    /// The watcher, for what it has learnt.
+    pub fn watch(&self) -> &W {
+        &self.watch
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Begun => self.begin(),
+            Event::Tick => {}
+            Event::Spawned { node, pid } => {
+                self.node_is(&node, NodeState::Starting, Some(pid), None);
+            }
+            Event::SpawnFailed { node, why } => self.spawn_failed(&node, &why),
+            Event::Ready { node, incarnation } => self.ready(&node, incarnation),
+            Event::NotReady {
+                node,
+                incarnation,
+                last_seen,
+            } => {
+                self.not_ready(&node, incarnation, &last_seen);
+            }
+            Event::Exited {
+                node,
+                incarnation,
+                status,
+                forced,
+                tail,
+            } => {
+                self.exited(&node, incarnation, status, forced, tail);
+            }
+            Event::Logged {
+                node,
+                event,
+                fields,
+            } => self.logged(node, event, fields),
+            Event::Sampled {
+                node,
+                signal,
+                value,
+            } => self.sampled(&node, &signal, value),
+            Event::Unreadable { node, source, why } => {
+                self.record(Body::Gap(Gap { node, source, why }));
+            }
+            Event::Pinged { node, rtt_us } => self.record(Body::Ping(Ping { node, rtt_us })),
+            Event::LayerEnded(layer) => self.record(Body::Layer(layer)),
+            Event::Carried { step, result } => self.carried(step, result),
+            Event::Proved {
+                step,
+                grade,
+                held,
+                detail,
+            } => self.proved(step, grade, held, detail),
+            Event::Interrupted { signal } => {
+                self.record(Body::Interrupt(Interrupt { signal }));
+                self.end(Ending::Interrupted(signal));
+            }
+            Event::SubstrateFailed { why } => self.end(Ending::Substrate(why)),
+            Event::TimedOut => self.end(Ending::TimedOut),
+            Event::TornDown { left } => self.torn_down(left),
+        }
+    }
+
+    /// What is due by now, independent of what happened.
+    fn advance(&mut self) {
+        match &self.stage {
+            Stage::Starting => self.check_start(),
+            Stage::Running => self.run_steps(),
+            Stage::Healing(_) => self.finish_healing(),
+            Stage::TearingDown(_) | Stage::Over => {}
+        }
+    }
+
+    fn begin(&mut self) {
+        self.record(Body::Header(Box::new(self.header.clone())));
+        // The header is the intent of all that follows: it is on disk before the first process exists.
+        self.out.push(Command::Sync);
+        for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            let ready_by_ns = self.ready_by_ns;
+            self.out.push(Command::Spawn {
+                node: name,
+                incarnation: 0,
+                ready_by_ns,
+            });
+        }
+        self.out.push(Command::WakeAt(self.ready_by_ns));
+    }
+
+    fn check_start(&mut self) {
+        let missing = || {
+            let waiting = self
+                .nodes
+                .iter()
+                .filter(|(_, view)| view.state != Some(NodeState::Ready));
+            waiting.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        };
+        if self
+            .nodes
+            .values()
+            .all(|view| view.state == Some(NodeState::Ready))
+        {
+            self.stage = Stage::Running;
+            self.run_steps();
+        } else if self.now_ns >= self.ready_by_ns {
+            let missing = missing();
+            self.end(Ending::NotReady(missing));
+        } else {
+            self.out.push(Command::WakeAt(self.ready_by_ns));
+        }
+    }
+
+    fn run_steps(&mut self) {
+        let (calendar, genesis_ns) = (self.header.calendar, self.header.genesis_ns);
+        let at_ns = |at| calendar.at_ns(genesis_ns, at);
+        let ends_ns = at_ns(self.header.schedule.ends_at);
+        while let Some(step) = self.due.front() {
+            if at_ns(step.at) > self.now_ns || at_ns(step.at) > ends_ns {
+                break;
+            }
+            let Some(step) = self.due.pop_front() else {
+                break;
+            };
+            if self.staged == 0 {
+                // A late start: nothing is done before its intent is on disk.
+                self.stage_step(&step);
+                self.out.push(Command::Sync);
+            }
+            self.staged = self.staged.saturating_sub(1);
+            self.carry(step);
+        }
+        self.stage_ahead();
+        if self.now_ns >= ends_ns {
+            self.end(Ending::Scheduled);
+            return;
+        }
+        if self.watch.may_end(self.now_ns) {
+            self.end(Ending::Early);
+            return;
+        }
+        let next = self
+            .due
+            .get(self.staged)
+            .map(|step| at_ns(stage_time(step)));
+        let due = self.due.front().map(|step| at_ns(step.at));
+        let wake = next
+            .into_iter()
+            .chain(due)
+            .chain([ends_ns])
+            .min()
+            .unwrap_or(ends_ns);
+        self.out.push(Command::WakeAt(wake));
+    }
+
+    /// Writes the intents of everything that is due within a layer, on disk before it is carried out.
+    fn stage_ahead(&mut self) {
+        let mut any = false;
+        while let Some(step) = self.due.get(self.staged).cloned() {
+            let stage_ns = self
+                .header
+                .calendar
+                .at_ns(self.header.genesis_ns, stage_time(&step));
+            if stage_ns > self.now_ns {
+                break;
+            }
+            self.stage_step(&step);
+            self.staged += 1;
+            any = true;
+        }
+        if any {
+            self.out.push(Command::Sync);
+        }
+    }
+
+    fn stage_step(&mut self, step: &Step) {
+        self.step_is(step, Phase::Staged);
+    }
+
+    fn carry(&mut self, step: Step) {
+        self.step_is(&step, Phase::Begun);
+        let node = step.action.node().to_owned();
+        match &step.part {
+            Part::Begins { impact, .. } => {
+                self.impact(&step.entry, &node, *impact, true);
+                let undo = self
+                    .due
+                    .iter()
+                    .find(|other| other.part == Part::Ends(step.id));
+                if let Some(undo) = undo.cloned() {
+                    self.open.insert(step.id, undo);
+                }
+            }
+            Part::Ends(begun) => {
+                self.open.remove(begun);
+            }
+        }
+        let view = self.nodes.entry(node.clone()).or_default();
+        match &step.action {
+            Action::Kill { .. } | Action::Terminate { .. } => {
+                if !view.lives() {
+                    self.fail(&step, format!("{node} was already dead"));
+                    return;
+                }
+                let killed = matches!(step.action, Action::Kill { .. });
+                view.ending = Some(Blow {
+                    step: Some(step.id),
+                    killed,
+                });
+            }
+            Action::Start { .. } => {
+                if view.lives() {
+                    self.fail(&step, format!("{node} was already running"));
+                    return;
+                }
+                self.start_again(&step, &node);
+                return;
+            }
+            Action::Freeze { .. } | Action::Thaw { .. } | Action::Flood { .. } => {
+                if !view.lives() {
+                    self.fail(&step, format!("{node} was dead"));
+                    self.gone_with_node(&step, &node);
+                    return;
+                }
+            }
+            Action::EndFlood { .. } => {}
+        }
+        self.out.push(Command::Carry(step));
+    }
+
+    fn start_again(&mut self, step: &Step, node: &str) {
+        let ready_by_ns = self.now_ns.saturating_add(RESTART_BOUND_NS);
+        let view = self.nodes.entry(node.to_owned()).or_default();
+        view.incarnation += 1;
+        view.state = None;
+        view.panic = None;
+        view.ending = None;
+        let incarnation = view.incarnation;
+        if let Part::Ends(begun) = step.part {
+            view.healing.push(begun);
+        }
+        self.out.push(Command::Spawn {
+            node: node.to_owned(),
+            incarnation,
+            ready_by_ns,
+        });
+        self.step_is(step, Phase::Done);
+    }
+
+    /// Thawing a node that has died meanwhile: nothing is frozen any more, and that is what the undo is for.
+    fn gone_with_node(&mut self, step: &Step, node: &str) {
+        if let (Action::Thaw { .. }, Part::Ends(begun)) = (&step.action, &step.part) {
+            let detail = BTreeMap::from([("node".to_owned(), format!("{node} is dead").into())]);
+            self.proved(*begun, Grade::Gone, true, detail);
+        }
+    }
+
+    fn fail(&mut self, step: &Step, why: String) {
+        self.step_is(step, Phase::Failed(why));
+    }
+
+    fn carried(&mut self, id: u32, result: Result<(), String>) {
+        let Some(step) = self
+            .header
+            .schedule
+            .steps
+            .iter()
+            .find(|step| step.id == id)
+            .cloned()
+        else {
+            return;
+        };
+        match result {
+            Ok(()) => self.step_is(&step, Phase::Done),
+            Err(why) => self.step_is(&step, Phase::Failed(why)),
+        }
+    }
+
+    fn proved(
+        &mut self,
+        step: u32,
+        grade: Grade,
+        held: bool,
+        detail: BTreeMap<String, serde_json::Value>,
+    ) {
+        let steps = &self.header.schedule.steps;
+        let Some(begun) = steps.iter().find(|other| other.id == step).cloned() else {
+            return;
+        };
+        let node = begun.action.node().to_owned();
+        let entry = begun.entry.clone();
+        let evidence = Evidence {
+            entry: entry.clone(),
+            step,
+            node: node.clone(),
+            grade,
+            held,
+            detail,
+        };
+        self.record(Body::Evidence(evidence));
+        if grade == Grade::Gone {
+            self.healing.retain(|open| *open != step);
+            if held && let Part::Begins { impact, .. } = begun.part {
+                self.impact(&entry, &node, impact, false);
+            }
+        }
+    }
+
+    fn ready(&mut self, node: &str, incarnation: u32) {
+        let Some(view) = self.nodes.get_mut(node) else {
+            return;
+        };
+        if view.incarnation != incarnation || view.state != Some(NodeState::Starting) {
+            return;
+        }
+        let healed = std::mem::take(&mut view.healing);
+        self.node_is(node, NodeState::Ready, None, None);
+        for begun in healed {
+            let detail = BTreeMap::from([("ready".to_owned(), incarnation.into())]);
+            self.proved(begun, Grade::Gone, true, detail);
+        }
+    }
+
+    fn not_ready(&mut self, node: &str, incarnation: u32, last_seen: &str) {
+        let Some(view) = self.nodes.get_mut(node) else {
+            return;
+        };
+        if view.incarnation != incarnation || view.state == Some(NodeState::Ready) {
+            return;
+        }
+        let healed = std::mem::take(&mut view.healing);
+        if let Some(state) = view.state {
+            self.node_is(node, state, None, Some(format!("not ready: {last_seen}")));
+        }
+        for begun in healed {
+            let detail = BTreeMap::from([("not-ready".to_owned(), last_seen.into())]);
+            self.proved(begun, Grade::Gone, false, detail);
+        }
+    }
+
+    fn spawn_failed(&mut self, node: &str, why: &str) {
+        self.node_is(node, NodeState::Dead, None, Some(why.to_owned()));
+        self.end(Ending::Substrate(format!("{node}: {why}")));
+    }
+
+    fn exited(
+        &mut self,
+        node: &str,
+        incarnation: u32,
+        status: ExitStatus,
+        forced: bool,
+        tail: Vec<String>,
+    ) {
+        let Some(view) = self.nodes.get_mut(node) else {
+            return;
+        };
+        if view.incarnation != incarnation || view.state == Some(NodeState::Dead) {
+            return;
+        }
+        let death = view.death(status, forced);
+        let panic = view.panic.take();
+        view.state = Some(NodeState::Dead);
+        let healing = std::mem::take(&mut view.healing);
+        let exit = Exit {
+            node: node.to_owned(),
+            incarnation,
+            death,
+            panic,
+            tail,
+        };
+        self.record(Body::Exit(exit));
+        for begun in healing {
+            let detail = BTreeMap::from([("exited".to_owned(), format!("{status:?}").into())]);
+            self.proved(begun, Grade::Gone, false, detail);
+        }
+        if self.stage == Stage::Starting {
+            self.end(Ending::NotReady(vec![format!(
+                "{node} exited before genesis"
+            )]));
+        }
+    }
+
+    fn logged(&mut self, node: String, event: String, fields: BTreeMap<String, serde_json::Value>) {
+        if event == "panic" {
+            let text = |key: &str| {
+                fields
+                    .get(key)
+                    .and_then(|value| value.as_str())
+                    .map(str::to_owned)
+            };
+            let line = fields
+                .get("line")
+                .map_or_else(|| "?".to_owned(), ToString::to_string);
+            let panic = Panic {
+                component: text("component"),
+                message: text("message").unwrap_or_default(),
+                place: text("file").map(|file| format!("{file}:{line}")),
+            };
+            self.nodes.entry(node.clone()).or_default().panic = Some(panic);
+        }
+        let role = self
+            .header
+            .nodes
+            .iter()
+            .find(|info| info.name == node)
+            .map(|info| &info.role);
+        let rows = role
+            .and_then(|role| self.log_signals.get(role))
+            .cloned()
+            .unwrap_or_default();
+        for (_, signal, pointer) in rows.iter().filter(|(name, ..)| *name == event) {
+            let all = serde_json::Value::Object(fields.clone().into_iter().collect());
+            if let Some(value) = all.pointer(pointer).and_then(signal_value) {
+                self.sampled(&node, signal, value);
+            }
+        }
+        self.record(Body::Event(NodeEvent {
+            node,
+            event,
+            fields,
+        }));
+    }
+
+    /// Records a value when it changed, and once per layer so that silence can be told from sameness.
+    fn sampled(&mut self, node: &str, signal: &str, value: SignalValue) {
+        let layer = self
+            .header
+            .calendar
+            .instant(self.header.genesis_ns, self.now_ns)
+            .layer();
+        let view = self.nodes.entry(node.to_owned()).or_default();
+        let last = view.signals.get(signal);
+        if last.is_some_and(|(old, when)| *old == value && *when == layer) {
+            return;
+        }
+        view.signals
+            .insert(signal.to_owned(), (value.clone(), layer));
+        self.record(Body::Sample(Sample {
+            node: node.to_owned(),
+            signal: signal.to_owned(),
+            value,
+        }));
+    }
+
+    fn end(&mut self, ending: Ending) {
+        match self.stage {
+            Stage::Starting | Stage::Running => {}
+            Stage::Healing(_) | Stage::TearingDown(_) | Stage::Over => return,
+        }
+        // What would need the node's process to come back is left to teardown; what is still imposed is taken back.
+        let outstanding: Vec<Step> = std::mem::take(&mut self.open)
+            .into_values()
+            .filter(|undo| matches!(undo.action, Action::Thaw { .. } | Action::EndFlood { .. }))
+            .collect();
+        self.heal_by_ns = self.now_ns.saturating_add(HEAL_BOUND_NS);
+        self.stage = Stage::Healing(ending);
+        self.due.clear();
+        for undo in outstanding {
+            if let Part::Ends(begun) = undo.part {
+                self.healing.push(begun);
+            }
+            self.carry(undo);
+        }
+        self.finish_healing();
+    }
+
+    /// Goes on to teardown once every undo has reported, or its bound is over.
+    fn finish_healing(&mut self) {
+        let Stage::Healing(ending) = &self.stage else {
+            return;
+        };
+        if self.healing.is_empty() || self.now_ns >= self.heal_by_ns {
+            self.stage = Stage::TearingDown(ending.clone());
+            self.tear_down();
+        } else {
+            self.out.push(Command::WakeAt(self.heal_by_ns));
+        }
+    }
+
+    fn tear_down(&mut self) {
+        for view in self.nodes.values_mut() {
+            if view.lives() && view.ending.is_none() {
+                view.ending = Some(Blow {
+                    step: None,
+                    killed: false,
+                });
+            }
+        }
+        self.out.push(Command::TearDown);
+    }
+
+    fn torn_down(&mut self, left: Vec<String>) {
+        let Stage::TearingDown(ending) = self.stage.clone() else {
+            return;
+        };
+        self.record(Body::TornDown(TornDown { left }));
+        let end = End {
+            count: self.next_seq + 1,
+            why: ending,
+        };
+        self.record(Body::End(end));
+        self.out.push(Command::Sync);
+        self.out.push(Command::Finish);
+        self.stage = Stage::Over;
+    }
+
+    fn node_is(&mut self, node: &str, state: NodeState, pid: Option<u32>, detail: Option<String>) {
+        let view = self.nodes.entry(node.to_owned()).or_default();
+        view.state = Some(state);
+        let incarnation = view.incarnation;
+        let change = NodeChange {
+            node: node.to_owned(),
+            incarnation,
+            state,
+            pid,
+            detail,
+        };
+        self.record(Body::Node(change));
+    }
+
+    fn step_is(&mut self, step: &Step, phase: Phase) {
+        let change = StepChange {
+            step: step.id,
+            entry: step.entry.clone(),
+            action: step.action.clone(),
+            phase,
+        };
+        self.record(Body::Step(change));
+    }
+
+    fn impact(&mut self, entry: &str, node: &str, impact: Impact, on: bool) {
+        let change = ImpactChange {
+            entry: entry.to_owned(),
+            node: node.to_owned(),
+            impact,
+            on,
+        };
+        self.record(Body::Impact(change));
+    }
+
+    fn record(&mut self, body: Body) {
+        let record = Record {
+            seq: self.next_seq,
+            t_ns: self.now_ns,
+            body,
+        };
+        self.next_seq += 1;
+        self.watch.observe(&record);
+        self.out.push(Command::Record(record));
+    }
+}
+
+/// An intent is on disk at least a layer before it is due (design invariant 5).
+fn stage_time(step: &Step) -> ProtocolTime {
+    ProtocolTime(step.at.0.saturating_sub(Span::layers(1).0))
+}
+
+/// A JSON value as a signal's value: whole numbers (also spelled as strings, as grpc-gateway does), else text.
+pub(crate) fn signal_value(value: &serde_json::Value) -> Option<SignalValue> {
+    match value {
+        serde_json::Value::Number(number) => number.as_u64().map(SignalValue::Number),
+        serde_json::Value::String(text) => Some(match text.parse::<u64>() {
+            Ok(number) => SignalValue::Number(number),
+            Err(_) => SignalValue::Text(text.clone()),
+        }),
+        serde_json::Value::Bool(flag) => Some(SignalValue::Number(u64::from(*flag))),
+        _ => None,
+    }
+}

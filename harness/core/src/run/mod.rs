@@ -1,0 +1,184 @@
+//! A run as a state machine: events in, commands out, no effects.
+//!
+//! The controller owns processes, sockets and clocks; it turns whatever happens into an [`Event`] with a time and carries
+//! out the [`Command`]s it gets back. All policy (when a step is due, who killed whom, what is recorded, when the run is
+//! over) is here, so it can be tested in virtual time.
+
+mod machine;
+mod nodes;
+
+use std::collections::BTreeMap;
+
+pub use machine::Machine;
+
+use crate::history::{ExitStatus, Grade, LayerRecord, Record, SignalValue};
+use crate::schedule::Step;
+
+/// How long `nodes` nodes may take to become ready, in nanoseconds.
+///
+/// A second for the chain of guards and the first connections, and 30 ms per node: twice what 100 nodes were measured to
+/// take on two busy cores. Genesis is fixed before the first spawn, so this cannot be cut short when all are ready.
+pub const fn start_budget_ns(nodes: usize) -> u64 {
+    1_000_000_000 + nodes as u64 * 30_000_000
+}
+
+/// Something that happened, in the order in which the controller's one loop saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The run begins: spawn.
+    Begun,
+    /// The time asked for by [`Command::WakeAt`] has come.
+    Tick,
+    /// A node's process exists.
+    Spawned {
+        /// The node.
+        node: String,
+        /// Its process id, for people.
+        pid: u32,
+    },
+    /// A node's process could not be made.
+    SpawnFailed {
+        /// The node.
+        node: String,
+        /// What, where, why, and what to do.
+        why: String,
+    },
+    /// A node's readiness check held.
+    Ready {
+        /// The node.
+        node: String,
+        /// Which of its lives.
+        incarnation: u32,
+    },
+    /// A node's readiness check did not hold in time.
+    NotReady {
+        /// The node.
+        node: String,
+        /// Which of its lives.
+        incarnation: u32,
+        /// The last answer.
+        last_seen: String,
+    },
+    /// A node's process ended.
+    Exited {
+        /// The node.
+        node: String,
+        /// Which of its lives.
+        incarnation: u32,
+        /// What the kernel says.
+        status: ExitStatus,
+        /// It ignored its stop signal and had to be killed.
+        forced: bool,
+        /// Last lines of its output.
+        tail: Vec<String>,
+    },
+    /// A node logged an event.
+    Logged {
+        /// The node.
+        node: String,
+        /// Its name.
+        event: String,
+        /// Its fields.
+        fields: BTreeMap<String, serde_json::Value>,
+    },
+    /// A signal was read.
+    Sampled {
+        /// The node.
+        node: String,
+        /// The signal.
+        signal: String,
+        /// Its value.
+        value: SignalValue,
+    },
+    /// A source could not be read.
+    Unreadable {
+        /// The node.
+        node: String,
+        /// Which source.
+        source: String,
+        /// Why.
+        why: String,
+    },
+    /// A UDP ping was answered, or not within a layer.
+    Pinged {
+        /// The node.
+        node: String,
+        /// Round trip in microseconds.
+        rtt_us: Option<u64>,
+    },
+    /// A layer is over.
+    LayerEnded(LayerRecord),
+    /// A step's effect was made, or why not.
+    Carried {
+        /// The step.
+        step: u32,
+        /// Why it could not be made.
+        result: Result<(), String>,
+    },
+    /// A probe looked for a fault's effect.
+    Proved {
+        /// The step that began the fault.
+        step: u32,
+        /// Which grade it is about.
+        grade: Grade,
+        /// Whether it was seen (for [`Grade::Gone`]: that nothing of it is left).
+        held: bool,
+        /// What was measured.
+        detail: BTreeMap<String, serde_json::Value>,
+    },
+    /// Somebody asked the run to stop.
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// The substrate cannot go on.
+    SubstrateFailed {
+        /// How.
+        why: String,
+    },
+    /// `--timeout` ran out.
+    TimedOut,
+    /// All processes are gone, except for what is listed.
+    TornDown {
+        /// What is left.
+        left: Vec<String>,
+    },
+}
+
+/// Something the controller must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Append this record.
+    Record(Record),
+    /// Put everything appended so far on disk before going on.
+    Sync,
+    /// Start a node and watch for its readiness until `ready_by_ns`.
+    Spawn {
+        /// The node.
+        node: String,
+        /// Which of its lives.
+        incarnation: u32,
+        /// Bound of the readiness check, monotonic.
+        ready_by_ns: u64,
+    },
+    /// Carry a step out, then report it carried and proved.
+    Carry(Step),
+    /// Wake the machine at this monotonic time at the latest; replaces any earlier wish.
+    WakeAt(u64),
+    /// Stop every node in the orderly way and tear down; then report it.
+    TearDown,
+    /// The run is over; nothing follows.
+    Finish,
+}
+
+/// Somebody who reads records as they are made and can tell when nothing more is to be learnt.
+pub trait Watch: std::fmt::Debug {
+    /// A record was made.
+    fn observe(&mut self, record: &Record);
+
+    /// Whether the run may end now: all it waited for has held, or what a control demands has been found.
+    fn may_end(&self, t_ns: u64) -> bool;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! What the machine knows of each node, and who is to blame for its death.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Death, ExitStatus, NodeState, Panic, SignalValue};
+
+/// SIGKILL's number on Linux.
+const SIGKILL: i32 = 9;
+/// SIGABRT's number on Linux: how a process ends that reported a panic first.
+const SIGABRT: i32 = 6;
+
+/// What is known of a node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodeView {
+    /// Which of its lives this is.
+    pub(super) incarnation: u32,
+    /// Where it is in its life; `None` before its first start.
+    pub(super) state: Option<NodeState>,
+    /// The step by which the harness is ending this life, and whether it asked or killed.
+    pub(super) ending: Option<Blow>,
+    /// The panic it reported in this life.
+    pub(super) panic: Option<Panic>,
+    /// Steps whose impairment ends once the node is ready again.
+    pub(super) healing: Vec<u32>,
+    /// Last value and the layer it was last recorded in, per signal.
+    pub(super) signals: BTreeMap<String, (SignalValue, i64)>,
+}
+
+/// What the harness did to end a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Blow {
+    /// The step; `None` is the end of the run.
+    pub(super) step: Option<u32>,
+    /// Killed rather than asked.
+    pub(super) killed: bool,
+}
+
+impl NodeView {
+    /// Whether its process exists.
+    pub(super) fn lives(&self) -> bool {
+        matches!(
+            self.state,
+            Some(NodeState::Starting | NodeState::Ready | NodeState::Stopping)
+        )
+    }
+
+    /// Who ended this life. A node that panics while it is asked to stop did so by itself, and so did one that exits
+    /// between the decision to kill it and the kill.
+    pub(super) fn death(&self, status: ExitStatus, forced: bool) -> Death {
+        let by_harness = match (self.ending, status) {
+            (None, _) | (Some(_), ExitStatus::Signal(SIGABRT)) => false,
+            (Some(_), ExitStatus::Signal(SIGKILL)) => true,
+            (Some(blow), _) => !blow.killed && self.panic.is_none(),
+        };
+        match self.ending {
+            Some(blow) if by_harness => Death::Harness {
+                step: blow.step,
+                ignored_stop: forced,
+                status,
+            },
+            _ => Death::Itself(status),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The machine in virtual time: a network that does what it is told, one that does not, and one that does anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::{Command, Event, Machine, Watch};
+use crate::faults::Impact;
+use crate::history::{
+    Body, Death, Ending, ExitStatus, Grade, Header, NodeInfo, Phase, Record, RoleInfo,
+};
+use crate::schedule::{Action, Class, Part, Schedule, Step};
+use crate::time::{Calendar, ProtocolTime, Span};
+
+const LAYER: u64 = 250_000_000;
+const GENESIS: u64 = 2_000_000_000;
+
+#[derive(Debug)]
+struct Never;
+
+impl Watch for Never {
+    fn observe(&mut self, _record: &Record) {}
+    fn may_end(&self, _t_ns: u64) -> bool {
+        false
+    }
+}
+
+fn layers(count: i64) -> ProtocolTime {
+    ProtocolTime::GENESIS.plus(Span::layers(count))
+}
+
+fn at(layer: i64) -> u64 {
+    GENESIS + u64::try_from(layer).unwrap() * LAYER
+}
+
+fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
+    let class = undo.clone().map_or(Class::EndsWithRun, Class::Restores);
+    let begins = Step {
+        id: 0,
+        at: layers(8),
+        entry: "it".into(),
+        action,
+        part: Part::Begins { impact, class },
+    };
+    let ends = undo.map(|action| Step {
+        id: 1,
+        at: layers(12),
+        entry: "it".into(),
+        action,
+        part: Part::Ends(0),
+    });
+    Header {
+        format: "1.0".into(),
+        run: "r".into(),
+        boot: "b".into(),
+        started_unix_ns: 0,
+        plan: "p".into(),
+        plan_digest: String::new(),
+        release: "x".into(),
+        executables: BTreeMap::new(),
+        substrate: "virtual".into(),
+        genesis_ns: GENESIS,
+        calendar: Calendar {
+            layer_ns: LAYER,
+            layers_per_epoch: 4,
+        },
+        nodes: ["a-0", "a-1"]
+            .map(|name| NodeInfo {
+                name: name.into(),
+                role: "a".into(),
+                address: String::new(),
+            })
+            .into(),
+        roles: BTreeMap::from([(
+            "a".to_owned(),
+            RoleInfo {
+                signals: BTreeMap::new(),
+                expect_exit: BTreeSet::from([0]),
+                pinged: false,
+            },
+        )]),
+        tolerates: Vec::new(),
+        expect: Vec::new(),
+        faults: BTreeMap::new(),
+        schedule: Schedule {
+            version: 1,
+            plan: "p".into(),
+            seed: 1,
+            steps: [begins].into_iter().chain(ends).collect(),
+            windows: Vec::new(),
+            healed_at: None,
+            ends_at: layers(20),
+        },
+        control: None,
+    }
+}
+
+/// Drives a machine through a network that obeys at once; what it does not answer itself comes back.
+struct Obedient {
+    machine: Machine<Never>,
+    records: Vec<Record>,
+    wake: u64,
+    carried: Vec<Action>,
+    finished: bool,
+}
+
+impl Obedient {
+    fn start(header: Header) -> Self {
+        let machine = Machine::new(header, &BTreeMap::new(), Never);
+        let mut it = Self {
+            machine,
+            records: Vec::new(),
+            wake: 0,
+            carried: Vec::new(),
+            finished: false,
+        };
+        it.feed(0, Event::Begun);
+        it
+    }
+
+    fn feed(&mut self, now: u64, event: Event) {
+        for command in self.machine.on(now, event) {
+            match command {
+                Command::Record(record) => self.records.push(record),
+                Command::Spawn {
+                    node, incarnation, ..
+                } => {
+                    self.feed(
+                        now,
+                        Event::Spawned {
+                            node: node.clone(),
+                            pid: 1,
+                        },
+                    );
+                    self.feed(now, Event::Ready { node, incarnation });
+                }
+                Command::Carry(step) => {
+                    self.carried.push(step.action.clone());
+                    let node = step.action.node().to_owned();
+                    self.feed(
+                        now,
+                        Event::Carried {
+                            step: step.id,
+                            result: Ok(()),
+                        },
+                    );
+                    match step.action {
+                        Action::Kill { .. } => self.dies(now, &node, ExitStatus::Signal(9)),
+                        Action::Thaw { .. } => {
+                            let detail = BTreeMap::new();
+                            self.feed(
+                                now,
+                                Event::Proved {
+                                    step: 0,
+                                    grade: Grade::Gone,
+                                    held: true,
+                                    detail,
+                                },
+                            );
+                        }
+                        _ => {}
+                    }
+                }
+                Command::WakeAt(ns) => self.wake = ns,
+                Command::TearDown => self.feed(now, Event::TornDown { left: Vec::new() }),
+                Command::Finish => self.finished = true,
+                Command::Sync => {}
+            }
+        }
+    }
+
+    fn dies(&mut self, now: u64, node: &str, status: ExitStatus) {
+        let event = Event::Exited {
+            node: node.into(),
+            incarnation: 0,
+            status,
+            forced: false,
+            tail: Vec::new(),
+        };
+        self.feed(now, event);
+    }
+
+    fn run_out(&mut self) {
+        for _ in 0..100 {
+            if self.finished {
+                return;
+            }
+            self.feed(self.wake, Event::Tick);
+        }
+        panic!("the run did not end: it waits for {}", self.wake);
+    }
+
+    fn time_of(&self, wanted: impl Fn(&Body) -> bool) -> u64 {
+        self.records
+            .iter()
+            .find(|record| wanted(&record.body))
+            .expect("it is recorded")
+            .t_ns
+    }
+}
+
+fn phase(body: &Body, id: u32, wanted: &Phase) -> bool {
+    matches!(body, Body::Step(change) if change.step == id && change.phase == *wanted)
+}
+
+fn kill() -> Header {
+    header(
+        Action::Kill { node: "a-0".into() },
+        Some(Action::Start { node: "a-0".into() }),
+        Impact::Impaired,
+    )
+}
+
+#[test]
+fn a_kill_is_staged_a_layer_ahead_and_healed_by_a_new_life() {
+    let mut run = Obedient::start(kill());
+    run.run_out();
+    assert_eq!(run.time_of(|body| phase(body, 0, &Phase::Staged)), at(7));
+    assert_eq!(run.time_of(|body| phase(body, 0, &Phase::Begun)), at(8));
+    let killed = |body: &Body| matches!(body, Body::Exit(exit) if matches!(exit.death, Death::Harness { step: Some(0), .. }));
+    assert_eq!(run.time_of(killed), at(8));
+    let gone = |body: &Body| matches!(body, Body::Evidence(evidence) if evidence.grade == Grade::Gone && evidence.held);
+    assert_eq!(run.time_of(gone), at(12));
+    let free = |body: &Body| matches!(body, Body::Impact(change) if !change.on);
+    assert_eq!(run.time_of(free), at(12));
+    let Body::End(end) = &run.records.last().expect("records").body else {
+        panic!("no end")
+    };
+    assert_eq!(
+        (end.count, &end.why),
+        (run.records.len() as u64, &Ending::Scheduled)
+    );
+}
+
+#[test]
+fn a_node_that_dies_by_itself_is_not_ours() {
+    let mut run = Obedient::start(kill());
+    run.feed(at(5), Event::Tick);
+    run.dies(at(6), "a-0", ExitStatus::Signal(6));
+    run.run_out();
+    let own = |body: &Body| matches!(body, Body::Exit(exit) if exit.death == Death::Itself(ExitStatus::Signal(6)));
+    assert_eq!(run.time_of(own), at(6));
+    // The planned kill then has nothing to kill, and says so instead of passing for applied.
+    let failed = |body: &Body| matches!(body, Body::Step(change) if matches!(change.phase, Phase::Failed(_)));
+    assert_eq!(run.time_of(failed), at(8));
+}
+
+#[test]
+fn an_interrupted_run_thaws_before_it_tears_down() {
+    let pause = header(
+        Action::Freeze { node: "a-1".into() },
+        Some(Action::Thaw { node: "a-1".into() }),
+        Impact::Impaired,
+    );
+    let mut run = Obedient::start(pause);
+    run.feed(at(9), Event::Tick);
+    assert_eq!(run.carried, [Action::Freeze { node: "a-1".into() }]);
+    run.feed(at(10), Event::Interrupted { signal: 2 });
+    assert!(run.finished);
+    assert_eq!(
+        run.carried.last(),
+        Some(&Action::Thaw { node: "a-1".into() })
+    );
+    let Body::End(end) = &run.records.last().expect("records").body else {
+        panic!("no end")
+    };
+    assert_eq!(end.why, Ending::Interrupted(2));
+}
+
+#[test]
+fn who_is_not_ready_is_named() {
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+    machine.on(0, Event::Begun);
+    machine.on(
+        10,
+        Event::Spawned {
+            node: "a-0".into(),
+            pid: 1,
+        },
+    );
+    machine.on(
+        20,
+        Event::Ready {
+            node: "a-0".into(),
+            incarnation: 0,
+        },
+    );
+    let commands = machine.on(GENESIS - 4 * LAYER, Event::Tick);
+    assert!(commands.contains(&Command::TearDown));
+    let commands = machine.on(GENESIS, Event::TornDown { left: Vec::new() });
+    let ended = commands.iter().any(|command| {
+        matches!(command, Command::Record(Record { body: Body::End(end), .. })
+            if end.why == Ending::NotReady(vec!["a-1".to_owned()]))
+    });
+    assert!(ended, "{commands:?}");
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let node = prop_oneof![
+        Just("a-0".to_owned()),
+        Just("a-1".to_owned()),
+        Just("stranger".to_owned())
+    ];
+    let life = 0_u32..2;
+    prop_oneof![
+        Just(Event::Tick),
+        node.clone()
+            .prop_map(|node| Event::Spawned { node, pid: 7 }),
+        (node.clone(), life.clone())
+            .prop_map(|(node, incarnation)| Event::Ready { node, incarnation }),
+        (node.clone(), life.clone(), 0_i32..12).prop_map(|(node, incarnation, code)| {
+            Event::Exited {
+                node,
+                incarnation,
+                status: ExitStatus::Signal(code),
+                forced: false,
+                tail: Vec::new(),
+            }
+        }),
+        (node.clone(), life).prop_map(|(node, incarnation)| Event::NotReady {
+            node,
+            incarnation,
+            last_seen: "x".into()
+        }),
+        (0_u32..4).prop_map(|step| Event::Carried {
+            step,
+            result: Ok(())
+        }),
+        (0_u32..4).prop_map(|step| Event::Proved {
+            step,
+            grade: Grade::Gone,
+            held: true,
+            detail: BTreeMap::new()
+        }),
+        Just(Event::Interrupted { signal: 2 }),
+        Just(Event::TornDown { left: Vec::new() }),
+        node.prop_map(|node| Event::Pinged { node, rtt_us: None }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+    /// Whatever happens in whatever order: no panic, no gap in the history, nothing before its intent, nothing after the end.
+    #[test]
+    fn any_order_of_events_is_survived(events in prop::collection::vec((0_u64..2 * LAYER, any_event()), 0..80)) {
+        let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+        let mut commands = machine.on(0, Event::Begun);
+        let mut now = 0;
+        for (later, event) in events {
+            now += later;
+            commands.extend(machine.on(now, event));
+        }
+        let records: Vec<&Record> = commands.iter().filter_map(|command| match command {
+            Command::Record(record) => Some(record),
+            _ => None,
+        }).collect();
+        for (seq, record) in records.iter().enumerate() {
+            prop_assert_eq!(record.seq, seq as u64);
+        }
+        for (index, command) in commands.iter().enumerate() {
+            if let Command::Carry(step) = command {
+                let before = &commands[..index];
+                let synced = before.iter().rposition(|other| *other == Command::Sync).unwrap_or(0);
+                let staged = before[..synced].iter().any(|other| {
+                    matches!(other, Command::Record(record) if phase(&record.body, step.id, &Phase::Staged))
+                });
+                prop_assert!(staged || matches!(step.part, Part::Ends(_)), "{:?} had no synced intent", step);
+            }
+        }
+        if let Some(end) = records.iter().position(|record| matches!(record.body, Body::End(_))) {
+            prop_assert_eq!(end + 1, records.len());
+        }
+    }
+}
