@@ -1,0 +1,147 @@
+//! What may stand on the command line. Parsing only: nothing here looks at the machine.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Starts a network of real processes, breaks it as a plan says, and judges whether it kept advancing.
+#[derive(Debug, Parser)]
+#[command(name = "tweedledum", version, max_term_width = 110)]
+#[command(after_help = "Exit codes: 0 pass, 1 fail, 2 bad plan or command line (nothing was started), 3 inconclusive, \
+    4 could not be run, 5 something was left behind, 130 or 143 interrupted.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One file of `commands/` each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a plan against its controls, or against one release, and judge it
+    Run(RunArgs),
+    /// Report everything that is wrong with plans; starts nothing
+    Check(CheckArgs),
+    /// Print what a plan would do when: its schedule, when liveness is demanded, how long it may take
+    Plan(PlanArgs),
+    /// Judge a recorded run again from its history
+    Judge(JudgeArgs),
+    /// List fault kinds, oracles, roles or releases
+    List(ListArgs),
+    /// Print the JSON Schema of the plan format
+    Schema,
+    /// Remove what dead runs have left; never touches a live run or anything that is not ours
+    Clean(CleanArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Be one node of the bundled network
+    Node(tweedledum_nodes::NodeArgs),
+    /// Parts of a run that it starts itself
+    #[command(hide = true)]
+    Internal(crate::commands::internal::InternalArgs),
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The plan
+    pub(crate) plan: PathBuf,
+    /// Judge this one release plainly, instead of running the plan's controls
+    #[arg(long, value_name = "NAME")]
+    pub(crate) release: Option<String>,
+    /// Seed of everything random [default: the plan's own, else 1]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Where run directories are kept
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(crate) runs: PathBuf,
+    /// How many finished runs are kept there
+    #[arg(long, value_name = "COUNT", default_value_t = 20)]
+    pub(crate) keep: usize,
+    /// Give up after this much wall time, as 5m [default: twice the plan's worst case]
+    #[arg(long, value_name = "DURATION", value_parser = humantime_duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Plans
+    #[arg(required = true)]
+    pub(crate) plans: Vec<PathBuf>,
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The plan
+    pub(crate) plan: PathBuf,
+    /// Seed of everything random [default: the plan's own, else 1]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// `judge`
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// A run directory, or the directory that holds the runs of all controls
+    pub(crate) run: PathBuf,
+    /// What is written to standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Of what
+    #[arg(value_enum)]
+    pub(crate) what: Listed,
+}
+
+/// `clean`
+#[derive(Debug, Args)]
+pub(crate) struct CleanArgs {
+    /// Where run directories are kept
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(crate) runs: PathBuf,
+}
+
+/// What can be listed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Listed {
+    /// Fault kinds and their parameters
+    Faults,
+    /// Expectations and their parameters
+    Oracles,
+    /// The bundled roles, in the form a plan declares its own
+    Roles,
+    /// The bundled releases and their switches
+    Releases,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// For CI servers
+    Junit,
+}
+
+fn humantime_duration(text: &str) -> Result<std::time::Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
