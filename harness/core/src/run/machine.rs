@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::nodes::{Blow, NodeView};
-use super::{Command, Event, Watch};
+use super::{Command, Event, HEAL_BOUND_NS, Watch, lead_ns};
 use crate::faults::Impact;
 use crate::history::{
     Body, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
@@ -13,10 +13,6 @@ use crate::history::{
 use crate::plan::model::Source;
 use crate::schedule::{Action, Part, Step};
 use crate::time::{ProtocolTime, Span};
-
-/// How long undoing may take at the end of a run before teardown goes on without it; an undo of the process substrate
-/// takes well under a millisecond, one over a container engine's API up to a second under load.
-const HEAL_BOUND_NS: u64 = 5_000_000_000;
 
 /// A restarted node has this long to become ready before its healing counts as failed.
 const RESTART_BOUND_NS: u64 = 10_000_000_000;
@@ -78,7 +74,6 @@ impl<W: Watch> Machine<W> {
                 }
             }
         }
-        let epoch_ns = header.calendar.ns_of(header.calendar.epoch());
         Self {
             log_signals,
             watch,
@@ -93,7 +88,7 @@ impl<W: Watch> Machine<W> {
             open: BTreeMap::new(),
             healing: Vec::new(),
             heal_by_ns: u64::MAX,
-            ready_by_ns: header.genesis_ns.saturating_sub(epoch_ns),
+            ready_by_ns: header.genesis_ns.saturating_sub(lead_ns(header.calendar)),
             next_seq: 0,
             out: Vec::new(),
             now_ns: 0,

@@ -13,6 +13,11 @@ pub use machine::Machine;
 
 use crate::history::{ExitStatus, Grade, LayerRecord, Record, SignalValue};
 use crate::schedule::Step;
+use crate::time::Calendar;
+
+/// How long undoing may take at the end of a run before teardown goes on without it, in nanoseconds; an undo of the
+/// process substrate takes well under a millisecond, one over a container engine's API up to a second under load.
+pub const HEAL_BOUND_NS: u64 = 5_000_000_000;
 
 /// How long `nodes` nodes may take to become ready, in nanoseconds.
 ///
@@ -20,6 +25,16 @@ use crate::schedule::Step;
 /// take on two busy cores. Genesis is fixed before the first spawn, so this cannot be cut short when all are ready.
 pub const fn start_budget_ns(nodes: usize) -> u64 {
     1_000_000_000 + nodes as u64 * 30_000_000
+}
+
+/// How long before genesis all nodes must be ready: an epoch, in which they register for the first round, never under 1 s.
+pub fn lead_ns(calendar: Calendar) -> u64 {
+    calendar.ns_of(calendar.epoch()).max(1_000_000_000)
+}
+
+/// How long after the first spawn genesis is. It is fixed before that spawn, since nodes get it as a setting.
+pub fn genesis_after_ns(nodes: usize, calendar: Calendar) -> u64 {
+    start_budget_ns(nodes).saturating_add(lead_ns(calendar))
 }
 
 /// Something that happened, in the order in which the controller's one loop saw it.

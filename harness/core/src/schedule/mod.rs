@@ -2,9 +2,11 @@
 //!
 //! A schedule names no host, path, port or date, so the same plan and seed give the same bytes on every machine.
 
+mod describe;
 mod resolve;
 mod tolerance;
 
+pub use describe::{describe, wall_ns_max};
 pub use resolve::{STEADY_EPOCHS, resolve};
 pub use tolerance::tolerated;
 

@@ -1,0 +1,122 @@
+//! A schedule in words: what `tweedledum plan` prints.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::{Action, Class, Part, Schedule};
+use crate::faults::Impact;
+use crate::plan::Plan;
+use crate::run;
+use crate::time::{MICRO, Span};
+
+/// Wall time one release takes at the most: start, genesis, schedule, undo and orderly stop.
+pub fn wall_ns_max(plan: &Plan, schedule: &Schedule) -> u64 {
+    let grace_ns = plan
+        .roles
+        .values()
+        .map(|role| role.stop.grace_ns)
+        .max()
+        .unwrap_or(0);
+    run::genesis_after_ns(plan.nodes.len(), plan.calendar)
+        .saturating_add(plan.calendar.ns_of(Span(schedule.ends_at.0.max(0))))
+        .saturating_add(run::HEAL_BOUND_NS)
+        .saturating_add(grace_ns)
+}
+
+/// The schedule of a plan for people.
+pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
+    let mut out = String::new();
+    let layer = Duration::from_nanos(plan.calendar.layer_ns);
+    let epoch = humantime::format_duration(Duration::from_nanos(
+        plan.calendar.ns_of(plan.calendar.epoch()),
+    ));
+    let _ = writeln!(
+        out,
+        "plan {} · seed {} · {} nodes · layer {} · epoch {epoch}",
+        schedule.plan,
+        schedule.seed,
+        plan.nodes.len(),
+        humantime::format_duration(layer),
+    );
+    out.push_str("\nsteps\n");
+    if schedule.steps.is_empty() {
+        out.push_str("  none: a run without faults\n");
+    }
+    for step in &schedule.steps {
+        let when = format!(
+            "{:>10}  {:<12}",
+            step.at.to_string(),
+            plan.calendar.describe(step.at)
+        );
+        let _ = writeln!(
+            out,
+            "  {when} {:<12} {} {}",
+            step.entry,
+            action(&step.action),
+            part(schedule, step.id, &step.part)
+        );
+    }
+    out.push_str("\nliveness is demanded\n");
+    if schedule.windows.is_empty() {
+        out.push_str("  never\n");
+    }
+    for window in &schedule.windows {
+        let length = window.to.since(window.from);
+        let _ = writeln!(out, "  {} to {}  ({length})", window.from, window.to);
+    }
+    let controls = plan.controls.len().max(1) as u64;
+    // Whole seconds, rounded up: nobody plans by the millisecond.
+    let seconds = wall_ns_max(plan, schedule).div_ceil(1_000_000_000);
+    let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
+    let _ = writeln!(
+        out,
+        "wall time at most {} for one release, {} for {controls} of them",
+        humantime::format_duration(Duration::from_secs(seconds)),
+        humantime::format_duration(Duration::from_secs(seconds * controls)),
+    );
+    out
+}
+
+fn action(action: &Action) -> String {
+    match action {
+        Action::Kill { node } => format!("kill {node}"),
+        Action::Terminate { node } => format!("terminate {node}"),
+        Action::Start { node } => format!("start {node}"),
+        Action::Freeze { node } => format!("freeze {node}"),
+        Action::Thaw { node } => format!("thaw {node}"),
+        Action::Flood {
+            node,
+            sources,
+            over,
+            datagrams,
+            ..
+        } => {
+            let kind = format!("{datagrams:?}");
+            let per_layer =
+                u128::from(*sources) * MICRO as u128 / u128::from(over.0.max(1).unsigned_abs());
+            format!("flood {node} from {sources} sources ({kind}, {per_layer} a layer)")
+        }
+        Action::EndFlood { node } => format!("end the flood of {node}"),
+    }
+}
+
+fn part(schedule: &Schedule, id: u32, part: &Part) -> String {
+    match part {
+        Part::Begins { impact, class } => {
+            let impact = match impact {
+                Impact::Impaired => "impaired",
+                Impact::Stressed => "stressed",
+            };
+            let end = match class {
+                Class::Restores(_) => match schedule.end_of(id) {
+                    Some(end) => format!("restored at {end}"),
+                    None => "restored at the end".to_owned(),
+                },
+                Class::EndsWithRun => "ends with the run".to_owned(),
+                Class::Permanent => "permanent".to_owned(),
+            };
+            format!("· {impact}, {end}")
+        }
+        Part::Ends(begun) => format!("· undoes step {begun}"),
+    }
+}
