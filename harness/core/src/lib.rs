@@ -9,6 +9,7 @@
 
 pub mod faults;
 pub mod history;
+pub mod launch;
 pub mod oracles;
 pub mod params;
 pub mod plan;
