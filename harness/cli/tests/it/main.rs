@@ -1,0 +1,3 @@
+//! End-to-end tests of the shipped executable, and tests of the tree itself.
+
+mod tidy;
