@@ -6,7 +6,7 @@ use super::nodes::{Blow, NodeView};
 use super::{Command, Event, HEAL_BOUND_NS, Watch, lead_ns};
 use crate::faults::Impact;
 use crate::history::{
-    Body, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
+    Body, Death, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
     ImpactChange, Interrupt, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
     SignalValue, StepChange, TornDown,
 };
@@ -49,6 +49,8 @@ pub struct Machine<W> {
     staged: usize,
     /// Begun faults that must be taken back, by the step that began them: the undo step, if one is planned.
     open: BTreeMap<u32, Step>,
+    /// Faults whose effect may still be on a node: the step that began them.
+    on: BTreeMap<u32, String>,
     /// Undo steps of the healing stage that have not reported yet.
     healing: Vec<u32>,
     heal_by_ns: u64,
@@ -86,6 +88,7 @@ impl<W: Watch> Machine<W> {
             due: header.schedule.steps.iter().cloned().collect(),
             staged: 0,
             open: BTreeMap::new(),
+            on: BTreeMap::new(),
             healing: Vec::new(),
             heal_by_ns: u64::MAX,
             ready_by_ns: header.genesis_ns.saturating_sub(lead_ns(header.calendar)),
@@ -230,8 +233,9 @@ impl<W: Watch> Machine<W> {
             };
             if self.staged == 0 {
                 // A late start: nothing is done before its intent is on disk.
-                self.stage_step(&step);
+                self.step_is(&step, Phase::Staged);
                 self.out.push(Command::Sync);
+                self.out.push(Command::Prepare(step.clone()));
             }
             self.staged = self.staged.saturating_sub(1);
             self.carry(step);
@@ -259,9 +263,9 @@ impl<W: Watch> Machine<W> {
         self.out.push(Command::WakeAt(wake));
     }
 
-    /// Writes the intents of everything that is due within a layer, on disk before it is carried out.
+    /// Writes the intents of everything that is due within a layer, on disk before it is prepared or carried out.
     fn stage_ahead(&mut self) {
-        let mut any = false;
+        let mut staged = Vec::new();
         while let Some(step) = self.due.get(self.staged).cloned() {
             let stage_ns = self
                 .header
@@ -270,17 +274,14 @@ impl<W: Watch> Machine<W> {
             if stage_ns > self.now_ns {
                 break;
             }
-            self.stage_step(&step);
+            self.step_is(&step, Phase::Staged);
             self.staged += 1;
-            any = true;
+            staged.push(step);
         }
-        if any {
+        if !staged.is_empty() {
             self.out.push(Command::Sync);
+            self.out.extend(staged.into_iter().map(Command::Prepare));
         }
-    }
-
-    fn stage_step(&mut self, step: &Step) {
-        self.step_is(step, Phase::Staged);
     }
 
     fn carry(&mut self, step: Step) {
@@ -289,6 +290,7 @@ impl<W: Watch> Machine<W> {
         match &step.part {
             Part::Begins { impact, .. } => {
                 self.impact(&step.entry, &node, *impact, true);
+                self.on.insert(step.id, node.clone());
                 let undo = self
                     .due
                     .iter()
@@ -406,6 +408,9 @@ impl<W: Watch> Machine<W> {
         self.record(Body::Evidence(evidence));
         if grade == Grade::Gone {
             self.healing.retain(|open| *open != step);
+            if held {
+                self.on.remove(&step);
+            }
             if held && let Part::Begins { impact, .. } = begun.part {
                 self.impact(&entry, &node, impact, false);
             }
@@ -483,6 +488,19 @@ impl<W: Watch> Machine<W> {
             self.end(Ending::NotReady(vec![format!(
                 "{node} exited before genesis"
             )]));
+        }
+    }
+
+    /// A node that dies under a fault was hit by it, whatever the fault is.
+    fn felt_by_death(&mut self, node: &str) {
+        let steps = self
+            .on
+            .iter()
+            .filter(|(_, on)| on.as_str() == node)
+            .map(|(step, _)| *step);
+        for step in steps.collect::<Vec<_>>() {
+            let detail = BTreeMap::from([("died".to_owned(), true.into())]);
+            self.proved(step, Grade::Felt, true, detail);
         }
     }
 

@@ -176,6 +176,8 @@ pub enum Command {
         /// Bound of the readiness check, monotonic.
         ready_by_ns: u64,
     },
+    /// Get ready for a step whose intent is on disk: what takes time is done before it is due.
+    Prepare(Step),
     /// Carry a step out, then report it carried and proved.
     Carry(Step),
     /// Wake the machine at this monotonic time at the latest; replaces any earlier wish.

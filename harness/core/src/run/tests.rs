@@ -164,7 +164,7 @@ impl Obedient {
                 Command::WakeAt(ns) => self.wake = ns,
                 Command::TearDown => self.feed(now, Event::TornDown { left: Vec::new() }),
                 Command::Finish => self.finished = true,
-                Command::Sync => {}
+                Command::Sync | Command::Prepare(_) => {}
             }
         }
     }
