@@ -472,6 +472,7 @@ impl<W: Watch> Machine<W> {
         let panic = view.panic.take();
         view.state = Some(NodeState::Dead);
         let healing = std::mem::take(&mut view.healing);
+        let own = matches!(death, Death::Itself(_));
         let exit = Exit {
             node: node.to_owned(),
             incarnation,
@@ -480,6 +481,9 @@ impl<W: Watch> Machine<W> {
             tail,
         };
         self.record(Body::Exit(exit));
+        if own {
+            self.felt_by_death(node);
+        }
         for begun in healing {
             let detail = BTreeMap::from([("exited".to_owned(), format!("{status:?}").into())]);
             self.proved(begun, Grade::Gone, false, detail);
