@@ -1,0 +1,54 @@
+//! Parts of a run that it starts itself: watchdog, controller, shim. Users never call them.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use tweedledum_harness::substrate::process::shim_main;
+use tweedledum_harness::supervise;
+
+use crate::args::RunArgs;
+use crate::printer::Printer;
+
+/// `internal`
+#[derive(Debug, Args)]
+pub(crate) struct InternalArgs {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// Removes everything of a run when its stub dies
+    Watchdog,
+    /// Conducts a run
+    Controller(RunArgs),
+    /// Waits for its go, then becomes a node
+    #[command(trailing_var_arg = true, allow_hyphen_values = true)]
+    Shim { words: Vec<OsString> },
+}
+
+/// The words that make our own executable be one of these parts.
+pub(crate) fn words(part: &str) -> Vec<OsString> {
+    ["internal", part].map(OsString::from).into()
+}
+
+pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
+    match args.part {
+        Part::Watchdog => match supervise::watchdog_main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                printer.note(&format!("error: watchdog: {why}"));
+                ExitCode::from(supervise::EXIT_SUBSTRATE)
+            }
+        },
+        Part::Controller(args) => match super::run::control(&args, printer) {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => {
+                printer.failure(&failure);
+                ExitCode::from(failure.code())
+            }
+        },
+        Part::Shim { words } => ExitCode::from(shim_main(words)),
+    }
+}

@@ -1,0 +1,72 @@
+//! One file per subcommand. Each returns an exit code or a [`Failure`], and prints through the printer it is given.
+
+pub(crate) mod check;
+pub(crate) mod clean;
+pub(crate) mod completions;
+pub(crate) mod internal;
+pub(crate) mod judge;
+pub(crate) mod list;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod schema;
+
+use std::io::Read as _;
+use std::path::Path;
+
+use tweedledum_core::plan::{self, Plan};
+
+use crate::catalogue;
+use crate::printer::Printer;
+
+/// Why a subcommand could not do what it was asked: a message and an exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A plan has mistakes; they are rendered already.
+    #[error("{rendered}")]
+    Plan {
+        /// All of them, with snippets.
+        rendered: String,
+    },
+    /// The command line asks for something that does not exist.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// A file could not be read or written.
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    /// The substrate could not run it.
+    #[error("{0}")]
+    Substrate(String),
+}
+
+impl Failure {
+    /// The exit code (README has the table).
+    pub(crate) fn code(&self) -> u8 {
+        match self {
+            Self::Plan { .. } | Self::Usage { .. } | Self::File(_) => 2,
+            Self::Substrate(_) => 4,
+        }
+    }
+}
+
+/// Reads and checks a plan: everything that is wrong with it at once.
+pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
+    let mut bytes = Vec::new();
+    let file = fs_err::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        let message = format!("{} is not a file", path.display());
+        return Err(Failure::Usage { message, hint: "name a plan, as plans/flood.yaml".to_owned() });
+    }
+    // One byte more than is allowed tells a plan that is too long without reading all of it.
+    file.take(plan::SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    plan::parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| {
+        let source = String::from_utf8_lossy(&bytes);
+        let name = path.display().to_string();
+        let rendered = plan::render(&diagnostics, &name, &source, printer.colour());
+        Failure::Plan { rendered }
+    })
+}

@@ -1,0 +1,197 @@
+//! `run`: a plan against its controls, or against one release.
+//!
+//! What the user starts only checks and supervises; the run itself happens in a child, so that whatever dies, something
+//! is left to clean up. Both read the plan, since nothing but the command line passes between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tweedledum_core::judge::{self, RunResult};
+use tweedledum_core::plan::Plan;
+use tweedledum_core::plan::model::{Control, Release};
+use tweedledum_core::{report, schedule};
+use tweedledum_harness::agent::Dialect;
+use tweedledum_harness::controller::{self, Ground, Job};
+use tweedledum_harness::store::{self, RunDirectory};
+use tweedledum_harness::substrate::process::Spawner;
+use tweedledum_harness::supervise::{self, SuperviseConfig};
+use tweedledum_harness::undo::IntentLog;
+
+use super::{Failure, internal, read_plan};
+use crate::args::{Format, RunArgs};
+use crate::catalogue;
+use crate::dialect::UdpSession2020;
+use crate::printer::Printer;
+use crate::progress::Progress;
+
+/// How long an interrupted controller may take to heal, stop every node and report.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(30);
+
+/// One release that is about to be run, and what it must give when it is a control.
+type Turn<'a> = (&'a Release, Option<&'a Control>);
+
+/// What the user started: checks everything that can be checked, then supervises the run.
+pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+    let plan = read_plan(&args.plan, printer)?;
+    let turns = turns(&plan, args)?;
+    executables(&plan, &turns, &args.plan)?;
+    let mut controller = internal::words("controller");
+    // Our own words after `run`: the child parses them as its own.
+    controller.extend(std::env::args_os().skip_while(|word| word != "run").skip(1));
+    let config = SuperviseConfig {
+        runs: args.runs.clone(),
+        watchdog: internal::words("watchdog"),
+        controller,
+        interrupt_grace: INTERRUPT_GRACE,
+    };
+    let supervised = supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
+    if let Some(reason) = &supervised.reason {
+        printer.note(&format!("error: {reason}"));
+    }
+    for left in &supervised.left {
+        printer.note(&format!("left behind: process {} ({}): {}", left.pid, left.comm, left.why));
+    }
+    Ok(supervised.code)
+}
+
+/// The child of [`supervise`]: conducts the run.
+pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+    let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
+    let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
+    let plan = read_plan(&args.plan, printer)?;
+    let turns = turns(&plan, args)?;
+    let executables = executables(&plan, &turns, &args.plan)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
+        let blocks = guards.claim_addresses(&context, plan.nodes.len()).await.map_err(|error| substrate(&error))?;
+        let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
+        let mut ground = Ground { context, spawner, events, blocks };
+        conduct(args, &plan, &turns, &executables, &mut ground, printer).await
+    })
+}
+
+/// Runs every turn, one after the other, and says how they compare.
+async fn conduct(
+    args: &RunArgs,
+    plan: &Plan,
+    turns: &[Turn<'_>],
+    executables: &BTreeMap<String, String>,
+    ground: &mut Ground,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
+    let seed = args.seed.unwrap_or(plan.seed);
+    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &schedule::resolve(plan, seed)));
+    let timeout = args.timeout.unwrap_or(worst * 2);
+    let dialects: Vec<Arc<dyn Dialect>> = vec![Arc::new(UdpSession2020)];
+    let mut intents = IntentLog::open(&ground.context.intents)?;
+    let runs = ground.context.runs.clone();
+    let directory = RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
+        .map_err(|error| substrate(&error))?;
+    fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
+    let drawn = serde_json::to_vec_pretty(&schedule::resolve(plan, seed)).unwrap_or_default();
+    store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
+    let mut results = Vec::new();
+    for (release, control) in turns {
+        let own = directory.release(&release.name).map_err(|error| substrate(&error))?;
+        let job = Job { plan, release, control: *control, seed, netid: catalogue::NETID, dialects: &dialects, timeout, executables: executables.clone() };
+        let mut progress = Progress::new(printer, plan, &release.name);
+        let outcome = controller::run(ground, &job, &own, &mut |record| progress.saw(record))
+            .await
+            .map_err(|error| substrate(&error))?;
+        progress.done();
+        let result = RunResult::new(*control, outcome.verdict);
+        write_reports(own.path(), &result)?;
+        printer.note(&report::text::render(&result.verdict, &own.path().display().to_string(), printer.colour()));
+        let interrupted = result.verdict.interrupted.is_some();
+        results.push(result);
+        if interrupted {
+            break;
+        }
+    }
+    finish(args.format, directory.path(), &results, printer)?;
+    for pruned in store::prune(&runs, args.keep)? {
+        if let Some(why) = pruned.failed {
+            printer.note(&format!("warning: cannot prune {}: {why}", pruned.path.display()));
+        }
+    }
+    Ok(judge::overall(&results).code())
+}
+
+/// Reports of one release, beside its history.
+fn write_reports(directory: &Path, result: &RunResult) -> Result<(), Failure> {
+    let verdict = format!("{:#}\n", report::json::render(&result.verdict));
+    store::write_atomic(&directory.join("verdict.json"), verdict.as_bytes())?;
+    let junit = report::junit::render(std::slice::from_ref(result));
+    store::write_atomic(&directory.join("junit.xml"), junit.as_bytes())?;
+    Ok(())
+}
+
+/// Reports of all releases together, on top of the run directory and on standard output.
+pub(crate) fn finish(format: Format, directory: &Path, results: &[RunResult], printer: &Printer) -> Result<(), Failure> {
+    let summary = report::json::comparison(results);
+    store::write_atomic(&directory.join("verdict.json"), format!("{summary:#}\n").as_bytes())?;
+    let junit = report::junit::render(results);
+    store::write_atomic(&directory.join("junit.xml"), junit.as_bytes())?;
+    printer.note(&report::text::comparison(results, &directory.display().to_string(), printer.colour()));
+    match format {
+        Format::Text => {}
+        Format::Json => printer.json(&summary),
+        Format::Junit => printer.text(&junit),
+    }
+    Ok(())
+}
+
+/// Which releases are run: the one that is named, else the plan's controls.
+fn turns<'a>(plan: &'a Plan, args: &RunArgs) -> Result<Vec<Turn<'a>>, Failure> {
+    let known = || plan.releases.keys().cloned().collect::<Vec<_>>().join(", ");
+    let release = |name: &str| {
+        plan.releases.get(name).ok_or_else(|| Failure::Usage {
+            message: format!("there is no release `{name}`"),
+            hint: format!("the plan knows {}", known()),
+        })
+    };
+    match &args.release {
+        Some(name) => Ok(vec![(release(name)?, None)]),
+        None if plan.controls.is_empty() => Err(Failure::Usage {
+            message: format!("the plan `{}` has no controls, so a release must be named", plan.name),
+            hint: format!("add `--release NAME`; the plan knows {}", known()),
+        }),
+        None => plan.controls.iter().map(|control| Ok((release(&control.release)?, Some(control)))).collect(),
+    }
+}
+
+/// Every executable that nodes will be started from, with its SHA-256; a missing one is an error before anything starts.
+fn executables(plan: &Plan, turns: &[Turn<'_>], file: &Path) -> Result<BTreeMap<String, String>, Failure> {
+    let mut paths = BTreeSet::new();
+    for (release, _) in turns {
+        for role in plan.roles.values().filter(|role| plan.nodes.iter().any(|node| node.role == role.name)) {
+            match (role.command.first().map(String::as_str), &release.bin) {
+                (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),
+                (Some("{release.bin}"), None) | (None, _) => false,
+                (Some(path), _) => paths.insert(path.to_owned()),
+            };
+        }
+    }
+    let mut digests = BTreeMap::new();
+    let own = std::env::current_exe()?;
+    digests.insert("{release.bin}".to_owned(), store::file_sha256(&own)?);
+    for path in paths {
+        let found = resolve(&path, file);
+        let digest = store::file_sha256(&found).map_err(|error| Failure::Usage {
+            message: format!("the executable `{path}` cannot be used: {error}"),
+            hint: "paths of executables are relative to the plan's directory; build it first, or give an absolute path".to_owned(),
+        })?;
+        digests.insert(path, digest);
+    }
+    Ok(digests)
+}
+
+/// Executables are named relative to the plan, so that a plan means the same wherever it is run from.
+pub(crate) fn resolve(path: &str, plan: &Path) -> PathBuf {
+    let directory = plan.parent().unwrap_or_else(|| Path::new("."));
+    directory.join(path)
+}

@@ -1,0 +1,355 @@
+//! Everything concurrent of a run: processes that live, observers that look, floods that go on.
+//!
+//! Its tasks report into one channel; [`Watch::take`] turns what they say into events for the state machine. To watch
+//! something new, spawn its observer in [`Watch::attach`] and map what it sees in [`seen`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tweedledum_core::history::{ExitStatus, SignalValue};
+use tweedledum_core::launch::Program as Asked;
+use tweedledum_core::plan::model::{Ready, Source};
+use tweedledum_core::run::Event;
+use tweedledum_core::schedule::{Action, Step};
+
+use super::happened::Happened;
+use super::network::Site;
+use super::steps::{self, Reporter, Target};
+use crate::agent::flood::PreparedFlood;
+use crate::observe::lateness::Layers;
+use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
+use crate::observe::ping::Pinger;
+use crate::observe::poll::Poller;
+use crate::observe::ready::{self, ReadyCheck};
+use crate::observe::{Observation, Value, monotonic_ns};
+use crate::substrate::process::{ExitKind, NodePipes, NodeProcess, NodeSignal, NodeSpec, Program, Spawner};
+
+/// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
+const DRAIN_BOUND: Duration = Duration::from_millis(500);
+
+/// Lines of a dead node's output that are kept in the history; its log files have more.
+const TAIL_LINES: usize = 20;
+
+/// A node whose process exists.
+#[derive(Debug)]
+struct Living {
+    incarnation: u32,
+    process: NodeProcess,
+    logs: NodeLogs,
+    forced: bool,
+}
+
+/// A flood between its intent and its end.
+#[derive(Debug)]
+enum Flood {
+    /// Ready to go.
+    Prepared(oneshot::Receiver<Result<PreparedFlood, String>>),
+    /// Going, or holding its ports open, until this is used.
+    Going(oneshot::Sender<Step>),
+}
+
+/// Everything concurrent of a run.
+#[derive(Debug)]
+pub(super) struct Watch {
+    site: Site,
+    spawner: Spawner,
+    loop_: mpsc::Sender<Happened>,
+    living: BTreeMap<String, Living>,
+    floods: BTreeMap<u32, Flood>,
+    logs: LogHub,
+    poller: Poller,
+    pinger: Option<Pinger>,
+    tasks: JoinSet<()>,
+    /// One task per living process, which ends once its death is told.
+    exits: JoinSet<()>,
+    tearing_down: bool,
+}
+
+impl Watch {
+    /// A watch over a network that is about to be started.
+    pub(super) fn new(site: Site, spawner: Spawner, loop_: mpsc::Sender<Happened>, saw: mpsc::Sender<Observation>) -> Self {
+        let mut wanted = BTreeSet::from(["panic".to_owned()]);
+        for node in site.nodes.values() {
+            for source in node.launch.signals.values() {
+                if let Source::Log { event, .. } = source {
+                    wanted.insert(event.clone());
+                }
+            }
+        }
+        Self {
+            logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
+            poller: Poller::new(saw),
+            pinger: None,
+            site,
+            spawner,
+            loop_,
+            living: BTreeMap::new(),
+            floods: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            exits: JoinSet::new(),
+            tearing_down: false,
+        }
+    }
+
+    /// Starts a node; what is left of its former life is removed first.
+    pub(super) fn spawn(&mut self, node: &str, incarnation: u32, ready_by_ns: u64) {
+        let Some(place) = self.site.nodes.get(node) else { return };
+        let launch = &place.launch;
+        let spec = NodeSpec {
+            name: node.to_owned(),
+            program: match &launch.program {
+                Asked::Own => Program::Own,
+                Asked::Path(path) => Program::Path(self.site.base.join(path)),
+            },
+            args: launch.args.iter().map(OsString::from).collect(),
+            env: launch.env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            cwd: place.directory.data(),
+        };
+        let former = self.living.remove(node).map(|living| living.process);
+        let (spawner, loop_, node) = (self.spawner.clone(), self.loop_.clone(), node.to_owned());
+        self.tasks.spawn(async move {
+            if let Some(former) = former
+                && let Err(error) = spawner.retire(&[&former]).await
+            {
+                tracing::warn!(node, %error, "a former life is not retired");
+            }
+            let happened = match spawner.start(&spec).await {
+                Ok((process, pipes)) => Happened::Started { node, incarnation, ready_by_ns, process, pipes },
+                Err(error) => Happened::NotStarted { node, error },
+            };
+            let _ = loop_.send(happened).await;
+        });
+    }
+
+    /// Gets ready for a step: a flood's sockets and datagrams take tens of milliseconds, which must not pass when it is due.
+    pub(super) fn prepare(&mut self, step: &Step) {
+        if !matches!(step.action, Action::Flood { .. }) {
+            return;
+        }
+        let (answer, prepared) = oneshot::channel();
+        let target = self.target(step.action.node());
+        let (seed, calendar) = (self.site.seed, self.site.header.calendar);
+        let due_ns = calendar.at_ns(self.site.header.genesis_ns, step.at);
+        let due_unix_ns = self.site.began_unix_ns.saturating_add(due_ns);
+        let own = step.clone();
+        self.tasks.spawn_blocking(move || {
+            let made = target
+                .ok_or_else(|| "no such node".to_owned())
+                .and_then(|target| steps::prepare_flood(&own, &target, seed, calendar, due_unix_ns));
+            // Nobody listens any more when the run ended meanwhile; dropping the flood closes its sockets.
+            let _ = answer.send(made);
+        });
+        self.floods.insert(step.id, Flood::Prepared(prepared));
+    }
+
+    /// Carries a step out; what comes of it is reported.
+    pub(super) fn carry(&mut self, step: Step) {
+        let report = Reporter { loop_: self.loop_.clone() };
+        match (&step.action, &step.part) {
+            (Action::Flood { .. }, _) => self.flood(step, report),
+            (Action::EndFlood { .. }, tweedledum_core::schedule::Part::Ends(begun)) => {
+                if let Some(Flood::Going(stop)) = self.floods.remove(begun) {
+                    // A flood whose task is gone has reported its failure already.
+                    let _ = stop.send(step);
+                }
+            }
+            _ => {
+                if let Some(target) = self.target(step.action.node()) {
+                    self.tasks.spawn(steps::carry(step, target, report));
+                }
+            }
+        }
+    }
+
+    fn flood(&mut self, step: Step, report: Reporter) {
+        let Some(Flood::Prepared(prepared)) = self.floods.remove(&step.id) else { return };
+        let (stop, stopped) = oneshot::channel();
+        self.floods.insert(step.id, Flood::Going(stop));
+        let due_ns = self.site.monotonic_of(step.at);
+        self.tasks.spawn(async move {
+            let going = match prepared.await {
+                Ok(Ok(prepared)) => prepared.start(instant_of(due_ns)).map_err(|error| error.to_string()),
+                Ok(Err(why)) => Err(why),
+                Err(_) => Err("preparing it was cut short".to_owned()),
+            };
+            match going {
+                Ok(flood) => steps::see_flood_through(step, flood, stopped, report).await,
+                Err(why) => steps::not_carried(&step, why, stopped, &report).await,
+            }
+        });
+    }
+
+    /// Stops every node in the orderly way, removes what is left, and reports that.
+    pub(super) fn tear_down(&mut self, bound: Duration) {
+        self.floods.clear();
+        self.poller.stop();
+        self.pinger = None;
+        let mut stopping = JoinSet::new();
+        for (name, living) in &self.living {
+            let (process, loop_, name) = (living.process.clone(), self.loop_.clone(), name.clone());
+            let grace = self.site.nodes.get(&name).map_or(Duration::ZERO, |node| Duration::from_nanos(node.stop.grace_ns));
+            stopping.spawn(async move { stop_in_order(&process, grace, &name, &loop_).await });
+        }
+        let mut exits = std::mem::take(&mut self.exits);
+        self.tearing_down = true;
+        let (spawner, loop_) = (self.spawner.clone(), self.loop_.clone());
+        self.tasks.spawn(async move {
+            while stopping.join_next().await.is_some() {}
+            // Every exit is told before the end is.
+            while exits.join_next().await.is_some() {}
+            let left = tokio::task::spawn_blocking(move || spawner.teardown(bound)).await;
+            let left = match left {
+                Ok(report) => report.left.iter().map(|left| format!("process {} ({}): {}", left.pid, left.comm, left.why)).collect(),
+                Err(error) => vec![format!("teardown itself failed: {error}")],
+            };
+            let _ = loop_.send(Happened::TornDown { left }).await;
+        });
+    }
+
+    /// What a task told, as an event for the state machine; bookkeeping of processes happens on the way.
+    pub(super) fn take(&mut self, happened: Happened) -> Event {
+        match happened {
+            Happened::Started { node, incarnation, ready_by_ns, process, pipes } => {
+                let pid = u32::try_from(process.pid()).unwrap_or_default();
+                match self.attach(&node, incarnation, ready_by_ns, process, pipes) {
+                    Ok(()) => Event::Spawned { node, pid },
+                    Err(why) => Event::SpawnFailed { node, why },
+                }
+            }
+            Happened::NotStarted { node, error } => Event::SpawnFailed { node, why: error.to_string() },
+            Happened::Ready { node, incarnation } => {
+                self.observe(&node);
+                Event::Ready { node, incarnation }
+            }
+            Happened::NotReady { node, incarnation, last_seen } => Event::NotReady { node, incarnation, last_seen },
+            Happened::Exited { node, incarnation, status, tail } => {
+                self.poller.forget(&node);
+                if let Some(pinger) = &mut self.pinger {
+                    pinger.forget(&node);
+                }
+                let forced = self.living.get(&node).is_some_and(|living| living.forced);
+                Event::Exited { node, incarnation, status, forced, tail }
+            }
+            Happened::Forced { node } => {
+                if let Some(living) = self.living.get_mut(&node) {
+                    living.forced = true;
+                }
+                Event::Tick
+            }
+            Happened::LayerEnded(layer) => Event::LayerEnded(layer),
+            Happened::Carried { step, result } => Event::Carried { step, result },
+            Happened::Proved { step, grade, held, detail } => Event::Proved { step, grade, held, detail },
+            Happened::TornDown { left } => Event::TornDown { left },
+        }
+    }
+
+    /// Ends every task; their sockets and pipes close with them.
+    pub(super) async fn close(mut self) {
+        self.floods.clear();
+        self.tasks.shutdown().await;
+        self.exits.shutdown().await;
+    }
+
+    /// Begins to watch a process: its output, its death, its readiness.
+    fn attach(
+        &mut self,
+        node: &str,
+        incarnation: u32,
+        ready_by_ns: u64,
+        process: NodeProcess,
+        pipes: NodePipes,
+    ) -> Result<(), String> {
+        let Some(place) = self.site.nodes.get(node) else { return Err("no such node".to_owned()) };
+        let ready_line = match &place.launch.ready {
+            Ready::Log(pattern) => Some(regex::Regex::new(pattern).map_err(|error| error.to_string())?),
+            _ => None,
+        };
+        let spec = LogSpec {
+            node: Arc::from(node),
+            dir: place.directory.path().to_owned(),
+            stdout: pipes.stdout,
+            stderr: pipes.stderr,
+            ready_line,
+        };
+        let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
+        self.watch_exit(node, incarnation, &process, &logs);
+        let check = ReadyCheck::of(&place.launch.ready, &logs).map_err(|error| error.to_string())?;
+        let deadline = instant_of(self.site.began_ns.saturating_add(ready_by_ns));
+        let (loop_, name, dead) = (self.loop_.clone(), node.to_owned(), process.clone());
+        self.tasks.spawn(async move {
+            let happened = tokio::select! {
+                // A process that is dead will never be ready; its death is told elsewhere.
+                _ = dead.exited() => return,
+                outcome = ready::wait(check, deadline) => match outcome {
+                    Ok(()) => Happened::Ready { node: name, incarnation },
+                    Err(last_seen) => Happened::NotReady { node: name, incarnation, last_seen: last_seen.to_string() },
+                },
+            };
+            let _ = loop_.send(happened).await;
+        });
+        self.living.insert(node.to_owned(), Living { incarnation, process, logs, forced: false });
+        Ok(())
+    }
+
+    fn watch_exit(&mut self, node: &str, incarnation: u32, process: &NodeProcess, logs: &NodeLogs) {
+        let (process, mut logs) = (process.clone(), logs.clone());
+        let (loop_, node) = (self.loop_.clone(), node.to_owned());
+        self.exits.spawn(async move {
+            let exit = process.exited().await;
+            // Its last words come before its death: a panic is told in them.
+            if let Err(open) = logs.drained(DRAIN_BOUND).await {
+                tracing::debug!(node, ?open, "somebody else holds its output");
+            }
+            let [stdout, stderr] = logs.tails();
+            let mut tail: Vec<String> = stdout.into_iter().chain(stderr).collect();
+            tail.drain(..tail.len().saturating_sub(TAIL_LINES));
+            let status = match exit.kind {
+                ExitKind::Code { code } => ExitStatus::Code(code),
+                ExitKind::Signal { signal, .. } => ExitStatus::Signal(signal),
+            };
+            let _ = loop_.send(Happened::Exited { node, incarnation, status, tail }).await;
+        });
+    }
+
+    fn target(&self, node: &str) -> Option<Target> {
+        let place = self.site.nodes.get(node)?;
+        Some(Target {
+            process: self.living.get(node).map(|living| living.process.clone()),
+            stop: place.stop,
+            session: place.session.clone(),
+            agent: self.site.agent,
+            netid: self.site.netid,
+        })
+    }
+}
+
+/// Asks a node to stop, frozen or not, and kills it after its grace.
+async fn stop_in_order(process: &NodeProcess, grace: Duration, node: &str, loop_: &mpsc::Sender<Happened>) {
+    if process.try_exit().is_some() {
+        return;
+    }
+    // A frozen process takes its signal only once it may go on.
+    let thawed = process.signal(NodeSignal::Cont);
+    match process.terminate(grace).await {
+        Ok(stopped) if stopped.by == StoppedBy::Kill => {
+            let _ = loop_.send(Happened::Forced { node: node.to_owned() }).await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again"),
+    }
+}
+
+/// A reading of the monotonic clock as an [`Instant`], which the standard library keeps opaque.
+fn instant_of(monotonic: u64) -> Instant {
+    let now = monotonic_ns();
+    let instant = Instant::now();
+    if monotonic >= now {
+        instant + Duration::from_nanos(monotonic - now)
+    } else {
+        instant.checked_sub(Duration::from_nanos(now - monotonic)).unwrap_or(instant)
+    }
+}
