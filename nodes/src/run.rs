@@ -44,6 +44,10 @@ pub(crate) enum RunError {
         address: SocketAddr,
         error: std::io::Error,
     },
+    #[error(
+        "--p2p {0} is no node's own address; every socket is bound to it, so give one such as 127.1.2.3:7513"
+    )]
+    NoAddress(SocketAddr),
     #[error("the kernel gives no random bytes: {0}")]
     Entropy(getrandom::Error),
     #[error("{0}")]
@@ -53,7 +57,7 @@ pub(crate) enum RunError {
 impl RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Network(_) | Self::Release(_) => ExitCode::from(2),
+            Self::Network(_) | Self::Release(_) | Self::NoAddress(_) => ExitCode::from(2),
             _ => ExitCode::from(1),
         }
     }
@@ -78,6 +82,9 @@ pub(crate) fn run(
 }
 
 fn prepare(settings: Settings) -> Result<(Arc<Node>, DataDir), RunError> {
+    if settings.p2p.ip().is_unspecified() || settings.p2p.port() == 0 {
+        return Err(RunError::NoAddress(settings.p2p));
+    }
     let network = Network::read(&settings.network, &settings.name)?;
     let release = release(&settings, &network)?;
     let data_dir = DataDir::open(&settings.data_dir)?;

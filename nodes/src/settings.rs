@@ -119,7 +119,7 @@ impl Settings {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write a number and a unit, such as 250ms, 2s or 24h"))?;
-    if parsed.is_zero() || parsed > Duration::from_secs(365 * 86_400) {
+    if parsed.is_zero() || parsed > Duration::from_hours(365 * 24) {
         return Err("must be above zero and at most a year".to_owned());
     }
     Ok(parsed)

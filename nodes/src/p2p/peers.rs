@@ -115,7 +115,7 @@ impl PeerSet {
     }
 
     /// Whom to dial now, and when to ask again if nothing happens before.
-    pub(crate) fn to_dial(&mut self, now: Instant) -> (Vec<Arc<Contact>>, Option<Instant>) {
+    pub(crate) fn next_dials(&mut self, now: Instant) -> (Vec<Arc<Contact>>, Option<Instant>) {
         let (mut chosen, mut again) = (Vec::new(), None::<Instant>);
         while !self.stopping {
             let want_miner =

@@ -89,14 +89,14 @@ impl SessionTable {
 
     /// Takes a datagram that came from `from` to its session, making one where there is none.
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) -> Received {
-        if let Some(entry) = self.sessions.get_mut(&from) {
-            if self.policy.still_good(entry, &self.limits, now, &datagram) {
-                entry.last_seen = now;
-                return match entry.session.incoming.try_send(datagram) {
-                    Ok(()) => Received::Queued,
-                    Err(_) => Received::QueueFull,
-                };
-            }
+        if let Some(entry) = self.sessions.get_mut(&from)
+            && self.policy.still_good(entry, &self.limits, now, &datagram)
+        {
+            entry.last_seen = now;
+            return match entry.session.incoming.try_send(datagram) {
+                Ok(()) => Received::Queued,
+                Err(_) => Received::QueueFull,
+            };
         }
         self.open(now, from, datagram)
             .unwrap_or_else(Received::Rejected)

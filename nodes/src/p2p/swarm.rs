@@ -71,22 +71,21 @@ pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
     let pending = Arc::new(Semaphore::new(node.settings.max_pending));
     let mut connections = JoinSet::new();
     loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match Arc::clone(&pending).try_acquire_owned() {
-                    Ok(permit) => {
-                        let node = Arc::clone(&node);
-                        connections.spawn(async move { incoming(&node, stream, from, permit).await });
-                    }
-                    Err(_) => node.metrics.handshake_rejected("too-many-pending"),
-                },
-                Err(_) => {
-                    node.metrics.handshake_rejected("accept-error");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        let Ok((stream, _)) = accepted else {
+            node.metrics.handshake_rejected("accept-error");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(permit) = Arc::clone(&pending).try_acquire_owned() else {
+            node.metrics.handshake_rejected("too-many-pending");
+            continue;
+        };
+        let node = Arc::clone(&node);
+        connections.spawn(async move { incoming(&node, stream, permit).await });
     }
 }
 
@@ -95,7 +94,7 @@ pub(crate) async fn dial_around(node: Arc<Node>) {
     let mut dials = JoinSet::new();
     loop {
         let now = Instant::now();
-        let (batch, again) = lock(&node.peers).to_dial(now);
+        let (batch, again) = lock(&node.peers).next_dials(now);
         for contact in batch {
             let node = Arc::clone(&node);
             dials.spawn(async move { outgoing(&node, &contact).await });
@@ -112,7 +111,6 @@ pub(crate) async fn dial_around(node: Arc<Node>) {
 async fn incoming(
     node: &Arc<Node>,
     mut stream: TcpStream,
-    from: SocketAddr,
     permit: tokio::sync::OwnedSemaphorePermit,
 ) {
     let greeting = async {
@@ -146,9 +144,6 @@ async fn incoming(
         }
         Err(ended) => {
             node.metrics.handshake_rejected(ended.reason());
-            if matches!(ended, Ended::Wire(_)) {
-                events::say(&format!("refused a swarm connection from {from}: {ended}"));
-            }
         }
     }
 }
@@ -320,7 +315,7 @@ async fn write(
         };
         while let Some(plain) = next {
             frame::append(&mut out, |out| {
-                shared.seal_into(&node.nonces.next(), &plain, out)
+                shared.seal_into(&node.nonces.next(), &plain, out);
             });
             next = if out.len() < BATCH_BYTES {
                 queued.try_recv().ok()

@@ -32,10 +32,10 @@ impl Mempool {
             return false;
         }
         self.oldest_first.push_back(id);
-        if self.known.len() > self.cap {
-            if let Some(oldest) = self.oldest_first.pop_front() {
-                self.known.remove(&oldest);
-            }
+        if self.known.len() > self.cap
+            && let Some(oldest) = self.oldest_first.pop_front()
+        {
+            self.known.remove(&oldest);
         }
         true
     }

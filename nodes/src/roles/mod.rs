@@ -29,6 +29,6 @@ macro_rules! roles {
 roles! {
     /// A node that makes transactions (and, with a mesh, blocks)
     Miner(miner::Miner),
-    /// A node that only passes things on: well known, asked by everybody, and where PoETs hand in their proofs
+    /// A node that only passes things on: well known, asked by everybody, and where a PoET hands in its proofs
     Gateway(gateway::Gateway),
 }

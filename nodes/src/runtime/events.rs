@@ -51,7 +51,7 @@ fn line(t: u64, event: &str, fields: Value) -> String {
     };
     let mut line = format!("{{\"t\":{t},\"event\":{}", Value::from(event));
     for (key, value) in fields {
-        line.push_str(&format!(",{}:{value}", Value::from(key)));
+        line.extend([",", &Value::from(key).to_string(), ":", &value.to_string()]);
     }
     line.push_str("}\n");
     line

@@ -1,4 +1,4 @@
-//! Counters and gauges, and their text for `/metrics` (OpenMetrics, which Prometheus reads).
+//! Counters and gauges, and their text for `/metrics` (`OpenMetrics`, which Prometheus reads).
 //!
 //! To add one, add a field, and a line in [`Metrics::new`]. Counters get `_total` when written.
 
