@@ -5,6 +5,8 @@
 //! to [`SWITCHES`]. This file says *which* behaviour; the behaviours themselves live where history
 //! had them (session tables in `p2p/session_table.rs`).
 
+use std::collections::BTreeMap;
+
 /// What a release does in each place where releases differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Behaviour {
@@ -128,13 +130,20 @@ impl Release {
         })
     }
 
-    /// The fixes this release lacks, whether by its base or by `without`.
-    pub fn missing(&self) -> Vec<&'static str> {
+    /// Each switch by name, true where the fix is in place.
+    pub fn switches(&self) -> BTreeMap<&'static str, bool> {
+        let on = |switch: &Switch| (switch.is_on)(&self.behaviour);
         SWITCHES
             .iter()
-            .filter(|switch| !(switch.is_on)(&self.behaviour))
-            .map(|switch| switch.name)
+            .map(|switch| (switch.name, on(switch)))
             .collect()
+    }
+
+    /// The fixes this release lacks, whether by its base or by `without`.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let switches = self.switches();
+        let lacks = switches.iter().filter(|(_, on)| !**on);
+        lacks.map(|(name, _)| *name).collect()
     }
 }
 

@@ -155,6 +155,7 @@ fn start(node: &Arc<Node>, role: &'static str) -> Result<Tasks, RunError> {
     let started = json!({
         "name": node.settings.name, "role": role, "pid": std::process::id(),
         "release": release.name, "base": release.base, "missing": release.missing(),
+        "switches": release.switches(),
         "netid": node.network.netid, "p2p": p2p, "api": api_at,
         "key": hex::encode(node.identity.public),
     });

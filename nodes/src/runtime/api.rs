@@ -4,28 +4,26 @@
 //! token guards it, as then. To add a page, add a route in [`router`]. It shares nothing with the UDP
 //! side, so that a node that is deaf there still answers here.
 
+use super::limited::Limited;
 use super::{clock, lock};
 use crate::node::Node;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
+/// A harness and a few people; each connection takes a descriptor.
+const CONNECTIONS_MAX: usize = 64;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves until the task is dropped.
 pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Result<()> {
-    let listener = listener.tap_io(|stream| {
-        // Slower without, wrong never.
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router(node)).await
+    axum::serve(Limited::new(listener, CONNECTIONS_MAX), router(node)).await
 }
 
 fn router(node: Arc<Node>) -> Router {

@@ -5,6 +5,7 @@ pub(crate) mod api;
 pub(crate) mod clock;
 pub(crate) mod events;
 pub(crate) mod identity;
+pub(crate) mod limited;
 pub(crate) mod metrics;
 pub(crate) mod network;
 pub(crate) mod panics;
