@@ -1,1 +1,35 @@
-//! The bundled network under test.
+//! The bundled network under test: miners and gateways of 2020, small but real where the incident
+//! happened.
+//!
+//! Real UDP sessions, sealed datagrams, TCP gossip and processes; everything a node is told comes from
+//! its flags and one network file. Start reading at `roles/`, then `run.rs`, `node.rs`, `p2p/`. What each
+//! release gets wrong is in [`releases`]. No PoET, blocks or layer agreement yet.
+
+mod node;
+mod p2p;
+mod protocol;
+pub mod releases;
+mod roles;
+mod run;
+mod runtime;
+mod settings;
+
+pub use p2p::wire;
+
+use std::process::ExitCode;
+
+/// The command line of a node: `<role> --name ... --network ...`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    role: roles::Role,
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// It takes over the process: its name, its panic hook (every panic is an event and an abort), its
+/// signals, and its stdout, which carries events as JSON lines. Exit codes: 0 told to stop, 1 the system
+/// refused something, 2 bad flags or network file.
+pub fn run(args: NodeArgs) -> ExitCode {
+    args.role.run()
+}

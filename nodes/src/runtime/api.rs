@@ -1,0 +1,81 @@
+//! The HTTP API: `/v1/nodestatus` and `/metrics`, by GET and POST.
+//!
+//! Names and numbers are those of go-spacemesh's JSON API of 2020 (all POST; GET for people). No
+//! token guards it, as then. To add a page, add a route in [`router`]. It shares nothing with the UDP
+//! side, so that a node that is deaf there still answers here.
+
+use super::limited::Limited;
+use super::{clock, lock};
+use crate::node::Node;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// A harness and a few people; each connection takes a descriptor.
+const CONNECTIONS_MAX: usize = 64;
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves until the task is dropped.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Result<()> {
+    axum::serve(Limited::new(listener, CONNECTIONS_MAX), router(node)).await
+}
+
+fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/v1/nodestatus", get(node_status).post(node_status))
+        .route("/metrics", get(metrics).post(metrics))
+        .with_state(node)
+}
+
+/// What `/v1/nodestatus` says.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeStatus {
+    peers: usize,
+    min_peers: usize,
+    max_peers: usize,
+    synced: bool,
+    synced_layer: u64,
+    current_layer: u64,
+    verified_layer: u64,
+}
+
+async fn node_status(State(node): State<Arc<Node>>) -> Response {
+    let peers = lock(&node.peers).len();
+    if !node.is_ready() {
+        let reason = format!("no swarm peer yet; {} nodes are known", node.contacts.len());
+        let body = json!({ "ready": false, "reason": reason });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    let current_layer = node.clock.layer_at(clock::unix_ns()).unwrap_or(0);
+    let synced = peers > 0 || node.settings.alone;
+    let status = NodeStatus {
+        peers,
+        min_peers: node.settings.wants().outbound,
+        max_peers: node.settings.wants().outbound + node.settings.wants().max_inbound,
+        synced,
+        // There is nothing to sync but the clock until nodes have a mesh.
+        synced_layer: if synced { current_layer } else { 0 },
+        current_layer,
+        // No layer is verified before nodes agree on layers.
+        verified_layer: 0,
+    };
+    Json(status).into_response()
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    let layer = node.clock.layer_at(clock::unix_ns()).unwrap_or(0);
+    node.metrics
+        .layer
+        .set(i64::try_from(layer).unwrap_or(i64::MAX));
+    match node.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
