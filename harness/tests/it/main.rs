@@ -1,0 +1,8 @@
+//! The process substrate from outside: real chains of stub, watchdog and controller, killed.
+//!
+//! Each test starts the fixture executable and judges only by what the kernel shows: processes,
+//! sockets, locks, exit codes.
+
+mod chain;
+mod death;
+mod nodes;
