@@ -144,7 +144,9 @@ fn intents_and_directory(path: &Path, intents: &mut IntentLog) -> io::Result<()>
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    intents.append(&Intent::Directory { path: path.to_owned() })?;
+    intents.append(&Intent::Directory {
+        path: path.to_owned(),
+    })?;
     fs::create_dir(path)
 }
 
@@ -199,11 +201,21 @@ impl NodeDirectory {
 fn tame(text: &str) -> String {
     let tame: String = text
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(80)
         .collect();
     let tame = tame.trim_start_matches(['.', '-']);
-    if tame.is_empty() { "plan".to_owned() } else { tame.to_owned() }
+    if tame.is_empty() {
+        "plan".to_owned()
+    } else {
+        tame.to_owned()
+    }
 }
 
 /// A name that is one path component and needs no change.
@@ -211,7 +223,10 @@ fn checked<'a>(what: &'static str, name: &'a str) -> Result<&'a str, StoreError>
     if tame(name) == name {
         Ok(name)
     } else {
-        Err(StoreError::Name { what, name: name.to_owned() })
+        Err(StoreError::Name {
+            what,
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -269,10 +284,19 @@ pub fn prune(runs: &Path, keep: usize) -> io::Result<Vec<Pruned>> {
     let prune = |(_, path, _): (i64, PathBuf, Nonce)| {
         let bytes = size_of(&path);
         let failed = remove_run(&path).err().map(|error| error.to_string());
-        Pruned { path, bytes, failed }
+        Pruned {
+            path,
+            bytes,
+            failed,
+        }
     };
     let dead = |(_, _, nonce): &(i64, PathBuf, Nonce)| !unfinished.contains(nonce);
-    Ok(all.into_iter().take(excess).filter(dead).map(prune).collect())
+    Ok(all
+        .into_iter()
+        .take(excess)
+        .filter(dead)
+        .map(prune)
+        .collect())
 }
 
 /// The marker goes last, so that an interrupted removal is taken up by the next one.
@@ -304,7 +328,9 @@ pub fn read_marker(run: &Path) -> Option<RunMarker> {
 }
 
 fn size_of(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.file_type() {
@@ -333,14 +359,20 @@ mod tests {
         let (first, second) = (make().unwrap(), make().unwrap());
         assert_ne!(first.path(), second.path());
         let name = first.path().file_name().unwrap().to_str().unwrap();
-        assert!(name.starts_with("a-b--c-20") && name.ends_with("-7"), "{name}");
+        assert!(
+            name.starts_with("a-b--c-20") && name.ends_with("-7"),
+            "{name}"
+        );
         let release = first.release("netid-116").unwrap();
         assert!(first.release("netid-116").is_err());
         let node = release.node("miner-0").unwrap();
         assert!(node.data().is_dir());
         for bad in ["", ".", "..", "../x", "a/b", "-x", "a b", "\u{e4}"] {
             let refused = release.node(bad);
-            assert!(matches!(refused, Err(StoreError::Name { what: "node", .. })), "{bad}");
+            assert!(
+                matches!(refused, Err(StoreError::Name { what: "node", .. })),
+                "{bad}"
+            );
         }
         assert_eq!(read_marker(first.path()).unwrap().nonce, nonce);
     }
@@ -363,16 +395,26 @@ mod tests {
         fs::create_dir(runs.path().join("mine")).unwrap();
         fs::write(runs.path().join("mine/notes"), "x").unwrap();
         let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join(MARKER), fs::read(made[0].path().join(MARKER)).unwrap())
-            .unwrap();
+        fs::write(
+            outside.path().join(MARKER),
+            fs::read(made[0].path().join(MARKER)).unwrap(),
+        )
+        .unwrap();
         std::os::unix::fs::symlink(outside.path(), runs.path().join("link")).unwrap();
         std::os::unix::fs::symlink(outside.path(), made[0].path().join("link")).unwrap();
 
         let pruned = prune(runs.path(), 2).unwrap();
-        let paths: Vec<_> = pruned.iter().map(|pruned| pruned.path.file_name()).collect();
+        let paths: Vec<_> = pruned
+            .iter()
+            .map(|pruned| pruned.path.file_name())
+            .collect();
         let expected: Vec<_> = made[..2].iter().map(|run| run.path().file_name()).collect();
         assert_eq!(paths, expected);
-        assert!(pruned.iter().all(|pruned| pruned.failed.is_none() && pruned.bytes > 100));
+        assert!(
+            pruned
+                .iter()
+                .all(|pruned| pruned.failed.is_none() && pruned.bytes > 100)
+        );
         assert!(oldest_but_live.path().exists() && made[3].path().exists());
         assert!(runs.path().join("mine/notes").exists() && outside.path().join(MARKER).exists());
         assert_eq!(prune(runs.path(), 3).unwrap(), []);

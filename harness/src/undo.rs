@@ -78,7 +78,10 @@ impl IntentLog {
         let directory = runs.join(DIRECTORY);
         fs::create_dir_all(&directory)?;
         let path = std::path::absolute(directory.join(format!("{nonce}.jsonl")))?;
-        let line = line(&Intent::Run { nonce: *nonce, stub: stub.clone() })?;
+        let line = line(&Intent::Run {
+            nonce: *nonce,
+            stub: stub.clone(),
+        })?;
         crate::store::write_atomic(&path, &line)?;
         Self::open(&path)
     }
@@ -86,7 +89,10 @@ impl IntentLog {
     /// Opens an existing file, to append to it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().append(true).open(path)?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Appends a line, and returns when it is on the disk.
@@ -117,7 +123,10 @@ pub fn forget(path: &Path) -> io::Result<()> {
 
 /// The runs in this directory of runs whose intents are not forgotten, by nonce.
 pub fn unfinished(runs: &Path) -> io::Result<Vec<Nonce>> {
-    Ok(intent_files(runs)?.into_iter().filter_map(|(_, nonce)| nonce).collect())
+    Ok(intent_files(runs)?
+        .into_iter()
+        .filter_map(|(_, nonce)| nonce)
+        .collect())
 }
 
 /// What `clean` found about one run.
@@ -166,7 +175,9 @@ pub struct CleanReport {
 impl CleanReport {
     /// Whether something of a dead run could not be removed.
     pub fn anything_left(&self) -> bool {
-        self.runs.iter().any(|run| matches!(run.state, RunState::Left { .. }))
+        self.runs
+            .iter()
+            .any(|run| matches!(run.state, RunState::Left { .. }))
     }
 }
 
@@ -193,10 +204,14 @@ fn intent_files(runs: &Path) -> io::Result<Vec<(PathBuf, Option<Nonce>)>> {
     for entry in entries {
         let entry = entry?;
         let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl")
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
             && entry.file_type()?.is_file()
         {
-            let nonce = path.file_stem().and_then(|stem| Nonce::parse(stem.to_str()?));
+            let nonce = path
+                .file_stem()
+                .and_then(|stem| Nonce::parse(stem.to_str()?));
             files.push((path, nonce));
         }
     }
@@ -210,10 +225,16 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
         Err(error) => return Ok(unreadable(path, error.to_string())),
     };
     let Some(Intent::Run { nonce, .. }) = intents.first() else {
-        return Ok(unreadable(path, "its first line is not about a run".to_owned()));
+        return Ok(unreadable(
+            path,
+            "its first line is not about a run".to_owned(),
+        ));
     };
     if name != Some(*nonce) {
-        return Ok(unreadable(path, "its name is not the nonce in its first line".to_owned()));
+        return Ok(unreadable(
+            path,
+            "its name is not the nonce in its first line".to_owned(),
+        ));
     }
     let directories = intents
         .iter()
@@ -222,12 +243,24 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
             _ => None,
         })
         .collect();
-    let state = if is_live(&intents)? { RunState::Live } else { remove_remains(&path, nonce)? };
-    Ok(CleanedRun { intents: path, directories, state })
+    let state = if is_live(&intents)? {
+        RunState::Live
+    } else {
+        remove_remains(&path, nonce)?
+    };
+    Ok(CleanedRun {
+        intents: path,
+        directories,
+        state,
+    })
 }
 
 fn unreadable(intents: PathBuf, why: String) -> CleanedRun {
-    CleanedRun { intents, directories: Vec::new(), state: RunState::Unreadable { why } }
+    CleanedRun {
+        intents,
+        directories: Vec::new(),
+        state: RunState::Unreadable { why },
+    }
 }
 
 /// Reads an intent file. The last line may have been cut by a crash and is then left out.
@@ -256,12 +289,16 @@ fn is_live(intents: &[Intent]) -> io::Result<bool> {
     for intent in intents {
         match intent {
             Intent::Run { stub: id, .. }
-            | Intent::Member { part: Part::Stub | Part::Watchdog, id }
-                if id.is_alive() =>
-            {
+            | Intent::Member {
+                part: Part::Stub | Part::Watchdog,
+                id,
+            } if id.is_alive() => {
                 return Ok(true);
             }
-            Intent::Member { part: Part::Controller, id } => match id.stat() {
+            Intent::Member {
+                part: Part::Controller,
+                id,
+            } => match id.stat() {
                 Some(stat) if stat.state == 'T' => abandoned = true,
                 Some(stat) if !stat.is_dead() => return Ok(true),
                 _ => {}
@@ -288,7 +325,10 @@ fn is_live(intents: &[Intent]) -> io::Result<bool> {
 }
 
 fn remove_remains(path: &Path, nonce: &Nonce) -> io::Result<RunState> {
-    let hunt = Hunt { nonce: Some(nonce), ..Hunt::default() };
+    let hunt = Hunt {
+        nonce: Some(nonce),
+        ..Hunt::default()
+    };
     let KillReport { killed, left } = hunt.run(Instant::now() + CLEAN_BOUND);
     if left.is_empty() {
         forget(path)?;
@@ -303,7 +343,10 @@ mod tests {
     use super::*;
 
     fn dead(own: &ProcessId) -> ProcessId {
-        ProcessId { start: own.start + 1, ..own.clone() }
+        ProcessId {
+            start: own.start + 1,
+            ..own.clone()
+        }
     }
 
     #[test]
@@ -313,7 +356,10 @@ mod tests {
         let (live, gone) = (Nonce::from_bytes([1; 16]), Nonce::from_bytes([2; 16]));
         let live = IntentLog::create(runs.path(), &live, &own).unwrap();
         let mut gone = IntentLog::create(runs.path(), &gone, &dead(&own)).unwrap();
-        gone.append(&Intent::Directory { path: "runs/x".into() }).unwrap();
+        gone.append(&Intent::Directory {
+            path: "runs/x".into(),
+        })
+        .unwrap();
         assert_eq!(unfinished(runs.path()).unwrap().len(), 2);
         let report = clean(runs.path()).unwrap();
         let states: Vec<_> = report.runs.iter().map(|run| run.state.clone()).collect();
@@ -326,15 +372,23 @@ mod tests {
     #[test]
     fn any_living_member_or_lock_keeps_a_run_alive() {
         let own = ProcessId::own().unwrap();
-        let run = Intent::Run { nonce: Nonce::from_bytes([3; 16]), stub: dead(&own) };
-        let member = |part, id: &ProcessId| Intent::Member { part, id: id.clone() };
+        let run = Intent::Run {
+            nonce: Nonce::from_bytes([3; 16]),
+            stub: dead(&own),
+        };
+        let member = |part, id: &ProcessId| Intent::Member {
+            part,
+            id: id.clone(),
+        };
         assert!(!is_live(std::slice::from_ref(&run)).unwrap());
         for part in [Part::Stub, Part::Watchdog, Part::Controller] {
             assert!(is_live(&[run.clone(), member(part, &own)]).unwrap());
             assert!(!is_live(&[run.clone(), member(part, &dead(&own))]).unwrap());
         }
         let lock = block::AddressBlock::claim(&Nonce::random().unwrap()).unwrap();
-        let block = Intent::Block { prefix: lock.prefix() };
+        let block = Intent::Block {
+            prefix: lock.prefix(),
+        };
         assert!(is_live(&[run.clone(), block.clone()]).unwrap());
         drop(lock);
         assert!(!is_live(&[run, block]).unwrap());
@@ -350,7 +404,10 @@ mod tests {
         fs::write(directory.join("a.jsonl"), "").unwrap();
         fs::write(directory.join("b.jsonl"), "{}\n").unwrap();
         let own = ProcessId::own().unwrap();
-        let run = Intent::Run { nonce: Nonce::from_bytes([4; 16]), stub: dead(&own) };
+        let run = Intent::Run {
+            nonce: Nonce::from_bytes([4; 16]),
+            stub: dead(&own),
+        };
         fs::write(directory.join("c.jsonl"), line(&run).unwrap()).unwrap();
         let report = clean(runs.path()).unwrap();
         assert_eq!(report.runs.len(), 3);
@@ -366,7 +423,10 @@ mod tests {
         let own = ProcessId::own().unwrap();
         let nonce = Nonce::from_bytes([5; 16]);
         let mut log = IntentLog::create(runs.path(), &nonce, &own).unwrap();
-        log.append(&Intent::Block { prefix: [127, 1, 2] }).unwrap();
+        log.append(&Intent::Block {
+            prefix: [127, 1, 2],
+        })
+        .unwrap();
         let text = fs::read(log.path()).unwrap();
         for end in 0..=text.len() {
             fs::write(log.path(), &text[..end]).unwrap();

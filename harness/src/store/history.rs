@@ -77,9 +77,19 @@ impl HistoryWriter {
         limit: u64,
         on_full: impl FnOnce(FullNote) -> R + Send + 'static,
     ) -> Result<Self, HistoryError> {
-        let file = fs::OpenOptions::new().append(true).create_new(true).open(path)?;
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(path)?;
         let on_full: OnFull = Box::new(move |note| serde_json::to_vec(&on_full(note)));
-        Ok(Self { file, records: 0, bytes: 0, limit, full: None, on_full: Some(on_full) })
+        Ok(Self {
+            file,
+            records: 0,
+            bytes: 0,
+            limit,
+            full: None,
+            on_full: Some(on_full),
+        })
     }
 
     /// Writes one record.
@@ -89,7 +99,11 @@ impl HistoryWriter {
         }
         let line = serde_json::to_vec(record)?;
         if self.bytes + line.len() as u64 + 1 + RESERVE > self.limit {
-            let note = FullNote { records: self.records, bytes: self.bytes, limit: self.limit };
+            let note = FullNote {
+                records: self.records,
+                bytes: self.bytes,
+                limit: self.limit,
+            };
             self.full = Some(note);
             if let Some(on_full) = self.on_full.take() {
                 self.write(on_full(note)?)?;
@@ -139,7 +153,9 @@ mod tests {
 
     fn lines(path: &Path) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(path).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -149,7 +165,9 @@ mod tests {
         let create = || HistoryWriter::create(&path, 1 << 20, |note| json!({"full": note.records}));
         let mut writer = create().unwrap();
         for seq in 0..3 {
-            writer.append_synced(&json!({"seq": seq, "text": "a\nb"})).unwrap();
+            writer
+                .append_synced(&json!({"seq": seq, "text": "a\nb"}))
+                .unwrap();
             assert_eq!(lines(&path).len(), seq + 1);
         }
         assert!(matches!(create(), Err(HistoryError::Io(_))));
@@ -176,6 +194,9 @@ mod tests {
         writer.finish(&json!({"end": true})).unwrap();
         let all = lines(&path);
         assert_eq!(all.len(), 4);
-        assert_eq!((&all[2], &all[3]), (&json!({"full-at": 2}), &json!({"end": true})));
+        assert_eq!(
+            (&all[2], &all[3]),
+            (&json!({"full-at": 2}), &json!({"end": true}))
+        );
     }
 }

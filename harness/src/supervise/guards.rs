@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::signal::{SigSet, Signal};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::wire::{ANSWER_BOUND, Message, exactly};
-use crate::substrate::process::packet::{PacketSocket, Received};
+use crate::substrate::process::packet::{PacketSocket, Received, receive_on, send_on};
+use crate::substrate::process::watched::WatchedFd;
 use crate::substrate::process::{
     AddressBlock, AddressBlocks, Nonce, OwnExecutable, ProcessId, raise_nofile,
 };
@@ -130,7 +130,12 @@ pub fn controller_enter() -> Result<ControllerEntry, GuardError> {
     let mut quiet = SigSet::empty();
     // Blocked and not ignored: children start with an empty mask, while "ignored" is inherited.
     // With SIGTTOU blocked a terminal with `tostop` does not stop our progress line.
-    for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTTOU, Signal::SIGTTIN] {
+    for signal in [
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGTTOU,
+        Signal::SIGTTIN,
+    ] {
         quiet.add(signal);
     }
     quiet.thread_block().map_err(io::Error::from)?;
@@ -139,15 +144,35 @@ pub fn controller_enter() -> Result<ControllerEntry, GuardError> {
     raise_nofile()?;
     match stub.receive::<Message>(ANSWER_BOUND)? {
         Received::Message(hello, fds) => {
-            let Message::HelloController { nonce, intents, runs, nofile, stub: id, watchdog } =
-                hello
+            let Message::HelloController {
+                nonce,
+                intents,
+                runs,
+                nofile,
+                stub: id,
+                watchdog,
+            } = hello
             else {
-                return Err(GuardError::NotSupervised("the first message is no hello".into()));
+                return Err(GuardError::NotSupervised(
+                    "the first message is no hello".into(),
+                ));
             };
             let [link, exe] = exactly(fds)?;
             let exe = OwnExecutable::from_fd(exe);
-            let context = RunContext { nonce, runs, intents, exe, nofile, stub: id, watchdog };
-            Ok(ControllerEntry { context, stub, watchdog: PacketSocket::from_fd(link)? })
+            let context = RunContext {
+                nonce,
+                runs,
+                intents,
+                exe,
+                nofile,
+                stub: id,
+                watchdog,
+            };
+            Ok(ControllerEntry {
+                context,
+                stub,
+                watchdog: PacketSocket::from_fd(link)?,
+            })
         }
         Received::Closed => Err(GuardError::Dead { guard: Guard::Stub }),
         Received::Empty => Err(GuardError::NoAnswer { guard: Guard::Stub }),
@@ -159,15 +184,26 @@ impl ControllerEntry {
     pub fn connect(self) -> Result<(RunContext, Guards, GuardEvents), GuardError> {
         let (sender, receiver) = mpsc::channel(EVENTS);
         let link = |guard, socket| -> io::Result<Arc<Link>> {
-            let socket = AsyncFd::register(socket)?;
-            Ok(Arc::new(Link { guard, socket, waiting: Mutex::new(Some(BTreeMap::new())) }))
+            let socket = WatchedFd::both(PacketSocket::into_fd(socket))?;
+            Ok(Arc::new(Link {
+                guard,
+                socket,
+                waiting: Mutex::new(Some(BTreeMap::new())),
+            }))
         };
-        let links = [link(Guard::Stub, self.stub)?, link(Guard::Watchdog, self.watchdog)?];
+        let links = [
+            link(Guard::Stub, self.stub)?,
+            link(Guard::Watchdog, self.watchdog)?,
+        ];
         let mut readers = JoinSet::new();
         for link in &links {
             readers.spawn(Arc::clone(link).read(sender.clone()));
         }
-        let inner = Inner { links, next: AtomicU64::new(1), _readers: readers };
+        let inner = Inner {
+            links,
+            next: AtomicU64::new(1),
+            _readers: readers,
+        };
         Ok((self.context, Guards(Arc::new(inner)), GuardEvents(receiver)))
     }
 }
@@ -202,7 +238,7 @@ type Waiting = BTreeMap<u64, oneshot::Sender<Result<(), String>>>;
 #[derive(Debug)]
 struct Link {
     guard: Guard,
-    socket: AsyncFd<PacketSocket>,
+    socket: WatchedFd,
     /// Who waits for which answer; `None` once the guard is dead.
     waiting: Mutex<Option<Waiting>>,
 }
@@ -216,14 +252,19 @@ impl Guards {
         id: &ProcessId,
         pidfd: BorrowedFd<'_>,
     ) -> Result<(), GuardError> {
-        let message =
-            |seq| Message::Register { seq, node, name: name.to_owned(), id: id.clone() };
+        let message = |seq| Message::Register {
+            seq,
+            node,
+            name: name.to_owned(),
+            id: id.clone(),
+        };
         self.tell(message, &[pidfd]).await
     }
 
     /// Has both guards forget a process that is dead and reaped.
     pub async fn unregister(&self, node: u64) -> Result<(), GuardError> {
-        self.tell(|seq| Message::Unregister { seq, node }, &[]).await
+        self.tell(|seq| Message::Unregister { seq, node }, &[])
+            .await
     }
 
     /// Locks addresses for this many nodes, has both guards hold the locks too, and records them
@@ -236,14 +277,19 @@ impl Guards {
         let blocks = AddressBlocks::claim(&context.nonce, nodes)?;
         let mut intents = IntentLog::open(&context.intents).map_err(GuardError::from)?;
         for block in &blocks {
-            intents.append(&Intent::Block { prefix: block.prefix() }).map_err(GuardError::from)?;
+            intents
+                .append(&Intent::Block {
+                    prefix: block.prefix(),
+                })
+                .map_err(GuardError::from)?;
             self.hold(block).await?;
         }
         Ok(blocks)
     }
 
     async fn hold(&self, block: &AddressBlock) -> Result<(), GuardError> {
-        self.tell(|seq| Message::Hold { seq }, &[block.as_fd()]).await
+        self.tell(|seq| Message::Hold { seq }, &[block.as_fd()])
+            .await
     }
 
     async fn tell(
@@ -254,8 +300,10 @@ impl Guards {
         let seq = self.0.next.fetch_add(1, Ordering::Relaxed);
         let message = message(seq);
         let [stub, watchdog] = &self.0.links;
-        let (stub, watchdog) =
-            tokio::join!(stub.ask(seq, &message, fds), watchdog.ask(seq, &message, fds));
+        let (stub, watchdog) = tokio::join!(
+            stub.ask(seq, &message, fds),
+            watchdog.ask(seq, &message, fds)
+        );
         stub.and(watchdog)
     }
 }
@@ -304,7 +352,7 @@ impl Link {
         loop {
             let mut ready = self.socket.writable().await?;
             // A full queue makes this wait until the guard has read.
-            match ready.try_io(|socket| socket.get_ref().send(message, fds)) {
+            match ready.try_io(|socket| send_on(socket.as_fd(), message, fds)) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     return Err(GuardError::Dead { guard: self.guard });
@@ -317,9 +365,12 @@ impl Link {
 
     async fn read(self: Arc<Self>, events: mpsc::Sender<GuardEvent>) {
         while let Ok(mut ready) = self.socket.readable().await {
-            match self.socket.get_ref().try_receive::<Message>() {
+            match receive_on::<Message>(self.socket.as_fd()) {
                 Ok(Received::Message(Message::Ack { seq, refused }, _)) => {
-                    let waiting = self.lock().as_mut().and_then(|waiting| waiting.remove(&seq));
+                    let waiting = self
+                        .lock()
+                        .as_mut()
+                        .and_then(|waiting| waiting.remove(&seq));
                     if let Some(waiting) = waiting {
                         // Whoever asked may have given up.
                         let _ = waiting.send(refused.map_or(Ok(()), Err));
@@ -381,7 +432,14 @@ mod tests {
                 silent.push(socket);
             }
         }
-        (ControllerEntry { context, stub, watchdog }, silent)
+        (
+            ControllerEntry {
+                context,
+                stub,
+                watchdog,
+            },
+            silent,
+        )
     }
 
     #[tokio::test]
@@ -392,7 +450,9 @@ mod tests {
         for node in 0..500 {
             let (guards, context) = (guards.clone(), context.clone());
             all.spawn(async move {
-                guards.register(node, "n", &context.stub, context.exe.as_fd()).await
+                guards
+                    .register(node, "n", &context.stub, context.exe.as_fd())
+                    .await
             });
         }
         while let Some(done) = all.join_next().await {
@@ -406,9 +466,21 @@ mod tests {
         let (entry, silent) = guards([true, false]);
         let (context, guards, mut events) = entry.connect().unwrap();
         drop(silent);
-        assert_eq!(events.next().await, GuardEvent::GuardDied { guard: Guard::Watchdog });
-        let refused = guards.register(1, "n", &context.stub, context.exe.as_fd()).await;
-        assert!(matches!(refused, Err(GuardError::Dead { guard: Guard::Watchdog })));
+        assert_eq!(
+            events.next().await,
+            GuardEvent::GuardDied {
+                guard: Guard::Watchdog
+            }
+        );
+        let refused = guards
+            .register(1, "n", &context.stub, context.exe.as_fd())
+            .await;
+        assert!(matches!(
+            refused,
+            Err(GuardError::Dead {
+                guard: Guard::Watchdog
+            })
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -416,7 +488,10 @@ mod tests {
         let (entry, silent) = guards([false, false]);
         let (_, guards, _events) = entry.connect().unwrap();
         let unanswered = guards.unregister(1).await;
-        assert!(matches!(unanswered, Err(GuardError::NoAnswer { guard: Guard::Stub })));
+        assert!(matches!(
+            unanswered,
+            Err(GuardError::NoAnswer { guard: Guard::Stub })
+        ));
         drop(silent);
     }
 }

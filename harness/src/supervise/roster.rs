@@ -53,9 +53,12 @@ impl Roster {
 
     fn apply(&mut self, message: Message, fds: Vec<OwnedFd>) -> Option<Message> {
         let (seq, refused) = match message {
-            Message::Register { seq, node, name, id } => {
-                (seq, self.register(node, name, id, fds).err())
-            }
+            Message::Register {
+                seq,
+                node,
+                name,
+                id,
+            } => (seq, self.register(node, name, id, fds).err()),
             Message::Unregister { seq, node } => {
                 self.nodes.remove(&node);
                 (seq, None)

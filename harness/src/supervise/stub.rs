@@ -27,7 +27,7 @@ use crate::substrate::process::launch::{Launch, Launched, launch};
 use crate::substrate::process::packet::{PacketSocket, Received, timespec, wait_readable};
 use crate::substrate::process::remains::{Hunt, reap_children};
 use crate::substrate::process::{
-    ExitKind, KillReport, Leftover, Nonce, OwnExecutable, ProcessId, raise_nofile,
+    ExitKind, KillReport, Leftover, Nonce, OwnExecutable, ProcessId, raise_nofile, sys,
 };
 use crate::undo::{self, Intent, IntentLog, Part};
 
@@ -67,7 +67,10 @@ pub struct SuperviseError {
 }
 
 fn cannot<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> SuperviseError {
-    move |source| SuperviseError { what, source: source.into() }
+    move |source| SuperviseError {
+        what,
+        source: source.into(),
+    }
 }
 
 /// Why the waiting ended.
@@ -104,6 +107,9 @@ struct Child {
 /// The error means that nothing was started. Everything else is a [`Supervised`].
 pub fn supervise(config: &SuperviseConfig) -> Result<Supervised, SuperviseError> {
     let signals = take_signals().map_err(cannot("cannot receive signals"))?;
+    sys::keep_descriptors_private().map_err(cannot(
+        "cannot keep inherited descriptors (Linux 5.11 or newer is needed)",
+    ))?;
     let exe = OwnExecutable::open().map_err(cannot("cannot open our own executable"))?;
     let nonce = Nonce::random().map_err(cannot("no nonce"))?;
     let nofile = raise_nofile().map_err(cannot("cannot raise the limit of open files"))?;
@@ -160,11 +166,17 @@ impl Stub<'_> {
             .launch(words, theirs, true)
             .map_err(cannot("the watchdog does not start"))?;
         let watchdog = process.id.clone();
-        self.watchdog = Some(Child { process, link: None });
+        self.watchdog = Some(Child {
+            process,
+            link: None,
+        });
         self.record(Part::Watchdog, &watchdog)?;
         let (controller_end, watchdog_end) = pair()?;
         let intents = self.intents.path().to_owned();
-        let hello = Message::HelloWatchdog { nonce: self.nonce, intents: intents.clone() };
+        let hello = Message::HelloWatchdog {
+            nonce: self.nonce,
+            intents: intents.clone(),
+        };
         send(&watchdog_link, &hello, &[watchdog_end.as_fd()])
             .map_err(cannot("the watchdog does not listen"))?;
 
@@ -174,13 +186,22 @@ impl Stub<'_> {
             .launch(words, theirs, false)
             .map_err(cannot("the controller does not start"))?;
         let controller = process.id.clone();
-        let held = Message::Controller { seq: 0, id: controller.clone() };
+        let held = Message::Controller {
+            seq: 0,
+            id: controller.clone(),
+        };
         let sent = send(&watchdog_link, &held, &[process.pidfd.as_fd()]);
-        self.controller = Some(Child { process, link: None });
+        self.controller = Some(Child {
+            process,
+            link: None,
+        });
         sent.map_err(cannot("the watchdog does not listen"))?;
         self.record(Part::Controller, &controller)?;
         let answer = watchdog_link.receive::<Message>(ANSWER_BOUND);
-        if !matches!(answer, Ok(Received::Message(Message::Ack { refused: None, .. }, _))) {
+        if !matches!(
+            answer,
+            Ok(Received::Message(Message::Ack { refused: None, .. }, _))
+        ) {
             let error = io::Error::other("it did not acknowledge the controller");
             return Err(cannot("the watchdog failed")(error));
         }
@@ -192,11 +213,16 @@ impl Stub<'_> {
             stub: self.id.clone(),
             watchdog,
         };
-        send(&controller_link, &hello, &[controller_end.as_fd(), self.exe.as_fd()])
-            .map_err(cannot("the controller does not listen"))?;
-        for (child, link) in
-            [(&mut self.watchdog, watchdog_link), (&mut self.controller, controller_link)]
-        {
+        send(
+            &controller_link,
+            &hello,
+            &[controller_end.as_fd(), self.exe.as_fd()],
+        )
+        .map_err(cannot("the controller does not listen"))?;
+        for (child, link) in [
+            (&mut self.watchdog, watchdog_link),
+            (&mut self.controller, controller_link),
+        ] {
             if let Some(child) = child {
                 child.link = Some(link);
             }
@@ -205,8 +231,13 @@ impl Stub<'_> {
     }
 
     fn record(&mut self, part: Part, id: &ProcessId) -> Result<(), SuperviseError> {
-        let intent = Intent::Member { part, id: id.clone() };
-        self.intents.append(&intent).map_err(cannot("cannot record a process"))
+        let intent = Intent::Member {
+            part,
+            id: id.clone(),
+        };
+        self.intents
+            .append(&intent)
+            .map_err(cannot("cannot record a process"))
     }
 
     fn launch(
@@ -217,7 +248,13 @@ impl Stub<'_> {
     ) -> io::Result<Launched> {
         let env = BTreeMap::from([(RUN_VARIABLE.into(), self.nonce.to_string().into())]);
         // A watchdog that held the user's streams would keep a pipe open after the run.
-        let stream = || if hidden { Stdio::null() } else { Stdio::inherit() };
+        let stream = || {
+            if hidden {
+                Stdio::null()
+            } else {
+                Stdio::inherit()
+            }
+        };
         launch(Launch {
             exe: &self.exe,
             arg0: "tweedledum".as_ref(),
@@ -245,13 +282,20 @@ impl Stub<'_> {
 
     /// Handles whatever has happened. The controller's end counts before the watchdog's.
     fn look(&mut self) -> Option<Outcome> {
-        if let Some(link) = self.controller.as_ref().and_then(|child| child.link.as_ref())
+        if let Some(link) = self
+            .controller
+            .as_ref()
+            .and_then(|child| child.link.as_ref())
             && !self.roster.serve(link).unwrap_or(false)
             && let Some(child) = &mut self.controller
         {
             child.link = None;
         }
-        match self.controller.as_ref().map(|child| ended(&child.process.pidfd)) {
+        match self
+            .controller
+            .as_ref()
+            .map(|child| ended(&child.process.pidfd))
+        {
             Some(Some(kind)) => {
                 self.controller = None;
                 return Some(Outcome::Controller(kind));
@@ -259,8 +303,10 @@ impl Stub<'_> {
             Some(None) => {}
             None => return Some(Outcome::Lost("there is no controller".to_owned())),
         }
-        if let Some(kind) =
-            self.watchdog.as_ref().and_then(|child| ended(&child.process.pidfd))
+        if let Some(kind) = self
+            .watchdog
+            .as_ref()
+            .and_then(|child| ended(&child.process.pidfd))
         {
             self.watchdog = None;
             return Some(Outcome::Lost(format!(
@@ -285,12 +331,19 @@ impl Stub<'_> {
 
     fn interrupt(&mut self, signal: i32) -> Option<Outcome> {
         // A closed terminal ends a run as a request to terminate does.
-        let signal = if signal == libc::SIGHUP { libc::SIGTERM } else { signal };
+        let signal = if signal == libc::SIGHUP {
+            libc::SIGTERM
+        } else {
+            signal
+        };
         if self.interrupted.is_some() {
             return Some(Outcome::Interrupted(signal));
         }
         self.interrupted = Some((signal, Instant::now() + self.config.interrupt_grace));
-        let link = self.controller.as_ref().and_then(|child| child.link.as_ref());
+        let link = self
+            .controller
+            .as_ref()
+            .and_then(|child| child.link.as_ref());
         let told = link.is_some_and(|link| send(link, &Message::Interrupt { signal }, &[]).is_ok());
         (!told).then_some(Outcome::Interrupted(signal))
     }
@@ -301,7 +354,11 @@ impl Stub<'_> {
             fds.push(PollFd::new(&child.process.pidfd, PollFlags::IN));
         }
         // The watchdog says nothing after its first answer; its end is seen through its pidfd.
-        if let Some(link) = self.controller.as_ref().and_then(|child| child.link.as_ref()) {
+        if let Some(link) = self
+            .controller
+            .as_ref()
+            .and_then(|child| child.link.as_ref())
+        {
             fds.push(PollFd::new(link, PollFlags::IN));
         }
         let timeout = self
@@ -339,7 +396,12 @@ impl Stub<'_> {
         if !report.left.is_empty() && !matches!(code, 130 | 143) {
             code = EXIT_LEFT;
         }
-        Supervised { code, reason, killed: report.killed, left: report.left }
+        Supervised {
+            code,
+            reason,
+            killed: report.killed,
+            left: report.left,
+        }
     }
 
     /// Kills and reaps all that this run started. The controller is frozen first, so that it
@@ -352,7 +414,10 @@ impl Stub<'_> {
                 let _ = self.roster.serve(link);
             }
         }
-        let mut report = KillReport { killed: self.roster.kill(deadline), left: Vec::new() };
+        let mut report = KillReport {
+            killed: self.roster.kill(deadline),
+            left: Vec::new(),
+        };
         if let Some(controller) = self.controller.take() {
             report.then(self.hunt(&[controller.process.id.pid], deadline));
             if pidfd_send_signal(&controller.process.pidfd, Signal::KILL).is_ok() {
@@ -370,17 +435,29 @@ impl Stub<'_> {
         // With children of somebody else around, an orphan without the nonce may be theirs; what
         // is below the controller is ours for certain.
         let own = [own_pid()];
-        let roots: &[i32] = if self.bystanders.is_empty() { &own } else { spare };
+        let roots: &[i32] = if self.bystanders.is_empty() {
+            &own
+        } else {
+            spare
+        };
         let watchdog = self.watchdog.iter().map(|child| child.process.id.pid);
         let spare: Vec<i32> = spare.iter().copied().chain(watchdog).collect();
         let nonce = Some(&self.nonce);
-        Hunt { roots, nonce, spare: &spare, leave: &self.bystanders, ..Hunt::default() }
-            .run(deadline)
+        Hunt {
+            roots,
+            nonce,
+            spare: &spare,
+            leave: &self.bystanders,
+            ..Hunt::default()
+        }
+        .run(deadline)
     }
 
     /// The watchdog goes last: until here it was the one to finish the job, had the stub died.
     fn dismiss_watchdog(&mut self) {
-        let Some(watchdog) = self.watchdog.take() else { return };
+        let Some(watchdog) = self.watchdog.take() else {
+            return;
+        };
         if let Some(link) = &watchdog.link {
             let _ = link.send(&Message::Bye, &[]);
         }

@@ -44,7 +44,9 @@ pub fn watchdog_main() -> Result<(), String> {
     }
     let _ = quiet.thread_block();
     let _ = raise_nofile();
-    let hello = stub.receive::<Message>(ANSWER_BOUND).map_err(|error| error.to_string())?;
+    let hello = stub
+        .receive::<Message>(ANSWER_BOUND)
+        .map_err(|error| error.to_string())?;
     let Received::Message(Message::HelloWatchdog { nonce, intents }, fds) = hello else {
         // Without a hello nothing of the run exists yet.
         return Ok(());
@@ -52,7 +54,14 @@ pub fn watchdog_main() -> Result<(), String> {
     let [link] = exactly(fds).map_err(|error| error.to_string())?;
     let controller = Some(PacketSocket::from_fd(link).map_err(|error| error.to_string())?);
     let roster = Roster::default();
-    let mut watchdog = Watchdog { nonce, intents, stub, controller, process: None, roster };
+    let mut watchdog = Watchdog {
+        nonce,
+        intents,
+        stub,
+        controller,
+        process: None,
+        roster,
+    };
     if watchdog.watch() {
         return Ok(());
     }
@@ -115,7 +124,10 @@ impl Watchdog {
             let _ = self.roster.serve(controller);
         }
         let killed = self.roster.kill(deadline);
-        let mut report = KillReport { killed, left: Vec::new() };
+        let mut report = KillReport {
+            killed,
+            left: Vec::new(),
+        };
         if let Some((id, pidfd)) = &self.process {
             let roots = [id.pid];
             let below = Hunt {
@@ -130,7 +142,13 @@ impl Watchdog {
                 let _ = crate::substrate::process::packet::wait_readable(&[pidfd], deadline);
             }
         }
-        report.then(Hunt { nonce: Some(&self.nonce), ..Hunt::default() }.run(deadline));
+        report.then(
+            Hunt {
+                nonce: Some(&self.nonce),
+                ..Hunt::default()
+            }
+            .run(deadline),
+        );
         if report.left.is_empty() {
             // An intent file that stays only makes `clean` look once more.
             let _ = undo::forget(&self.intents);

@@ -39,7 +39,12 @@ pub(super) enum Message {
     /// Stub to controller: the user wants the run to end.
     Interrupt { signal: i32 },
     /// Controller to guards. With: the node's pidfd.
-    Register { seq: u64, node: u64, name: String, id: ProcessId },
+    Register {
+        seq: u64,
+        node: u64,
+        name: String,
+        id: ProcessId,
+    },
     /// Controller to guards: the node is dead and reaped.
     Unregister { seq: u64, node: u64 },
     /// Controller to guards. With: the lock of an address block.

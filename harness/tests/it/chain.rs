@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -83,7 +83,9 @@ impl Chain {
         });
         use std::os::unix::process::ExitStatusExt as _;
         let status = status.unwrap();
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap())
+        status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap())
     }
 
     /// What the run's intents say so far.
@@ -93,15 +95,28 @@ impl Chain {
             return known;
         };
         known.nonce = Some(nonce);
-        let path = self.runs.path().join(".intents").join(format!("{nonce}.jsonl"));
+        let path = self
+            .runs
+            .path()
+            .join(".intents")
+            .join(format!("{nonce}.jsonl"));
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        for value in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            let pid = || value["id"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        for value in text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        {
+            let pid = || {
+                value["id"]["pid"]
+                    .as_i64()
+                    .and_then(|pid| i32::try_from(pid).ok())
+            };
             match (value["kind"].as_str(), value["part"].as_str()) {
                 (Some("member"), Some("watchdog")) => known.watchdog = pid(),
                 (Some("member"), Some("controller")) => known.controller = pid(),
                 (Some("block"), _) => {
-                    known.blocks.push(serde_json::from_value(value["prefix"].clone()).unwrap());
+                    known
+                        .blocks
+                        .push(serde_json::from_value(value["prefix"].clone()).unwrap());
                 }
                 _ => {}
             }
@@ -123,7 +138,10 @@ pub(crate) fn wait_until(bound: Duration, what: &str, mut done: impl FnMut() -> 
     let deadline = Instant::now() + bound;
     while !done() {
         assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
-        let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        let pause = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000,
+        };
         let _ = rustix::event::poll(&mut [], Some(&pause));
     }
 }
@@ -135,28 +153,40 @@ pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
 }
 
 /// What is left of a run: processes by environment or by the mark in their command line, sockets,
-/// locks, intents.
-pub(crate) fn remains(runs: &Path, nonce: &Nonce, blocks: &[[u8; 3]]) -> Vec<String> {
+/// locks.
+pub(crate) fn remains(nonce: &Nonce, blocks: &[[u8; 3]]) -> Vec<String> {
     let mut left = Vec::new();
     for stat in carriers(nonce).unwrap() {
-        left.push(format!("process {} `{}` by its environment", stat.pid, stat.comm));
+        left.push(format!(
+            "process {} `{}` by its environment",
+            stat.pid, stat.comm
+        ));
     }
     let mark = nonce.to_string();
-    for stat in snapshot().unwrap().into_values().filter(|stat| !stat.is_dead()) {
+    for stat in snapshot()
+        .unwrap()
+        .into_values()
+        .filter(|stat| !stat.is_dead())
+    {
         let path = PathBuf::from(format!("/proc/{}/cmdline", stat.pid));
         let line = std::fs::read(path).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(&mark) {
-            left.push(format!("process {} `{}` by its command line", stat.pid, stat.comm));
+            left.push(format!(
+                "process {} `{}` by its command line",
+                stat.pid, stat.comm
+            ));
         }
     }
     for &prefix in blocks {
-        left.extend(bound_in(prefix).unwrap().iter().map(|socket| format!("{socket:?}")));
+        left.extend(
+            bound_in(prefix)
+                .unwrap()
+                .iter()
+                .map(|socket| format!("{socket:?}")),
+        );
         if block::is_locked(prefix).unwrap() {
             left.push(format!("the lock of {prefix:?}"));
         }
-    }
-    if unfinished(runs).unwrap().contains(nonce) {
-        left.push("the intents".to_owned());
     }
     left
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tweedledum_harness::substrate::process::block;
 use tweedledum_harness::supervise::TEARDOWN_BOUND;
-use tweedledum_harness::undo::{RunState, clean};
+use tweedledum_harness::undo::{RunState, clean, unfinished};
 
 use crate::chain::{Chain, Known, PATIENCE, kill, remains, wait_until};
 
@@ -30,11 +30,14 @@ fn wait_for_gone(chain: &Chain, known: &Known, bound: Duration, what: &str) {
     let nonce = known.nonce.unwrap();
     let deadline = Instant::now() + bound;
     loop {
-        let left = remains(chain.runs.path(), &nonce, &known.blocks);
+        let left = remains(&nonce, &known.blocks);
         if left.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "{what}: after {bound:?} there still is {left:#?}");
+        assert!(
+            Instant::now() < deadline,
+            "{what}: after {bound:?} there still is {left:#?}"
+        );
     }
 }
 
@@ -66,11 +69,23 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
         let known = chain.known();
         kill(pid.unwrap(), Signal::KILL);
         let killed = Instant::now();
-        // A block that was locked between the two looks is found by its sockets' absence too.
         let what = format!("round {round}, {victim:?} killed {delay:?} after its birth");
         wait_for_gone(&chain, &known, TEARDOWN_BOUND, &what);
         worst = worst.max(killed.elapsed());
         let code = chain.wait_for_end();
+        // A stub that died before it had a watchdog leaves its first intent and nothing else.
+        if unfinished(chain.runs.path()).unwrap() != [] {
+            assert!(
+                victim == Victim::Stub && known.blocks.is_empty(),
+                "{what}: intents are left"
+            );
+            let report = clean(chain.runs.path()).unwrap();
+            assert_eq!(
+                report.runs[0].state,
+                RunState::Cleaned { killed: 0 },
+                "{what}"
+            );
+        }
         let expected = if victim == Victim::Stub { 137 } else { 4 };
         assert_eq!(code, expected, "{what}");
     }
@@ -80,15 +95,25 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
 
 #[test]
 fn members_that_die_while_all_runs_are_named() {
-    for (victim, text) in [(Victim::Watchdog, "watchdog"), (Victim::Controller, "controller")] {
+    for (victim, text) in [
+        (Victim::Watchdog, "watchdog"),
+        (Victim::Controller, "controller"),
+    ] {
         let mut chain = Chain::start(&["hold", "2", "fork"]);
         chain.wait_for("up");
         let known = chain.known();
-        let pid = if victim == Victim::Watchdog { known.watchdog } else { known.controller };
+        let pid = if victim == Victim::Watchdog {
+            known.watchdog
+        } else {
+            known.controller
+        };
         kill(pid.unwrap(), Signal::KILL);
         let ended = chain.wait_for("ended");
         let reason = ended["how"]["reason"].as_str().unwrap();
-        assert!(reason.contains(text) && reason.contains("SIGKILL"), "{reason}");
+        assert!(
+            reason.contains(text) && reason.contains("SIGKILL"),
+            "{reason}"
+        );
         assert_eq!(ended["how"]["left"].as_array().unwrap().len(), 0);
         assert_eq!(chain.wait_for_end(), 4);
         wait_for_gone(&chain, &known, Duration::ZERO, text);
@@ -104,7 +129,11 @@ fn an_interrupt_lets_the_controller_end_the_run() {
         kill(chain.stub_pid(), signal);
         chain.wait_for("interrupt");
         let torn = chain.wait_for("torn-down");
-        assert_eq!(torn["report"]["left"].as_array().unwrap().len(), 0, "{torn}");
+        assert_eq!(
+            torn["report"]["left"].as_array().unwrap().len(),
+            0,
+            "{torn}"
+        );
         // Two nodes, each with three children: the controller needs nobody's help.
         assert_eq!(torn["report"]["killed"], 8, "{torn}");
         assert_eq!(chain.wait_for("ended")["how"]["killed"], 0);
@@ -151,7 +180,7 @@ fn runs_side_by_side_have_different_blocks_and_do_not_touch_each_other() {
     one.wait_for_end();
     assert!(block::is_locked(second.blocks[0]).unwrap());
     // Two nodes with a child each that keep their environment, one without, controller, watchdog.
-    let alive = remains(two.runs.path(), &second.nonce.unwrap(), &second.blocks);
+    let alive = remains(&second.nonce.unwrap(), &second.blocks);
     assert!(alive.len() > 10, "{alive:?}");
     let states: Vec<_> = clean(two.runs.path()).unwrap().runs;
     assert!(matches!(states[0].state, RunState::Live), "{states:?}");
@@ -165,7 +194,11 @@ fn clean_removes_what_is_left_when_all_guards_die_at_once() {
     chain.wait_for("up");
     let known = chain.known();
     // Frozen first, so that none of them can act on the death of another.
-    let all = [chain.stub_pid(), known.watchdog.unwrap(), known.controller.unwrap()];
+    let all = [
+        chain.stub_pid(),
+        known.watchdog.unwrap(),
+        known.controller.unwrap(),
+    ];
     for signal in [Signal::STOP, Signal::KILL] {
         for pid in all {
             kill(pid, signal);
@@ -173,16 +206,25 @@ fn clean_removes_what_is_left_when_all_guards_die_at_once() {
     }
     chain.wait_for_end();
     let nonce = known.nonce.unwrap();
-    let left = remains(chain.runs.path(), &nonce, &known.blocks);
-    assert!(left.iter().any(|text| text.contains("environment")), "{left:?}");
+    let left = remains(&nonce, &known.blocks);
+    assert!(
+        left.iter().any(|text| text.contains("environment")),
+        "{left:?}"
+    );
     wait_until(PATIENCE, "the members' deaths", || {
         let report = clean(chain.runs.path()).unwrap();
         report.runs.is_empty() || matches!(report.runs[0].state, RunState::Cleaned { killed: 6.. })
     });
     // What cleared its environment and lost both subreapers cannot be found: see `remains`.
-    let left = remains(chain.runs.path(), &nonce, &known.blocks);
-    assert!(left.iter().all(|text| text.contains("command line")), "{left:?}");
-    for stat in tweedledum_harness::substrate::process::identity::snapshot().unwrap().values() {
+    let left = remains(&nonce, &known.blocks);
+    assert!(
+        left.iter().all(|text| text.contains("command line")),
+        "{left:?}"
+    );
+    for stat in tweedledum_harness::substrate::process::identity::snapshot()
+        .unwrap()
+        .values()
+    {
         let line = std::fs::read(format!("/proc/{}/cmdline", stat.pid)).unwrap_or_default();
         if String::from_utf8_lossy(&line).contains(&nonce.to_string()) {
             kill(stat.pid, Signal::KILL);

@@ -25,10 +25,19 @@ fn deaths_are_told_apart() {
         let mut chain = Chain::start(&["once", "3", kind]);
         assert_eq!(chain.wait_for("exit")["exit"]["kind"], exit, "{kind}");
         let retired = chain.wait_for("retired");
-        assert_eq!((&retired["known"], &retired["report"]["left"]), (&json!(0), &json!([])));
+        assert_eq!(
+            (&retired["known"], &retired["report"]["left"]),
+            (&json!(0), &json!([]))
+        );
         // The child in the group dies with its leader, the one with its own session is hunted.
-        let remains = if kind == "fork-and-exit" { 3 } else { 0 };
-        assert_eq!(retired["report"]["killed"], remains, "{kind}: {retired}");
+        // The former may still be seen dying.
+        let remains = if kind == "fork-and-exit" {
+            3..=6
+        } else {
+            0..=0
+        };
+        let killed = retired["report"]["killed"].as_u64().unwrap();
+        assert!(remains.contains(&killed), "{kind}: {retired}");
         // Nothing was left for the stub.
         assert_eq!(chain.wait_for("ended")["how"]["killed"], 0);
         assert_eq!(chain.wait_for_end(), 0);
@@ -44,27 +53,53 @@ fn programs_that_cannot_start_are_errors_and_no_deaths() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let missing = directory.path().join("missing").to_str().unwrap().to_owned();
+    let missing = directory
+        .path()
+        .join("missing")
+        .to_str()
+        .unwrap()
+        .to_owned();
     let cases = [
         (missing, libc::ENOENT, "check the path"),
         (file("plain", "x", 0o644), libc::EACCES, "chmod"),
         (file("no-format", "x", 0o755), libc::ENOEXEC, "first line"),
-        (file("lost", "#!/no/such/interpreter\n", 0o755), libc::ENOENT, "interpreter"),
-        (directory.path().to_str().unwrap().to_owned(), libc::EACCES, "chmod"),
+        (
+            file("lost", "#!/no/such/interpreter\n", 0o755),
+            libc::ENOENT,
+            "interpreter",
+        ),
+        (
+            directory.path().to_str().unwrap().to_owned(),
+            libc::EACCES,
+            "chmod",
+        ),
     ];
     for (path, errno, hint) in cases {
         let told = play(&["exec", &path], "exec");
         let error = &told["answer"]["error"];
-        assert_eq!((&error["errno"], &error["step"]), (&json!(errno), &json!("exec")), "{told}");
+        assert_eq!(
+            (&error["errno"], &error["step"]),
+            (&json!(errno), &json!("exec")),
+            "{told}"
+        );
         assert_eq!(error["path"], json!(path));
-        assert!(told["answer"]["hint"].as_str().unwrap().contains(hint), "{told}");
+        assert!(
+            told["answer"]["hint"].as_str().unwrap().contains(hint),
+            "{told}"
+        );
         assert_eq!(told["known"], 0);
     }
     let script = file("script", "#!/bin/sh\nexit 5\n", 0o755);
     let told = play(&["exec", &script], "exec");
     assert_eq!(told["answer"]["exit"]["kind"], json!({"code": 5}));
     let told = play(&["exec", "relative/path"], "exec");
-    assert!(told["answer"]["other"].as_str().unwrap().contains("not an absolute path"), "{told}");
+    assert!(
+        told["answer"]["other"]
+            .as_str()
+            .unwrap()
+            .contains("not an absolute path"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -74,7 +109,10 @@ fn a_node_that_ignores_sigterm_is_killed_and_said_so() {
         let first = chain.wait_for("terminated");
         assert_eq!(first["stopped"]["by"], by);
         assert_eq!(first["stopped"]["exit"]["kind"], json!({"signal": signal}));
-        assert_eq!(chain.wait_for("terminated")["stopped"]["by"], "already-dead");
+        assert_eq!(
+            chain.wait_for("terminated")["stopped"]["by"],
+            "already-dead"
+        );
         assert_eq!(chain.wait_for_end(), 0);
     }
 }
@@ -94,7 +132,11 @@ fn a_node_gets_a_clean_process() {
     assert_eq!(chain.wait_for_end(), 0);
     let text = std::fs::read(chain.runs.path().join("environment.json")).unwrap();
     let told: Value = serde_json::from_slice(&text).unwrap();
-    let environment = [["ROLE", "test"], ["TWEEDLEDUM_NODE", "n-0"], ["TWEEDLEDUM_RUN", "?"]];
+    let environment = [
+        ["ROLE", "test"],
+        ["TWEEDLEDUM_NODE", "n-0"],
+        ["TWEEDLEDUM_RUN", "?"],
+    ];
     let mut environment = json!(environment);
     environment[2][1] = nonce;
     assert_eq!(told["environment"], environment);
@@ -103,8 +145,14 @@ fn a_node_gets_a_clean_process() {
     assert_eq!(told["nofile"], json!(soft));
     // Standard streams and the descriptor that reads the directory.
     assert_eq!(told["fds"], json!(["0", "1", "2", "3"]));
-    // Rust's runtime ignores SIGPIPE (bit 13) by itself.
-    assert_eq!(told["ignored"], "SigIgn:\t0000000000001000");
+    // Rust's runtime ignores SIGPIPE (13) by itself; 32 and 33 belong to the C library.
+    let ignored = told["ignored"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("SigIgn:")
+        .trim();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap() & !(0b11 << 31);
+    assert_eq!(ignored, 1 << 12);
     assert_eq!(told["session"], told["pid"]);
 }
 

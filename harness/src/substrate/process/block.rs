@@ -59,8 +59,9 @@ impl AddressBlock {
     /// together rarely meet.
     pub fn claim(nonce: &Nonce) -> Result<Self, BlockError> {
         // 127.0.x.y is where a system's own services live.
-        let all: Vec<[u8; 2]> =
-            (1..=254).flat_map(|a| (0..=255).map(move |b| [a, b])).collect();
+        let all: Vec<[u8; 2]> = (1..=254)
+            .flat_map(|a| (0..=255).map(move |b| [a, b]))
+            .collect();
         let [first, second, ..] = nonce.bytes();
         let start = usize::from(u16::from_be_bytes([*first, *second])) % all.len();
         let order = all.iter().cycle().skip(start).take(all.len()).copied();
@@ -113,7 +114,9 @@ impl AddressBlocks {
             return Err(BlockError::TooMany { wanted: nodes });
         }
         let wanted = nodes.div_ceil(NODES_PER_BLOCK).max(1);
-        let blocks = (0..wanted).map(|_| AddressBlock::claim(nonce)).collect::<Result<_, _>>()?;
+        let blocks = (0..wanted)
+            .map(|_| AddressBlock::claim(nonce))
+            .collect::<Result<_, _>>()?;
         Ok(Self(blocks))
     }
 
@@ -149,7 +152,12 @@ fn lock_name([a, b, c]: [u8; 3]) -> String {
 }
 
 fn try_lock(prefix: [u8; 3]) -> io::Result<Option<OwnedFd>> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
     let name = SocketAddrUnix::new_abstract_name(lock_name(prefix).as_bytes())?;
     match bind(&socket, &name) {
         Ok(()) => Ok(Some(socket)),
@@ -163,7 +171,9 @@ pub fn is_locked(prefix: [u8; 3]) -> io::Result<bool> {
     let name = format!("@{}", lock_name(prefix));
     let table = fs::read("/proc/self/net/unix")?;
     let table = String::from_utf8_lossy(&table);
-    Ok(table.lines().any(|line| line.rsplit(' ').next() == Some(name.as_str())))
+    Ok(table
+        .lines()
+        .any(|line| line.rsplit(' ').next() == Some(name.as_str())))
 }
 
 #[cfg(test)]
@@ -181,7 +191,10 @@ mod tests {
         assert!(is_locked(first.prefix()).unwrap());
         let [_, a, b] = first.prefix();
         let refused = AddressBlock::claim_among([[a, b]]);
-        assert!(matches!(refused, Err(BlockError::AllTaken { locked: 1, used: 0 })));
+        assert!(matches!(
+            refused,
+            Err(BlockError::AllTaken { locked: 1, used: 0 })
+        ));
         let prefix = first.prefix();
         drop(first);
         assert!(!is_locked(prefix).unwrap());
@@ -195,7 +208,10 @@ mod tests {
         let socket = UdpSocket::bind((block.address(9), 0)).unwrap();
         drop(block);
         let refused = AddressBlock::claim_among([[a, b]]);
-        assert!(matches!(refused, Err(BlockError::AllTaken { locked: 0, used: 1 })));
+        assert!(matches!(
+            refused,
+            Err(BlockError::AllTaken { locked: 0, used: 1 })
+        ));
         drop(socket);
         AddressBlock::claim_among([[a, b]]).unwrap();
     }

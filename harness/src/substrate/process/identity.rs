@@ -88,7 +88,11 @@ pub struct ProcessId {
 impl ProcessId {
     /// The identity of the process that has this pid now.
     pub fn of(pid: i32) -> io::Result<Self> {
-        Ok(Self { boot_id: boot_id()?, pid, start: read_stat(pid)?.start })
+        Ok(Self {
+            boot_id: boot_id()?,
+            pid,
+            start: read_stat(pid)?.start,
+        })
     }
 
     /// The identity of the caller.
@@ -101,7 +105,9 @@ impl ProcessId {
         if boot_id().ok()? != self.boot_id {
             return None;
         }
-        read_stat(self.pid).ok().filter(|stat| stat.start == self.start)
+        read_stat(self.pid)
+            .ok()
+            .filter(|stat| stat.start == self.start)
     }
 
     /// Whether the process still runs. A zombie is dead.
@@ -117,7 +123,9 @@ pub fn own_pid() -> i32 {
 
 /// The identifier of this boot of the kernel.
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// The fields of `/proc/PID/stat` that the substrate needs.
@@ -149,7 +157,8 @@ impl ProcStat {
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        self.rss_pages.saturating_mul(rustix::param::page_size() as u64)
+        self.rss_pages
+            .saturating_mul(rustix::param::page_size() as u64)
     }
 }
 
@@ -157,7 +166,10 @@ impl ProcStat {
 pub fn read_stat(pid: i32) -> io::Result<ProcStat> {
     let text = fs::read(format!("/proc/{pid}/stat"))?;
     parse_stat(&String::from_utf8_lossy(&text)).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has an unknown form"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat has an unknown form"),
+        )
     })
 }
 
@@ -186,7 +198,9 @@ pub fn snapshot() -> io::Result<BTreeMap<i32, ProcStat>> {
     for entry in fs::read_dir("/proc")? {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         if let Ok(stat) = read_stat(pid) {
             all.insert(pid, stat);
         }
@@ -277,7 +291,11 @@ pub fn parse_bound(protocol: &'static str, text: &str) -> Vec<BoundSocket> {
         }
         // The kernel prints the address as a host-order word of network-order bytes.
         let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.to_ne_bytes());
-        Some(BoundSocket { protocol, address, port: u16::from_str_radix(port, 16).ok()? })
+        Some(BoundSocket {
+            protocol,
+            address,
+            port: u16::from_str_radix(port, 16).ok()?,
+        })
     };
     text.lines().skip(1).filter_map(parse).collect()
 }
@@ -301,7 +319,15 @@ mod tests {
             assert_eq!((stat.parent, stat.group, stat.session), (7, 8, 9));
             assert_eq!((stat.start, stat.rss_pages), (4242, 77));
         }
-        for bad in ["", ")", "12 (sh", "12 (sh) S 7", "x (sh) S 7 8 9", "((((", "1 () "] {
+        for bad in [
+            "",
+            ")",
+            "12 (sh",
+            "12 (sh) S 7",
+            "x (sh) S 7 8 9",
+            "((((",
+            "1 () ",
+        ] {
             assert_eq!(parse_stat(bad), None, "{bad:?}");
         }
     }
@@ -331,7 +357,14 @@ mod tests {
         if cfg!(target_endian = "little") {
             let found = parse_bound("tcp", text);
             let address = Ipv4Addr::new(127, 0, 3, 5);
-            assert_eq!(found, [BoundSocket { protocol: "tcp", address, port: 8080 }]);
+            assert_eq!(
+                found,
+                [BoundSocket {
+                    protocol: "tcp",
+                    address,
+                    port: 8080
+                }]
+            );
             assert_eq!(parse_bound("udp", text).len(), 2);
         }
     }
@@ -349,7 +382,10 @@ mod tests {
             rss_pages: 0,
         };
         let all = [(1, 0), (2, 1), (3, 2), (4, 3), (5, 1)];
-        let all = all.into_iter().map(|(pid, parent)| (pid, stat(pid, parent))).collect();
+        let all = all
+            .into_iter()
+            .map(|(pid, parent)| (pid, stat(pid, parent)))
+            .collect();
         assert_eq!(descendants(&all, &[2]), BTreeSet::from([3, 4]));
         assert_eq!(descendants(&all, &[4]), BTreeSet::new());
         assert_eq!(descendants(&all, &[2, 3]), BTreeSet::from([4]));
@@ -369,7 +405,19 @@ mod tests {
     fn own_identity() {
         let own = ProcessId::own().unwrap();
         assert!(own.is_alive());
-        assert!(!ProcessId { start: own.start + 1, ..own.clone() }.is_alive());
-        assert!(!ProcessId { boot_id: "other".into(), ..own }.is_alive());
+        assert!(
+            !ProcessId {
+                start: own.start + 1,
+                ..own.clone()
+            }
+            .is_alive()
+        );
+        assert!(
+            !ProcessId {
+                boot_id: "other".into(),
+                ..own
+            }
+            .is_alive()
+        );
     }
 }

@@ -6,15 +6,17 @@
 //! happen in the child before the node runs happens in the [shim](super::shim).
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use fs_err::File;
+use nix::unistd::execv;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +31,9 @@ pub struct OwnExecutable(Arc<OwnedFd>);
 impl OwnExecutable {
     /// Opens the executable of the calling process.
     pub fn open() -> io::Result<Self> {
-        Ok(Self(Arc::new(File::open("/proc/self/exe")?.into_parts().0.into())))
+        Ok(Self(Arc::new(
+            File::open("/proc/self/exe")?.into_parts().0.into(),
+        )))
     }
 
     /// Takes a descriptor that was opened by another process of the run.
@@ -89,9 +93,15 @@ pub(crate) struct Launched {
 }
 
 /// Starts a child.
-#[expect(clippy::zombie_processes, reason = "children are reaped through their pidfd")]
+#[expect(
+    clippy::zombie_processes,
+    reason = "children are reaped through their pidfd"
+)]
 pub(crate) fn launch(what: Launch<'_>) -> io::Result<Launched> {
-    #[expect(clippy::disallowed_methods, reason = "this is the module that starts processes")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the module that starts processes"
+    )]
     let mut command = Command::new(what.exe.path());
     command.arg0(what.arg0).args(what.args);
     if what.clear {
@@ -104,17 +114,35 @@ pub(crate) fn launch(what: Launch<'_>) -> io::Result<Launched> {
     if what.own_group {
         command.process_group(0);
     }
-    command.stdin(Stdio::from(what.stdin.into_fd())).stdout(what.stdout).stderr(what.stderr);
+    command
+        .stdin(Stdio::from(what.stdin.into_fd()))
+        .stdout(what.stdout)
+        .stderr(what.stderr);
     let child = command.spawn()?;
     // The child is not reaped before this process waits for it, so the pid is still its own.
     let pid = Pid::from_child(&child);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(Launched { id: ProcessId::of(pid.as_raw_pid())?, pidfd })
+    Ok(Launched {
+        id: ProcessId::of(pid.as_raw_pid())?,
+        pidfd,
+    })
 }
 
-/// Replaces the calling process. Returns only the error.
+/// Replaces the calling process, keeping its environment. Returns only the error.
+///
+/// Not by `Command`, which on a file of unknown format tries a shell, as `execvp` does.
 pub(super) fn replace(program: &Path, arg0: &OsStr, args: &[OsString]) -> io::Error {
-    #[expect(clippy::disallowed_methods, reason = "this is the module that starts processes")]
-    let mut command = Command::new(program);
-    command.arg0(arg0).args(args).exec()
+    let words: Result<Vec<CString>, _> = std::iter::once(arg0)
+        .chain(args.iter().map(OsString::as_os_str))
+        .chain(std::iter::once(program.as_os_str()))
+        .map(|word| CString::new(word.as_bytes()))
+        .collect();
+    match words {
+        Ok(mut words) => match words.pop().map(|program| execv(&program, &words)) {
+            Some(Err(error)) => error.into(),
+            Some(Ok(never)) => match never {},
+            None => io::Error::other("there is no program"),
+        },
+        Err(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
+    }
 }

@@ -11,7 +11,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub fn raise_nofile() -> io::Result<u64> {
     let now = getrlimit(Resource::Nofile);
     let former = now.current.unwrap_or(u64::MAX);
-    setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: now.maximum,
+            maximum: now.maximum,
+        },
+    )?;
     Ok(former)
 }
 
@@ -19,12 +25,24 @@ pub fn raise_nofile() -> io::Result<u64> {
 /// made to abort and a core per death would fill the disk.
 pub(super) fn apply_node_limits(nofile: u64) -> io::Result<()> {
     let core = getrlimit(Resource::Core);
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: core.maximum })?;
+    setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: core.maximum,
+        },
+    )?;
     let open = getrlimit(Resource::Nofile);
     let wanted = match open.maximum {
         Some(hard) => nofile.min(hard),
         None => nofile,
     };
-    setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: open.maximum })?;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(wanted),
+            maximum: open.maximum,
+        },
+    )?;
     Ok(())
 }

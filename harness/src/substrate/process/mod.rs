@@ -21,7 +21,8 @@ pub(crate) mod packet;
 pub mod remains;
 pub mod shim;
 pub mod spawner;
-mod sys;
+pub(crate) mod sys;
+pub mod watched;
 
 pub use block::{AddressBlock, AddressBlocks, BlockError};
 pub use identity::{Nonce, ProcStat, ProcessId};

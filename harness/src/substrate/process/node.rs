@@ -15,9 +15,9 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
 };
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
 
 use super::identity::{ProcStat, ProcessId, monotonic_ns};
+use super::watched::WatchedFd;
 
 /// How long a killed process may take to be gone: freeing much memory takes tens of milliseconds,
 /// a process stuck in the kernel never ends.
@@ -111,14 +111,20 @@ struct Inner {
     id: ProcessId,
     /// The key under which the guards know it.
     key: u64,
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: WatchedFd,
     exit: Mutex<Option<Exit>>,
 }
 
 impl NodeProcess {
     pub(super) fn new(name: String, id: ProcessId, key: u64, pidfd: OwnedFd) -> io::Result<Self> {
-        let pidfd = AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE)?;
-        Ok(Self(Arc::new(Inner { name, id, key, pidfd, exit: Mutex::new(None) })))
+        let pidfd = WatchedFd::reading(pidfd)?;
+        Ok(Self(Arc::new(Inner {
+            name,
+            id,
+            key,
+            pidfd,
+            exit: Mutex::new(None),
+        })))
     }
 
     /// The node's name.
@@ -144,7 +150,7 @@ impl NodeProcess {
     /// `CLOCK_MONOTONIC`. The error for a process that is dead and reaped is `ESRCH`.
     pub fn signal(&self, signal: NodeSignal) -> io::Result<u64> {
         let at = monotonic_ns();
-        pidfd_send_signal(self.0.pidfd.get_ref(), signal.signal())?;
+        pidfd_send_signal(&self.0.pidfd, signal.signal())?;
         Ok(at)
     }
 
@@ -189,7 +195,12 @@ impl NodeProcess {
                 (None, Some(signal)) => ExitKind::Signal(signal),
                 (None, None) => ExitKind::Lost,
             },
-            Err(_) => return Some(Exit { kind: ExitKind::Lost, seen_ns }),
+            Err(_) => {
+                return Some(Exit {
+                    kind: ExitKind::Lost,
+                    seen_ns,
+                });
+            }
         };
         // The dead leader is not reaped yet, so this number is still its group and nobody else's.
         // The group is empty, or was never made, when there is nobody to hit.
@@ -204,7 +215,11 @@ impl NodeProcess {
     /// continued, so that it can answer. The error says that even SIGKILL did not end it.
     pub async fn terminate(&self, grace: Duration) -> io::Result<Stopped> {
         let start = Instant::now();
-        let done = |by, exit| Stopped { by, exit, took: start.elapsed() };
+        let done = |by, exit| Stopped {
+            by,
+            exit,
+            took: start.elapsed(),
+        };
         if let Some(exit) = self.try_exit() {
             return Ok(done(StoppedBy::AlreadyDead, exit));
         }
@@ -220,18 +235,20 @@ impl NodeProcess {
     /// Kills the node and waits until it is dead.
     pub async fn kill(&self) -> io::Result<Exit> {
         self.signal_unless_dead(NodeSignal::Kill)?;
-        tokio::time::timeout(KILL_BOUND, self.exited()).await.map_err(|_| {
-            let state = self.state().map_or('?', |stat| stat.state);
-            io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!(
-                    "`{}` (pid {}) was killed but still is in state {state} after {} s",
-                    self.name(),
-                    self.pid(),
-                    KILL_BOUND.as_secs()
-                ),
-            )
-        })
+        tokio::time::timeout(KILL_BOUND, self.exited())
+            .await
+            .map_err(|_| {
+                let state = self.state().map_or('?', |stat| stat.state);
+                io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "`{}` (pid {}) was killed but still is in state {state} after {} s",
+                        self.name(),
+                        self.pid(),
+                        KILL_BOUND.as_secs()
+                    ),
+                )
+            })
     }
 
     fn signal_unless_dead(&self, signal: NodeSignal) -> io::Result<()> {
@@ -249,6 +266,6 @@ impl NodeProcess {
 
 impl AsFd for NodeProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.pidfd.get_ref().as_fd()
+        self.0.pidfd.as_fd()
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,8 +41,12 @@ pub(crate) enum Received<M> {
 impl PacketSocket {
     /// Makes a connected pair, close-on-exec on both ends.
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
-        let (a, b) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self(a), Self(b)))
     }
 
@@ -52,7 +56,10 @@ impl PacketSocket {
         if kind == SocketType::SEQPACKET {
             Ok(Self(fd))
         } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a packet socket"))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a packet socket",
+            ))
         }
     }
 
@@ -71,51 +78,14 @@ impl PacketSocket {
         self.0
     }
 
-    /// Sends one message without waiting; a full buffer is an error.
+    /// See [`send_on`].
     pub(crate) fn send<M: Serialize>(&self, message: &M, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        if bytes.len() > PACKET_BYTES || fds.len() > PACKET_FDS {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too large"));
-        }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
-        }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = rustix::io::retry_on_intr(|| {
-            sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)
-        })?;
-        debug_assert_eq!(sent, bytes.len(), "packets are sent whole");
-        Ok(())
+        send_on(self.as_fd(), message, fds)
     }
 
-    /// Receives one message if there is one.
+    /// See [`receive_on`].
     pub(crate) fn try_receive<M: DeserializeOwned>(&self) -> io::Result<Received<M>> {
-        let mut bytes = vec![0; PACKET_BYTES];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-        let received = rustix::io::retry_on_intr(|| {
-            recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)
-        });
-        let length = match received {
-            Ok(message) => message.bytes,
-            Err(rustix::io::Errno::AGAIN) => return Ok(Received::Empty),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
-            Err(error) => return Err(error.into()),
-        };
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        if length == 0 {
-            return Ok(Received::Closed);
-        }
-        let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
-        Ok(Received::Message(message, fds))
+        receive_on(self.as_fd())
     }
 
     /// Receives one message, waiting at most `bound`; [`Received::Empty`] when none came.
@@ -133,15 +103,71 @@ impl PacketSocket {
     }
 }
 
+/// Sends one message without waiting; a full buffer is an error.
+pub(crate) fn send_on<M: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > PACKET_BYTES || fds.len() > PACKET_FDS {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "message too large",
+        ));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "too many descriptors",
+        ));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = rustix::io::retry_on_intr(|| {
+        sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, flags)
+    })?;
+    debug_assert_eq!(sent, bytes.len(), "packets are sent whole");
+    Ok(())
+}
+
+/// Receives one message if there is one.
+pub(crate) fn receive_on<M: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Received<M>> {
+    let mut bytes = vec![0; PACKET_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut control,
+            flags,
+        )
+    });
+    let length = match received {
+        Ok(message) => message.bytes,
+        Err(rustix::io::Errno::AGAIN) => return Ok(Received::Empty),
+        Err(rustix::io::Errno::CONNRESET) => return Ok(Received::Closed),
+        Err(error) => return Err(error.into()),
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    if length == 0 {
+        return Ok(Received::Closed);
+    }
+    let message = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+    Ok(Received::Message(message, fds))
+}
+
 impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl AsRawFd for PacketSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
     }
 }
 
@@ -150,8 +176,10 @@ pub(crate) fn wait_readable(fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Re
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = timespec(left);
-        let mut polled: Vec<PollFd<'_>> =
-            fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let mut polled: Vec<PollFd<'_>> = fds
+            .iter()
+            .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
         match poll(&mut polled, Some(&timeout)) {
             Ok(0) if Instant::now() >= deadline => return Ok(false),
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
@@ -184,14 +212,29 @@ mod tests {
             panic!("no message");
         };
         assert_eq!((text.as_str(), fds.len()), ("first", 1));
-        PacketSocket::from_fd(fds.remove(0)).unwrap().send(&7, &[]).unwrap();
-        assert!(matches!(outer.try_receive::<u8>().unwrap(), Received::Message(7, _)));
+        PacketSocket::from_fd(fds.remove(0))
+            .unwrap()
+            .send(&7, &[])
+            .unwrap();
+        assert!(matches!(
+            outer.try_receive::<u8>().unwrap(),
+            Received::Message(7, _)
+        ));
         let second = b.receive::<String>(Duration::ZERO).unwrap();
         assert!(matches!(second, Received::Message(text, _) if text == "second"));
-        assert!(matches!(b.try_receive::<String>().unwrap(), Received::Empty));
-        assert!(matches!(b.receive::<u8>(Duration::from_millis(5)).unwrap(), Received::Empty));
+        assert!(matches!(
+            b.try_receive::<String>().unwrap(),
+            Received::Empty
+        ));
+        assert!(matches!(
+            b.receive::<u8>(Duration::from_millis(5)).unwrap(),
+            Received::Empty
+        ));
         drop(a);
-        assert!(matches!(b.receive::<u8>(Duration::from_secs(5)).unwrap(), Received::Closed));
+        assert!(matches!(
+            b.receive::<u8>(Duration::from_secs(5)).unwrap(),
+            Received::Closed
+        ));
     }
 
     #[test]

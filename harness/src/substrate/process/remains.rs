@@ -75,8 +75,10 @@ impl Hunt<'_> {
     fn prey(&self) -> io::Result<Vec<ProcStat>> {
         let all = snapshot()?;
         let below = descendants(&all, self.roots);
-        let left: BTreeSet<i32> =
-            descendants(&all, self.leave).into_iter().chain(self.leave.iter().copied()).collect();
+        let left: BTreeSet<i32> = descendants(&all, self.leave)
+            .into_iter()
+            .chain(self.leave.iter().copied())
+            .collect();
         let nonce = self.nonce.map(ToString::to_string);
         let own = own_pid();
         let wanted = |stat: &ProcStat| {
@@ -89,16 +91,23 @@ impl Hunt<'_> {
             }
             below.contains(&stat.pid)
                 || self.also.contains(&stat.pid)
-                || nonce.as_ref().is_some_and(|nonce| self.carries(stat.pid, nonce))
+                || nonce
+                    .as_ref()
+                    .is_some_and(|nonce| self.carries(stat.pid, nonce))
         };
         Ok(all.into_values().filter(wanted).collect())
     }
 
     fn carries(&self, pid: i32, nonce: &str) -> bool {
-        let Some(environ) = environ(pid) else { return false };
+        let Some(environ) = environ(pid) else {
+            return false;
+        };
         has_variable(&environ, RUN_VARIABLE, nonce)
             && (self.nodes.is_empty()
-                || self.nodes.iter().any(|node| has_variable(&environ, NODE_VARIABLE, node)))
+                || self
+                    .nodes
+                    .iter()
+                    .any(|node| has_variable(&environ, NODE_VARIABLE, node)))
     }
 
     /// Kills until nothing is found twice in a row, or the deadline passes.
@@ -114,7 +123,11 @@ impl Hunt<'_> {
                 Ok(prey) => prey,
                 Err(error) => {
                     let why = format!("cannot look for processes: {error}");
-                    let left = Leftover { pid: 0, comm: String::new(), why };
+                    let left = Leftover {
+                        pid: 0,
+                        comm: String::new(),
+                        why,
+                    };
                     return report(&signalled, vec![left]);
                 }
             };
@@ -155,12 +168,18 @@ impl Hunt<'_> {
 }
 
 fn leftover(stat: &ProcStat, why: String) -> Leftover {
-    Leftover { pid: stat.pid, comm: stat.comm.clone(), why }
+    Leftover {
+        pid: stat.pid,
+        comm: stat.comm.clone(),
+        why,
+    }
 }
 
 /// Kills the process that was seen, and no other with its pid; `None` when it is gone.
 fn kill_exactly(seen: &ProcStat) -> io::Result<Option<OwnedFd>> {
-    let Some(pid) = Pid::from_raw(seen.pid) else { return Ok(None) };
+    let Some(pid) = Pid::from_raw(seen.pid) else {
+        return Ok(None);
+    };
     let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => pidfd,
         Err(rustix::io::Errno::SRCH) => return Ok(None),

@@ -57,6 +57,8 @@ pub enum ExecStep {
     Session,
     /// Setting the limits of core dumps and descriptors.
     Limits,
+    /// Keeping the harness's descriptors from the node.
+    Descriptors,
     /// Resetting signals.
     Signals,
     /// The exec itself.
@@ -136,8 +138,12 @@ fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
     };
     rustix::process::setsid().map_err(|error| at(ExecStep::Session)(error.into()))?;
     limits::apply_node_limits(nofile).map_err(at(ExecStep::Limits))?;
+    sys::keep_descriptors_private().map_err(at(ExecStep::Descriptors))?;
     sys::reset_signals().map_err(|error| at(ExecStep::Signals)(error.into()))?;
-    match socket.receive::<ToShim>(GO_BOUND).map_err(at(ExecStep::Arguments))? {
+    match socket
+        .receive::<ToShim>(GO_BOUND)
+        .map_err(at(ExecStep::Arguments))?
+    {
         Received::Message(ToShim::Go, fds) if own => {
             let Some(exe) = fds.first() else {
                 let error = io::Error::other("the go came without our own executable");
@@ -145,11 +151,17 @@ fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
             };
             // `/proc/self/fd/N` opens the file before the close-on-exec descriptor is closed.
             let path = PathBuf::from(format!("/proc/self/fd/{}", exe.as_raw_fd()));
-            Err(at(ExecStep::Exec)(launch::replace(&path, program.as_os_str(), &args)))
+            Err(at(ExecStep::Exec)(launch::replace(
+                &path,
+                program.as_os_str(),
+                &args,
+            )))
         }
-        Received::Message(ToShim::Go, _) => {
-            Err(at(ExecStep::Exec)(launch::replace(&program, program.as_os_str(), &args)))
-        }
+        Received::Message(ToShim::Go, _) => Err(at(ExecStep::Exec)(launch::replace(
+            &program,
+            program.as_os_str(),
+            &args,
+        ))),
         Received::Closed | Received::Empty => Ok(()),
     }
 }
@@ -162,7 +174,10 @@ fn parse(args: Vec<OsString>) -> Result<Parsed, ExecError> {
         ExecError::new(ExecStep::Arguments, Path::new("shim"), &error)
     };
     let mut args = args.into_iter();
-    let nofile = args.next().and_then(|text| text.to_str()?.parse().ok()).ok_or_else(wrong)?;
+    let nofile = args
+        .next()
+        .and_then(|text| text.to_str()?.parse().ok())
+        .ok_or_else(wrong)?;
     let kind = args.next().ok_or_else(wrong)?;
     let own = match kind.to_str() {
         Some(word) if word == ShimProgram::Own.word() => true,
@@ -181,11 +196,19 @@ mod tests {
     fn arguments() {
         let parse = |words: &[&str]| parse(words.iter().map(OsString::from).collect());
         let (nofile, own, program, args) = parse(&["1024", "path", "/bin/x", "-a", "b"]).unwrap();
-        assert_eq!((nofile, own, program.as_path()), (1024, false, Path::new("/bin/x")));
+        assert_eq!(
+            (nofile, own, program.as_path()),
+            (1024, false, Path::new("/bin/x"))
+        );
         assert_eq!(args, ["-a", "b"]);
         assert!(parse(&["1024", "own", "x"]).unwrap().1);
-        let all_bad: [&[&str]; 5] =
-            [&[], &["1024"], &["x", "own", "x"], &["1024", "own"], &["1024", "other", "x"]];
+        let all_bad: [&[&str]; 5] = [
+            &[],
+            &["1024"],
+            &["x", "own", "x"],
+            &["1024", "own"],
+            &["1024", "other", "x"],
+        ];
         for bad in all_bad {
             assert_eq!(parse(bad).unwrap_err().step, ExecStep::Arguments, "{bad:?}");
         }

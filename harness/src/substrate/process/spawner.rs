@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
 
 use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, monotonic_ns, own_pid, snapshot};
 use super::launch::{Launch, launch};
 use super::node::{NodePipes, NodeProcess, NodeSignal};
-use super::packet::{PacketSocket, Received};
+use super::packet::{PacketSocket, Received, receive_on, send_on};
 use super::remains::{Hunt, KillReport, reap_children, wait_for_deaths};
 use super::shim::{ExecError, ShimProgram, ToShim};
+use super::watched::WatchedFd;
 use crate::supervise::{GuardError, Guards, RunContext};
 
 /// How long an exec may take once the go is given: a large binary on a cold, busy disk.
@@ -71,7 +71,9 @@ pub enum SpawnError {
         why: String,
     },
     /// The system refused the process.
-    #[error("cannot start `{node}`: {source}; fewer nodes, or higher limits of processes and open files (ulimit -u, -n), may help")]
+    #[error(
+        "cannot start `{node}`: {source}; fewer nodes, or higher limits of processes and open files (ulimit -u, -n), may help"
+    )]
     System {
         /// The node.
         node: String,
@@ -121,7 +123,7 @@ pub struct Prepared {
     spawner: Spawner,
     node: NodeProcess,
     pipes: NodePipes,
-    socket: AsyncFd<PacketSocket>,
+    socket: WatchedFd,
     own: bool,
 }
 
@@ -130,7 +132,13 @@ impl Spawner {
     /// [`shim_main`](super::shim::shim_main) with the words that follow them.
     pub fn new(context: RunContext, guards: Guards, shim: Vec<OsString>) -> Self {
         let live = Mutex::new(BTreeMap::new());
-        Self(Arc::new(Inner { context, guards, shim, next: AtomicU64::new(1), live }))
+        Self(Arc::new(Inner {
+            context,
+            guards,
+            shim,
+            next: AtomicU64::new(1),
+            live,
+        }))
     }
 
     /// Prepares and goes.
@@ -141,26 +149,53 @@ impl Spawner {
     /// Starts the shim and waits until both guards hold it. The node does not run yet.
     pub async fn prepare(&self, spec: &NodeSpec) -> Result<Prepared, SpawnError> {
         self.check(spec)?;
-        let system = |source| SpawnError::System { node: spec.name.clone(), source };
+        let system = |source| SpawnError::System {
+            node: spec.name.clone(),
+            source,
+        };
         let (node, pipes, socket) = self.launch(spec).map_err(system)?;
         self.live().insert(node.pid(), node.clone());
-        let taken = self.0.guards.register(node.key(), &spec.name, node.id(), node.as_fd()).await;
+        let taken = self
+            .0
+            .guards
+            .register(node.key(), &spec.name, node.id(), node.as_fd())
+            .await;
         if let Err(source) = taken {
             drop(socket);
             self.abandon(&node).await;
-            return Err(SpawnError::Guard { node: spec.name.clone(), source });
+            return Err(SpawnError::Guard {
+                node: spec.name.clone(),
+                source,
+            });
         }
         let own = spec.program == Program::Own;
-        Ok(Prepared { spawner: self.clone(), node, pipes, socket, own })
+        Ok(Prepared {
+            spawner: self.clone(),
+            node,
+            pipes,
+            socket,
+            own,
+        })
     }
 
     fn check(&self, spec: &NodeSpec) -> Result<(), SpawnError> {
-        let refuse = |why: String| Err(SpawnError::Spec { node: spec.name.clone(), why });
+        let refuse = |why: String| {
+            Err(SpawnError::Spec {
+                node: spec.name.clone(),
+                why,
+            })
+        };
         let name = spec.name.as_str();
         if name.is_empty() || name.len() > NAME_BYTES || name.contains(['\0', '/']) {
-            return refuse(format!("a node's name has 1 to {NAME_BYTES} bytes and no `/`"));
+            return refuse(format!(
+                "a node's name has 1 to {NAME_BYTES} bytes and no `/`"
+            ));
         }
-        if self.live().values().any(|node| node.name() == name && node.try_exit().is_none()) {
+        if self
+            .live()
+            .values()
+            .any(|node| node.name() == name && node.try_exit().is_none())
+        {
             return refuse("a process of that name is alive; end it first".to_owned());
         }
         match &spec.program {
@@ -171,10 +206,7 @@ impl Spawner {
         }
     }
 
-    fn launch(
-        &self,
-        spec: &NodeSpec,
-    ) -> io::Result<(NodeProcess, NodePipes, AsyncFd<PacketSocket>)> {
+    fn launch(&self, spec: &NodeSpec) -> io::Result<(NodeProcess, NodePipes, WatchedFd)> {
         let context = &self.0.context;
         let (ours, theirs) = PacketSocket::pair()?;
         let (stdout, stdout_node) = output_pipe()?;
@@ -184,7 +216,11 @@ impl Spawner {
             Program::Path(path) => (ShimProgram::Path, path.clone().into_os_string()),
         };
         let mut args = self.0.shim.clone();
-        args.extend([context.nofile.to_string().into(), kind.word().into(), program]);
+        args.extend([
+            context.nofile.to_string().into(),
+            kind.word().into(),
+            program,
+        ]);
         args.extend(spec.args.iter().cloned());
         let mut env = spec.env.clone();
         env.insert(RUN_VARIABLE.into(), context.nonce.to_string().into());
@@ -203,7 +239,7 @@ impl Spawner {
         })?;
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let node = NodeProcess::new(spec.name.clone(), launched.id, key, launched.pidfd)?;
-        let socket = AsyncFd::register_with_interest(ours, tokio::io::Interest::READABLE)?;
+        let socket = WatchedFd::reading(ours.into_fd())?;
         Ok((node, NodePipes { stdout, stderr }, socket))
     }
 
@@ -224,8 +260,11 @@ impl Spawner {
     /// A child that left the session *and* cleared its environment is found only by
     /// [`teardown`](Self::teardown).
     pub async fn retire(&self, nodes: &[&NodeProcess]) -> Result<KillReport, GuardError> {
-        let dead: Vec<&NodeProcess> =
-            nodes.iter().copied().filter(|node| node.try_exit().is_some()).collect();
+        let dead: Vec<&NodeProcess> = nodes
+            .iter()
+            .copied()
+            .filter(|node| node.try_exit().is_some())
+            .collect();
         let deadline = Instant::now() + RETIRE_BOUND;
         for node in &dead {
             self.live().remove(&node.pid());
@@ -280,14 +319,18 @@ impl Spawner {
     pub fn teardown(&self, bound: Duration) -> KillReport {
         let deadline = Instant::now() + bound;
         let nodes = self.nodes();
-        let alive: Vec<&NodeProcess> =
-            nodes.iter().filter(|node| node.try_exit().is_none()).collect();
+        let alive: Vec<&NodeProcess> = nodes
+            .iter()
+            .filter(|node| node.try_exit().is_none())
+            .collect();
         for node in &alive {
             // One that cannot be killed is found, and reported, by the hunt.
             let _ = node.signal(NodeSignal::Kill);
         }
-        let pidfds: Vec<OwnedFd> =
-            alive.iter().filter_map(|node| node.as_fd().try_clone_to_owned().ok()).collect();
+        let pidfds: Vec<OwnedFd> = alive
+            .iter()
+            .filter_map(|node| node.as_fd().try_clone_to_owned().ok())
+            .collect();
         wait_for_deaths(&pidfds, deadline);
         let context = &self.0.context;
         let own = [own_pid()];
@@ -321,13 +364,18 @@ impl Prepared {
     pub async fn go(self) -> Result<(NodeProcess, NodePipes), SpawnError> {
         let name = self.node.name().to_owned();
         let exe = self.spawner.0.context.exe.clone();
-        let fds = if self.own { vec![exe.as_fd()] } else { Vec::new() };
-        let sent = self.socket.get_ref().send(&ToShim::Go, &fds);
+        let fds = if self.own {
+            vec![exe.as_fd()]
+        } else {
+            Vec::new()
+        };
+        let sent = send_on(self.socket.as_fd(), &ToShim::Go, &fds);
         let failed = match sent {
             // A shim that reported an error and ended is asked for its report below.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Some(SpawnError::System { node: name, source: error })
-            }
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Some(SpawnError::System {
+                node: name,
+                source: error,
+            }),
             _ => match tokio::time::timeout(EXEC_BOUND, self.answer()).await {
                 Err(_) => Some(SpawnError::NoExec { node: name }),
                 Ok(Err(source)) => Some(SpawnError::System { node: name, source }),
@@ -351,7 +399,7 @@ impl Prepared {
     async fn answer(&self) -> io::Result<Option<ExecError>> {
         loop {
             let mut ready = self.socket.readable().await?;
-            match self.socket.get_ref().try_receive::<ExecError>()? {
+            match receive_on::<ExecError>(self.socket.as_fd())? {
                 Received::Message(error, _) => return Ok(Some(error)),
                 Received::Closed => return Ok(None),
                 Received::Empty => ready.clear_ready(),
