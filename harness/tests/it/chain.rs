@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -81,7 +82,6 @@ impl Chain {
             status = self.stub.try_wait().unwrap();
             status.is_some()
         });
-        use std::os::unix::process::ExitStatusExt as _;
         let status = status.unwrap();
         status
             .code()

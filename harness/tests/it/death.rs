@@ -26,7 +26,7 @@ fn draw(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn wait_for_gone(chain: &Chain, known: &Known, bound: Duration, what: &str) {
+fn wait_for_gone(known: &Known, bound: Duration, what: &str) {
     let nonce = known.nonce.unwrap();
     let deadline = Instant::now() + bound;
     loop {
@@ -70,11 +70,11 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
         kill(pid.unwrap(), Signal::KILL);
         let killed = Instant::now();
         let what = format!("round {round}, {victim:?} killed {delay:?} after its birth");
-        wait_for_gone(&chain, &known, TEARDOWN_BOUND, &what);
+        wait_for_gone(&known, TEARDOWN_BOUND, &what);
         worst = worst.max(killed.elapsed());
         let code = chain.wait_for_end();
         // A stub that died before it had a watchdog leaves its first intent and nothing else.
-        if unfinished(chain.runs.path()).unwrap() != [] {
+        if !unfinished(chain.runs.path()).unwrap().is_empty() {
             assert!(
                 victim == Victim::Stub && known.blocks.is_empty(),
                 "{what}: intents are left"
@@ -116,7 +116,7 @@ fn members_that_die_while_all_runs_are_named() {
         );
         assert_eq!(ended["how"]["left"].as_array().unwrap().len(), 0);
         assert_eq!(chain.wait_for_end(), 4);
-        wait_for_gone(&chain, &known, Duration::ZERO, text);
+        wait_for_gone(&known, Duration::ZERO, text);
     }
 }
 
@@ -138,7 +138,7 @@ fn an_interrupt_lets_the_controller_end_the_run() {
         assert_eq!(torn["report"]["killed"], 8, "{torn}");
         assert_eq!(chain.wait_for("ended")["how"]["killed"], 0);
         assert_eq!(chain.wait_for_end(), code);
-        wait_for_gone(&chain, &known, Duration::ZERO, "after an interrupt");
+        wait_for_gone(&known, Duration::ZERO, "after an interrupt");
     }
 }
 
@@ -153,7 +153,7 @@ fn a_second_interrupt_kills_at_once() {
     kill(chain.stub_pid(), Signal::INT);
     assert_eq!(chain.wait_for_end(), 130);
     assert!(second.elapsed() < TEARDOWN_BOUND);
-    wait_for_gone(&chain, &known, Duration::ZERO, "after two interrupts");
+    wait_for_gone(&known, Duration::ZERO, "after two interrupts");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn runs_side_by_side_have_different_blocks_and_do_not_touch_each_other() {
     let (first, second) = (one.known(), two.known());
     assert_ne!(first.blocks, second.blocks);
     kill(one.stub_pid(), Signal::KILL);
-    wait_for_gone(&one, &first, TEARDOWN_BOUND, "the first run");
+    wait_for_gone(&first, TEARDOWN_BOUND, "the first run");
     one.wait_for_end();
     assert!(block::is_locked(second.blocks[0]).unwrap());
     // Two nodes with a child each that keep their environment, one without, controller, watchdog.

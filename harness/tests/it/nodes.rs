@@ -157,6 +157,30 @@ fn a_node_gets_a_clean_process() {
 }
 
 #[test]
+fn commands_run_to_their_end_with_bounds() {
+    for (bound, kind, exit, least, most) in [
+        ("20000", "exit", json!({"code": 3}), 0, 0),
+        ("20000", "garbage", json!({"code": 0}), 16 * 1024, 16 * 1024),
+        ("20000", "fork-and-exit", json!({"code": 0}), 0, 0),
+    ] {
+        let told = play(&["probe", bound, kind], "probe");
+        assert_eq!(
+            (&told["answer"]["exit"], &told["known"]),
+            (&exit, &json!(0)),
+            "{told}"
+        );
+        let kept = told["answer"]["stdout"].as_u64().unwrap();
+        assert!((least..=most).contains(&kept), "{told}");
+    }
+    for kind in ["sleep", "firehose", "deaf"] {
+        let told = play(&["probe", "200", kind], "probe");
+        let error = told["answer"]["error"].as_str().unwrap();
+        assert!(error.contains("did not end within 200 ms"), "{told}");
+        assert_eq!(told["known"], 0);
+    }
+}
+
+#[test]
 fn a_firehose_and_garbage_hurt_nobody() {
     let mut chain = Chain::start(&["hold", "2", "firehose"]);
     chain.wait_for("up");

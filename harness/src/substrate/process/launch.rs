@@ -93,10 +93,6 @@ pub(crate) struct Launched {
 }
 
 /// Starts a child.
-#[expect(
-    clippy::zombie_processes,
-    reason = "children are reaped through their pidfd"
-)]
 pub(crate) fn launch(what: Launch<'_>) -> io::Result<Launched> {
     #[expect(
         clippy::disallowed_methods,

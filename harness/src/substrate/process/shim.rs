@@ -22,7 +22,7 @@ use super::{launch, limits, sys};
 
 /// How long a shim waits for its go. A controller that lives but forgets a shim for so long has a
 /// bug; the shim must not outlast it for ever.
-const GO_BOUND: Duration = Duration::from_secs(600);
+const GO_BOUND: Duration = Duration::from_mins(10);
 
 /// The word that lets a shim become its node.
 #[derive(Debug, Serialize, Deserialize)]

@@ -10,7 +10,7 @@
 
 use std::io;
 
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 /// Gives every signal its default disposition and unblocks all of them. Call it in a process with
 /// one thread that is about to exec.
