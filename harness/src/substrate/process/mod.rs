@@ -1,0 +1,36 @@
+//! The process substrate, shared tier: nodes are ordinary processes on a locked block of loopback
+//! addresses, held by pidfd and killed with the run.
+//!
+//! Reading order: [`identity`] (who a process is), [`packet`] (messages that carry descriptors),
+//! `launch` (the only place that starts processes), [`shim`] (what runs in the child before the
+//! node does), [`spawner`] and [`node`] (what the controller uses), [`remains`] (how everything
+//! is removed), [`block`] (addresses), [`limits`].
+//!
+//! No descriptor is ever inheritable: a child gets one socket as its standard input and everything
+//! else through that socket, so nothing can leak into a child that is started at the same moment.
+//! There is no `pre_exec` either, since it forces a fork of the whole controller.
+//!
+//! Link faults and clock skew are not possible in this tier.
+
+pub mod block;
+pub mod identity;
+pub(crate) mod launch;
+pub mod limits;
+pub mod node;
+pub(crate) mod packet;
+pub mod probe;
+pub mod remains;
+pub mod shim;
+pub mod spawner;
+pub(crate) mod sys;
+pub mod watched;
+
+pub use block::{AddressBlock, AddressBlocks, BlockError};
+pub use identity::{Nonce, ProcStat, ProcessId};
+pub use launch::OwnExecutable;
+pub use limits::raise_nofile;
+pub use node::{Exit, ExitKind, NodePipes, NodeProcess, NodeSignal, Stopped, StoppedBy};
+pub use probe::{Finished, ProbeError};
+pub use remains::{KillReport, Leftover};
+pub use shim::{ExecError, ExecStep, shim_main};
+pub use spawner::{NodeSpec, Prepared, Program, SpawnError, Spawner};

@@ -1,0 +1,271 @@
+//! A node as a process: signals, state, death.
+//!
+//! A [`NodeProcess`] is a handle that can be cloned. It never signals by pid. Its death is seen
+//! through the pidfd, together with the time at which it was seen; what is left of its process
+//! group is killed at that moment, while the dead leader still keeps the group's number from being
+//! reused. What escaped from the group is removed by
+//! [`Spawner::retire`](super::spawner::Spawner::retire). Why a node died is for others to say.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
+};
+use serde::{Deserialize, Serialize};
+
+use super::identity::{ProcStat, ProcessId, monotonic_ns};
+use super::watched::WatchedFd;
+
+/// How long a killed process may take to be gone: freeing much memory takes tens of milliseconds,
+/// a process stuck in the kernel never ends.
+const KILL_BOUND: Duration = Duration::from_secs(10);
+
+/// The signals that the harness sends to nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeSignal {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Term,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Cont,
+}
+
+impl NodeSignal {
+    const fn signal(self) -> Signal {
+        match self {
+            Self::Kill => Signal::KILL,
+            Self::Term => Signal::TERM,
+            Self::Stop => Signal::STOP,
+            Self::Cont => Signal::CONT,
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitKind {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// It is gone, but its status was lost: somebody else reaped it.
+    Lost,
+}
+
+/// The death of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// How it ended.
+    pub kind: ExitKind,
+    /// When the harness saw it, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub seen_ns: u64,
+}
+
+/// What made a node stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoppedBy {
+    /// It was dead before.
+    AlreadyDead,
+    /// SIGTERM was enough.
+    Term,
+    /// It ignored SIGTERM for the whole grace and was killed.
+    Kill,
+}
+
+/// The result of [`NodeProcess::terminate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// What it took.
+    pub by: StoppedBy,
+    /// The death.
+    pub exit: Exit,
+    /// How long it took from the SIGTERM on.
+    pub took: Duration,
+}
+
+/// The read ends of a node's output, non-blocking.
+#[derive(Debug)]
+pub struct NodePipes {
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// A started node, or its shim before the go.
+#[derive(Clone, Debug)]
+pub struct NodeProcess(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    id: ProcessId,
+    /// The key under which the guards know it.
+    key: u64,
+    pidfd: WatchedFd,
+    exit: Mutex<Option<Exit>>,
+}
+
+impl NodeProcess {
+    pub(super) fn new(name: String, id: ProcessId, key: u64, pidfd: OwnedFd) -> io::Result<Self> {
+        let pidfd = WatchedFd::reading(pidfd)?;
+        Ok(Self(Arc::new(Inner {
+            name,
+            id,
+            key,
+            pidfd,
+            exit: Mutex::new(None),
+        })))
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The process's identity.
+    pub fn id(&self) -> &ProcessId {
+        &self.0.id
+    }
+
+    /// The pid; also the number of its process group and session.
+    pub fn pid(&self) -> i32 {
+        self.0.id.pid
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        self.0.key
+    }
+
+    /// Sends a signal. Returns the instant just before it was sent, in nanoseconds of
+    /// `CLOCK_MONOTONIC`. The error for a process that is dead and reaped is `ESRCH`.
+    pub fn signal(&self, signal: NodeSignal) -> io::Result<u64> {
+        let at = monotonic_ns();
+        pidfd_send_signal(&self.0.pidfd, signal.signal())?;
+        Ok(at)
+    }
+
+    /// Waits for the death. May be called by several tasks, and dropped at any time.
+    pub async fn exited(&self) -> Exit {
+        loop {
+            if let Some(exit) = self.try_exit() {
+                return exit;
+            }
+            match self.0.pidfd.readable().await {
+                // It may be readable by a stale event only: then forget it and wait again.
+                Ok(mut ready) => match self.try_exit() {
+                    Some(exit) => return exit,
+                    None => ready.clear_ready(),
+                },
+                // Only a runtime that shuts down gives this; nobody polls this future again.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The death, if it has happened.
+    pub fn try_exit(&self) -> Option<Exit> {
+        let mut known = self.0.exit.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() {
+            *known = self.reap();
+        }
+        *known
+    }
+
+    fn reap(&self) -> Option<Exit> {
+        let wait = |options| {
+            rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.0.pidfd.as_fd()), options))
+        };
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let seen = wait(look | WaitIdOptions::NOWAIT);
+        let seen_ns = monotonic_ns();
+        let kind = match seen {
+            Ok(None) => return None,
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => ExitKind::Code(code),
+                (None, Some(signal)) => ExitKind::Signal(signal),
+                (None, None) => ExitKind::Lost,
+            },
+            Err(_) => {
+                return Some(Exit {
+                    kind: ExitKind::Lost,
+                    seen_ns,
+                });
+            }
+        };
+        // The dead leader is not reaped yet, so this number is still its group and nobody else's.
+        // The group is empty, or was never made, when there is nobody to hit.
+        if let Some(group) = Pid::from_raw(self.pid()) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = wait(look);
+        Some(Exit { kind, seen_ns })
+    }
+
+    /// Asks the node to end and kills it when it does not within `grace`. A paused node is
+    /// continued, so that it can answer. The error says that even SIGKILL did not end it.
+    pub async fn terminate(&self, grace: Duration) -> io::Result<Stopped> {
+        let start = Instant::now();
+        let done = |by, exit| Stopped {
+            by,
+            exit,
+            took: start.elapsed(),
+        };
+        if let Some(exit) = self.try_exit() {
+            return Ok(done(StoppedBy::AlreadyDead, exit));
+        }
+        self.signal_unless_dead(NodeSignal::Term)?;
+        self.signal_unless_dead(NodeSignal::Cont)?;
+        if let Ok(exit) = tokio::time::timeout(grace, self.exited()).await {
+            return Ok(done(StoppedBy::Term, exit));
+        }
+        let exit = self.kill().await?;
+        Ok(done(StoppedBy::Kill, exit))
+    }
+
+    /// Kills the node and waits until it is dead.
+    pub async fn kill(&self) -> io::Result<Exit> {
+        self.signal_unless_dead(NodeSignal::Kill)?;
+        tokio::time::timeout(KILL_BOUND, self.exited())
+            .await
+            .map_err(|_| {
+                let state = self.state().map_or('?', |stat| stat.state);
+                io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "`{}` (pid {}) was killed but still is in state {state} after {} s",
+                        self.name(),
+                        self.pid(),
+                        KILL_BOUND.as_secs()
+                    ),
+                )
+            })
+    }
+
+    fn signal_unless_dead(&self, signal: NodeSignal) -> io::Result<()> {
+        match self.signal(signal) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What `/proc` shows of the process; `None` when it is gone.
+    pub fn state(&self) -> Option<ProcStat> {
+        self.0.id.stat()
+    }
+}
+
+impl AsFd for NodeProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.pidfd.as_fd()
+    }
+}

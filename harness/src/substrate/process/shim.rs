@@ -1,0 +1,216 @@
+//! What runs in a node's process before the node does: a hidden subcommand of our own executable.
+//!
+//! The controller starts the shim and not the node, so that all guards can hold the process's
+//! pidfd while it is still harmless: it leaves the controller's session, puts limits and signals
+//! back to what a user's shell gives, waits for one word on its standard input, and becomes the
+//! node. When the controller dies first, the wait ends and so does the shim. An exec that fails is
+//! reported as an [`ExecError`] and not as the death of a node.
+//!
+//! A later tier installs its system call filter here too. Nothing here decides what to start.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::packet::{PacketSocket, Received};
+use super::{launch, limits, sys};
+
+/// How long a shim waits for its go. A controller that lives but forgets a shim for so long has a
+/// bug; the shim must not outlast it for ever.
+const GO_BOUND: Duration = Duration::from_mins(10);
+
+/// The word that lets a shim become its node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToShim {
+    /// Exec now. Our own executable comes as a descriptor when it is what to exec.
+    Go,
+}
+
+/// What to exec, as the first argument of the shim says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShimProgram {
+    Own,
+    Path,
+}
+
+impl ShimProgram {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Path => "path",
+        }
+    }
+}
+
+/// The step at which a shim failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExecStep {
+    /// Reading its own arguments and messages.
+    Arguments,
+    /// Leaving the controller's session.
+    Session,
+    /// Setting the limits of core dumps and descriptors.
+    Limits,
+    /// Keeping the harness's descriptors from the node.
+    Descriptors,
+    /// Resetting signals.
+    Signals,
+    /// The exec itself.
+    Exec,
+}
+
+/// Why a node's program did not start: nothing of the node ever ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+#[error("cannot start `{path}`: {reason}")]
+pub struct ExecError {
+    /// The step that failed.
+    pub step: ExecStep,
+    /// The program.
+    pub path: String,
+    /// The system's error number, 0 when there is none.
+    pub errno: i32,
+    /// The system's words for it.
+    pub reason: String,
+}
+
+impl ExecError {
+    fn new(step: ExecStep, path: &Path, error: &io::Error) -> Self {
+        Self {
+            step,
+            path: path.display().to_string(),
+            errno: error.raw_os_error().unwrap_or(0),
+            reason: error.to_string(),
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> &'static str {
+        match (self.step, self.errno) {
+            (ExecStep::Exec, libc::ENOENT) => {
+                "check the path; for a script also the interpreter in its first line"
+            }
+            (ExecStep::Exec, libc::EACCES) => {
+                "make it executable (chmod +x), and check that its file system is not mounted noexec"
+            }
+            (ExecStep::Exec, libc::ENOEXEC) => {
+                "give a script a first line such as #!/bin/sh, and build a binary for this machine"
+            }
+            (ExecStep::Exec, libc::E2BIG) => "shorten the role's settings or environment",
+            (ExecStep::Exec, libc::ETXTBSY) => "wait until the build that writes it is done",
+            (ExecStep::Exec, libc::EMFILE | libc::ENFILE | libc::ENOMEM) => {
+                "free resources of this machine or use fewer nodes"
+            }
+            _ => "this is unexpected: please report it with the run directory",
+        }
+    }
+}
+
+/// The entry point of the hidden subcommand. Arguments (after the subcommand's own words): the
+/// soft limit of descriptors, `own` or `path`, the program, the program's arguments.
+///
+/// Does not return when the node starts. Returns the exit code otherwise: 0 when there was no go,
+/// 127 when the program could not be started, which has then been reported to the controller.
+pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let Ok(socket) = PacketSocket::from_stdin() else {
+        return 127;
+    };
+    match run(&socket, args.into_iter().collect()) {
+        Ok(()) => 0,
+        Err(error) => {
+            // Without a controller to tell there is nobody who would want to know.
+            let _ = socket.send(&error, &[]);
+            127
+        }
+    }
+}
+
+fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
+    let (nofile, own, program, args) = parse(args)?;
+    let at = |step| {
+        let program = &program;
+        move |error: io::Error| ExecError::new(step, program, &error)
+    };
+    rustix::process::setsid().map_err(|error| at(ExecStep::Session)(error.into()))?;
+    limits::apply_node_limits(nofile).map_err(at(ExecStep::Limits))?;
+    sys::keep_descriptors_private().map_err(at(ExecStep::Descriptors))?;
+    sys::reset_signals().map_err(|error| at(ExecStep::Signals)(error.into()))?;
+    match socket
+        .receive::<ToShim>(GO_BOUND)
+        .map_err(at(ExecStep::Arguments))?
+    {
+        Received::Message(ToShim::Go, fds) if own => {
+            let Some(exe) = fds.first() else {
+                let error = io::Error::other("the go came without our own executable");
+                return Err(at(ExecStep::Arguments)(error));
+            };
+            // `/proc/self/fd/N` opens the file before the close-on-exec descriptor is closed.
+            let path = PathBuf::from(format!("/proc/self/fd/{}", exe.as_raw_fd()));
+            Err(at(ExecStep::Exec)(launch::replace(
+                &path,
+                program.as_os_str(),
+                &args,
+            )))
+        }
+        Received::Message(ToShim::Go, _) => Err(at(ExecStep::Exec)(launch::replace(
+            &program,
+            program.as_os_str(),
+            &args,
+        ))),
+        Received::Closed | Received::Empty => Ok(()),
+    }
+}
+
+type Parsed = (u64, bool, PathBuf, Vec<OsString>);
+
+fn parse(args: Vec<OsString>) -> Result<Parsed, ExecError> {
+    let wrong = || {
+        let error = io::Error::other("the shim got other arguments than it expects");
+        ExecError::new(ExecStep::Arguments, Path::new("shim"), &error)
+    };
+    let mut args = args.into_iter();
+    let nofile = args
+        .next()
+        .and_then(|text| text.to_str()?.parse().ok())
+        .ok_or_else(wrong)?;
+    let kind = args.next().ok_or_else(wrong)?;
+    let own = match kind.to_str() {
+        Some(word) if word == ShimProgram::Own.word() => true,
+        Some(word) if word == ShimProgram::Path.word() => false,
+        _ => return Err(wrong()),
+    };
+    let program = args.next().ok_or_else(wrong)?;
+    Ok((nofile, own, program.into(), args.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments() {
+        let parse = |words: &[&str]| parse(words.iter().map(OsString::from).collect());
+        let (nofile, own, program, args) = parse(&["1024", "path", "/bin/x", "-a", "b"]).unwrap();
+        assert_eq!(
+            (nofile, own, program.as_path()),
+            (1024, false, Path::new("/bin/x"))
+        );
+        assert_eq!(args, ["-a", "b"]);
+        assert!(parse(&["1024", "own", "x"]).unwrap().1);
+        let all_bad: [&[&str]; 5] = [
+            &[],
+            &["1024"],
+            &["x", "own", "x"],
+            &["1024", "own"],
+            &["1024", "other", "x"],
+        ];
+        for bad in all_bad {
+            assert_eq!(parse(bad).unwrap_err().step, ExecStep::Arguments, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Intents, and what `clean` does with those of dead runs.
+//!
+//! Before a run creates something that outlives its processes, a line about it is appended to
+//! `runs/.intents/<nonce>.jsonl` and fsynced. The file is removed when everything is gone, so a
+//! file that is left names a run that lives or one that was killed with all its guards. `clean`
+//! acts on recorded identities and on the nonce only, never on a name, and never on a live run.
+//!
+//! Run directories are results, not leftovers: they are pruned by the [store](crate::store).
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::substrate::process::remains::Hunt;
+use crate::substrate::process::{KillReport, Leftover, Nonce, ProcessId, block, identity};
+
+/// Where intents lie, below the directory of runs.
+const DIRECTORY: &str = ".intents";
+/// How long `clean` waits for the processes of one run to be gone.
+const CLEAN_BOUND: Duration = Duration::from_secs(5);
+
+/// A member of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// What the user started.
+    Stub,
+    /// The second guard.
+    Watchdog,
+    /// What runs the plan.
+    Controller,
+}
+
+/// One line of an intent file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Intent {
+    /// A run begins: processes that carry the nonce will exist. Always the first line.
+    Run {
+        /// The run's nonce.
+        nonce: Nonce,
+        /// Its stub.
+        stub: ProcessId,
+    },
+    /// A member of the chain was started.
+    Member {
+        /// Which.
+        part: Part,
+        /// The process.
+        id: ProcessId,
+    },
+    /// A block of addresses was locked.
+    Block {
+        /// The first three octets.
+        prefix: [u8; 3],
+    },
+    /// A run directory is about to be made.
+    Directory {
+        /// Its path.
+        path: PathBuf,
+    },
+}
+
+/// An open intent file.
+#[derive(Debug)]
+pub struct IntentLog {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl IntentLog {
+    /// Begins a run's intents. The first line is there whole, or the file is not.
+    pub fn create(runs: &Path, nonce: &Nonce, stub: &ProcessId) -> io::Result<Self> {
+        let directory = runs.join(DIRECTORY);
+        fs::create_dir_all(&directory)?;
+        let path = std::path::absolute(directory.join(format!("{nonce}.jsonl")))?;
+        let line = line(&Intent::Run {
+            nonce: *nonce,
+            stub: stub.clone(),
+        })?;
+        crate::store::write_atomic(&path, &line)?;
+        Self::open(&path)
+    }
+
+    /// Opens an existing file, to append to it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().append(true).open(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Appends a line, and returns when it is on the disk.
+    pub fn append(&mut self, intent: &Intent) -> io::Result<()> {
+        self.file.write_all(&line(intent)?)?;
+        self.file.sync_data()
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn line(intent: &Intent) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(intent)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Removes an intent file: nothing of the run is left. It is no error when it is gone already.
+pub fn forget(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The runs in this directory of runs whose intents are not forgotten, by nonce.
+pub fn unfinished(runs: &Path) -> io::Result<Vec<Nonce>> {
+    Ok(intent_files(runs)?
+        .into_iter()
+        .filter_map(|(_, nonce)| nonce)
+        .collect())
+}
+
+/// What `clean` found about one run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    /// It runs; nothing was touched.
+    Live,
+    /// It was dead; all that it left is gone now, and its intents are forgotten.
+    Cleaned {
+        /// How many processes were killed.
+        killed: usize,
+    },
+    /// It was dead; some of what it left could not be removed. Its intents stay.
+    Left {
+        /// How many processes were killed.
+        killed: usize,
+        /// What is still there.
+        left: Vec<Leftover>,
+    },
+    /// The file does not say whose it is; nothing was touched.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// One run in a [`CleanReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CleanedRun {
+    /// The intent file.
+    pub intents: PathBuf,
+    /// The run directories that it made, for the reader to look into.
+    pub directories: Vec<PathBuf>,
+    /// What was found and done.
+    pub state: RunState,
+}
+
+/// What `clean` did, one entry per intent file, ordered by path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CleanReport {
+    /// The runs.
+    pub runs: Vec<CleanedRun>,
+}
+
+impl CleanReport {
+    /// Whether something of a dead run could not be removed.
+    pub fn anything_left(&self) -> bool {
+        self.runs
+            .iter()
+            .any(|run| matches!(run.state, RunState::Left { .. }))
+    }
+}
+
+/// Why `clean` could not look.
+#[derive(Debug, Error)]
+#[error("cannot look for leftovers of runs: {0}")]
+pub struct CleanError(#[from] io::Error);
+
+/// Removes what dead runs left. A directory without intents is clean.
+pub fn clean(runs: &Path) -> Result<CleanReport, CleanError> {
+    let mut report = CleanReport::default();
+    for (path, nonce) in intent_files(runs)? {
+        report.runs.push(clean_one(path, nonce)?);
+    }
+    Ok(report)
+}
+
+fn intent_files(runs: &Path) -> io::Result<Vec<(PathBuf, Option<Nonce>)>> {
+    let entries = match fs::read_dir(runs.join(DIRECTORY)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "jsonl")
+            && entry.file_type()?.is_file()
+        {
+            let nonce = path
+                .file_stem()
+                .and_then(|stem| Nonce::parse(stem.to_str()?));
+            files.push((path, nonce));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
+    let intents = match read_intents(&path) {
+        Ok(intents) => intents,
+        Err(error) => return Ok(unreadable(path, error.to_string())),
+    };
+    let Some(Intent::Run { nonce, .. }) = intents.first() else {
+        return Ok(unreadable(
+            path,
+            "its first line is not about a run".to_owned(),
+        ));
+    };
+    if name != Some(*nonce) {
+        return Ok(unreadable(
+            path,
+            "its name is not the nonce in its first line".to_owned(),
+        ));
+    }
+    let directories = intents
+        .iter()
+        .filter_map(|intent| match intent {
+            Intent::Directory { path } => Some(path.clone()),
+            _ => None,
+        })
+        .collect();
+    let state = if is_live(&intents)? {
+        RunState::Live
+    } else {
+        remove_remains(&path, nonce)?
+    };
+    Ok(CleanedRun {
+        intents: path,
+        directories,
+        state,
+    })
+}
+
+fn unreadable(intents: PathBuf, why: String) -> CleanedRun {
+    CleanedRun {
+        intents,
+        directories: Vec::new(),
+        state: RunState::Unreadable { why },
+    }
+}
+
+/// Reads an intent file. The last line may have been cut by a crash and is then left out.
+fn read_intents(path: &Path) -> io::Result<Vec<Intent>> {
+    let text = fs::read_to_string(path)?;
+    let lines: Vec<&str> = text.lines().collect();
+    let mut intents = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(intent) => intents.push(intent),
+            Err(_) if index > 0 && index + 1 == lines.len() => {}
+            Err(error) => {
+                let text = format!("line {} is not an intent: {error}", index + 1);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+        }
+    }
+    Ok(intents)
+}
+
+/// A run lives while a guard lives, its controller does anything, or its addresses are locked. A
+/// stopped controller without guards is what a killed watchdog leaves when it was interrupted in
+/// the middle of removing everything; it will never go on, and neither its lock nor it counts.
+fn is_live(intents: &[Intent]) -> io::Result<bool> {
+    let mut abandoned = false;
+    for intent in intents {
+        match intent {
+            Intent::Run { stub: id, .. }
+            | Intent::Member {
+                part: Part::Stub | Part::Watchdog,
+                id,
+            } if id.is_alive() => {
+                return Ok(true);
+            }
+            Intent::Member {
+                part: Part::Controller,
+                id,
+            } => match id.stat() {
+                Some(stat) if stat.state == 'T' => abandoned = true,
+                Some(stat) if !stat.is_dead() => return Ok(true),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    if abandoned {
+        return Ok(false);
+    }
+    // After a reboot no lock is this run's.
+    let this_boot = identity::boot_id()?;
+    let same_boot =
+        matches!(intents.first(), Some(Intent::Run { stub, .. }) if stub.boot_id == this_boot);
+    for intent in intents {
+        if let Intent::Block { prefix } = intent
+            && same_boot
+            && block::is_locked(*prefix)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn remove_remains(path: &Path, nonce: &Nonce) -> io::Result<RunState> {
+    let hunt = Hunt {
+        nonce: Some(nonce),
+        ..Hunt::default()
+    };
+    let KillReport { killed, left } = hunt.run(Instant::now() + CLEAN_BOUND);
+    if left.is_empty() {
+        forget(path)?;
+        Ok(RunState::Cleaned { killed })
+    } else {
+        Ok(RunState::Left { killed, left })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dead(own: &ProcessId) -> ProcessId {
+        ProcessId {
+            start: own.start + 1,
+            ..own.clone()
+        }
+    }
+
+    #[test]
+    fn a_live_run_is_not_touched_and_a_dead_one_is_forgotten() {
+        let runs = tempfile::tempdir().unwrap();
+        let own = ProcessId::own().unwrap();
+        let (live, gone) = (Nonce::from_bytes([1; 16]), Nonce::from_bytes([2; 16]));
+        let live = IntentLog::create(runs.path(), &live, &own).unwrap();
+        let mut gone = IntentLog::create(runs.path(), &gone, &dead(&own)).unwrap();
+        gone.append(&Intent::Directory {
+            path: "runs/x".into(),
+        })
+        .unwrap();
+        assert_eq!(unfinished(runs.path()).unwrap().len(), 2);
+        let report = clean(runs.path()).unwrap();
+        let states: Vec<_> = report.runs.iter().map(|run| run.state.clone()).collect();
+        assert_eq!(states, [RunState::Live, RunState::Cleaned { killed: 0 }]);
+        assert_eq!(report.runs[1].directories, [PathBuf::from("runs/x")]);
+        assert!(live.path().exists() && !gone.path().exists());
+        assert!(!report.anything_left());
+    }
+
+    #[test]
+    fn any_living_member_or_lock_keeps_a_run_alive() {
+        let own = ProcessId::own().unwrap();
+        let run = Intent::Run {
+            nonce: Nonce::from_bytes([3; 16]),
+            stub: dead(&own),
+        };
+        let member = |part, id: &ProcessId| Intent::Member {
+            part,
+            id: id.clone(),
+        };
+        assert!(!is_live(std::slice::from_ref(&run)).unwrap());
+        for part in [Part::Stub, Part::Watchdog, Part::Controller] {
+            assert!(is_live(&[run.clone(), member(part, &own)]).unwrap());
+            assert!(!is_live(&[run.clone(), member(part, &dead(&own))]).unwrap());
+        }
+        let lock = block::AddressBlock::claim(&Nonce::random().unwrap()).unwrap();
+        let block = Intent::Block {
+            prefix: lock.prefix(),
+        };
+        assert!(is_live(&[run.clone(), block.clone()]).unwrap());
+        drop(lock);
+        assert!(!is_live(&[run, block]).unwrap());
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(clean(runs.path()).unwrap(), CleanReport::default());
+        let directory = runs.path().join(DIRECTORY);
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("notes.txt"), "x").unwrap();
+        fs::write(directory.join("a.jsonl"), "").unwrap();
+        fs::write(directory.join("b.jsonl"), "{}\n").unwrap();
+        let own = ProcessId::own().unwrap();
+        let run = Intent::Run {
+            nonce: Nonce::from_bytes([4; 16]),
+            stub: dead(&own),
+        };
+        fs::write(directory.join("c.jsonl"), line(&run).unwrap()).unwrap();
+        let report = clean(runs.path()).unwrap();
+        assert_eq!(report.runs.len(), 3);
+        for run in report.runs {
+            assert!(matches!(run.state, RunState::Unreadable { .. }), "{run:?}");
+            assert!(run.intents.exists());
+        }
+    }
+
+    #[test]
+    fn a_cut_last_line_is_left_out() {
+        let runs = tempfile::tempdir().unwrap();
+        let own = ProcessId::own().unwrap();
+        let nonce = Nonce::from_bytes([5; 16]);
+        let mut log = IntentLog::create(runs.path(), &nonce, &own).unwrap();
+        log.append(&Intent::Block {
+            prefix: [127, 1, 2],
+        })
+        .unwrap();
+        let text = fs::read(log.path()).unwrap();
+        for end in 0..=text.len() {
+            fs::write(log.path(), &text[..end]).unwrap();
+            if let Ok(intents) = read_intents(log.path()) {
+                assert!(intents.len() <= 2);
+            }
+        }
+        assert_eq!(read_intents(log.path()).unwrap().len(), 2);
+    }
+}
