@@ -7,13 +7,18 @@
 //! Nothing here touches a socket, a file, a clock or entropy: times and texts are passed in. `clippy.toml` beside this
 //! package bans the calls that would. To add a fault see [`faults`], to add an oracle see [`oracles`].
 
+pub mod causes;
+pub mod control;
 pub mod faults;
 pub mod history;
+pub mod judge;
 pub mod launch;
 pub mod oracles;
 pub mod params;
 pub mod plan;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod time;
+pub mod verdict;

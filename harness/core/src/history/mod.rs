@@ -3,6 +3,8 @@
 //! On disk it is JSON lines, one record a line, first a [`Header`], last an [`End`]. Readers of the same major version
 //! skip kinds they do not know. A history without `end`, or with a gap in `seq`, never gives a pass.
 
+pub mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -123,6 +125,10 @@ pub struct RoleInfo {
     pub expect_exit: BTreeSet<i32>,
     /// Whether the harness pings it by UDP.
     pub pinged: bool,
+    /// Signals that the node pushes through its log: while it lives, silence means that nothing happened. The others are
+    /// polled, and silence means that nobody looked.
+    #[serde(default)]
+    pub pushed: BTreeSet<String>,
 }
 
 /// An expectation of the run.
@@ -255,6 +261,10 @@ pub struct Gap {
     pub source: String,
     /// Why.
     pub why: String,
+    /// Whether the source answered at all, with something that could not be read. A node that gives no answer may hang;
+    /// one that answers garbage does not.
+    #[serde(default)]
+    pub answered: bool,
 }
 
 /// A UDP ping by the harness, once a layer.

@@ -1,10 +1,14 @@
 //! `advance`: a signal must keep advancing, measured as the time since it last did, per node.
 
-use super::OracleKind;
+use super::groups::{Group, groups};
+use super::world::{Mark, World};
+use super::{Oracle, OracleKind, Output};
+use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
 use crate::plan::model::Plan;
 use crate::time::Span;
+use crate::verdict::{Code, Data, Expectation, Finding, Held};
 
 #[derive(Debug)]
 pub(super) struct Advance;
@@ -83,5 +87,430 @@ impl OracleKind for Advance {
 
     fn bound(&self, params: &Params) -> Option<Span> {
         Some(params.span("within"))
+    }
+
+    fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle> {
+        Box::new(Advances::new(params, header))
+    }
+}
+
+/// Whether the quorum of a group is overdue, and what is known about it.
+enum Standing {
+    /// It advanced in time.
+    Fresh,
+    /// It did not, and that was seen.
+    Stalled,
+    /// It may or may not have: these nodes were not looked at for longer than the bound.
+    Unseen(Vec<String>),
+    /// Nothing can be said yet, or what is not seen is explained by a node that gives no answer.
+    Open,
+}
+
+/// What is held against a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    None,
+    /// A finding; its place, unless there were too many.
+    Stall(Option<usize>),
+    /// It stalled before any fault began.
+    Unsteady,
+}
+
+#[derive(Debug)]
+struct Watched {
+    group: Group,
+    /// Since when enough of its nodes have been free to advance.
+    able: Option<Mark>,
+    /// It has advanced at least once.
+    started: bool,
+    /// When it last advanced, for measuring gaps.
+    last: Option<Mark>,
+    charge: Charge,
+    worst_ns: u64,
+    advances: u64,
+    demanded_layers: u64,
+    void_layers: u64,
+    never_reported: bool,
+}
+
+/// The fold behind `advance`.
+///
+/// Stalls are decided when a layer ends, since only then it is known whether the host was fit during it. A stall is
+/// proved by a *look* after the bound that still shows the old value, or by the node being dead; without a look there is
+/// an observer gap, unless the node itself gives no answer, which [`super::responds`] finds.
+#[derive(Debug)]
+struct Advances {
+    signal: String,
+    what: String,
+    within: Span,
+    within_ns: u64,
+    watched: Vec<Watched>,
+}
+
+impl Advances {
+    fn new(params: &Params, header: &Header) -> Self {
+        let signal = params.text("signal").to_owned();
+        let within = params.span("within");
+        let of = params.nodes("of");
+        let watched = groups(of, header).into_iter().map(|group| Watched {
+            group,
+            able: None,
+            started: false,
+            last: None,
+            charge: Charge::None,
+            worst_ns: 0,
+            advances: 0,
+            demanded_layers: 0,
+            void_layers: 0,
+            never_reported: false,
+        });
+        Self {
+            what: format!("advance {signal} of {of} within {within}"),
+            within,
+            within_ns: header.calendar.ns_of(within),
+            watched: watched.collect(),
+            signal,
+        }
+    }
+
+    /// A group must be demanded for at least its bound before its silence, or its lack of it, says anything.
+    fn least_layers(&self) -> u64 {
+        let micro = self.within.0.max(0).unsigned_abs();
+        micro.div_ceil(crate::time::MICRO.unsigned_abs())
+    }
+
+    /// An advance was seen on a node: measures gaps and closes what is open.
+    fn advanced(&mut self, node: &str, world: &World, out: &mut Output) {
+        for watched in &mut self.watched {
+            if !watched.group.members.iter().any(|member| member == node) {
+                continue;
+            }
+            let Some(at) = watched.group.advanced(world, &self.signal) else {
+                continue;
+            };
+            if watched.last == Some(at) {
+                continue;
+            }
+            watched.started = true;
+            watched.advances += 1;
+            if let (Some(from), true) = (watched.from(world), watched.group.able(world)) {
+                let gap = world.void.elapsed(from.t_ns, at.t_ns);
+                watched.worst_ns = watched.worst_ns.max(gap);
+            }
+            watched.last = Some(at);
+            if let Charge::Stall(place) = watched.charge {
+                out.recovered(place, at.t_ns);
+                watched.charge = Charge::None;
+            }
+        }
+    }
+
+    fn layer_ended(&mut self, world: &World, out: &mut Output) {
+        for index in 0..self.watched.len() {
+            let watched = &mut self.watched[index];
+            let able = world.demanded.is_some() && watched.group.able(world);
+            watched.able = match (able, watched.able) {
+                (true, None) => Some(able_since(&watched.group, world)),
+                (true, since) => since,
+                (false, _) => None,
+            };
+            if !able {
+                continue;
+            }
+            watched.demanded_layers += 1;
+            watched.void_layers += u64::from(world.last_layer_void);
+            if watched.started {
+                self.weigh(index, world, out);
+            } else {
+                self.never(index, world, out);
+            }
+        }
+    }
+
+    /// A signal that has not advanced at all is not judged by its bound: before the steady state is due it may still be
+    /// starting, and afterwards the run says nothing about the faults.
+    fn never(&mut self, index: usize, world: &World, out: &mut Output) {
+        let watched = &mut self.watched[index];
+        let Some(until) = world.steady_until_ns() else {
+            return;
+        };
+        if watched.never_reported || world.now.t_ns < until {
+            return;
+        }
+        watched.never_reported = true;
+        let text = format!(
+            "`{}` of {} never advanced before {}; look at the node's log",
+            self.signal,
+            watched.group.label,
+            world.when(until)
+        );
+        let measurement = format!("{} samples", watched.group.samples(world, &self.signal));
+        let records = vec![world.now.seq];
+        out.doubt(Code::SteadyStateNotReached, text, measurement, records);
+    }
+
+    fn weigh(&mut self, index: usize, world: &World, out: &mut Output) {
+        let watched = &self.watched[index];
+        let Some(from) = watched.from(world) else {
+            return;
+        };
+        let elapsed = world.void.elapsed(from.t_ns, world.now.t_ns);
+        match self.standing(watched, world, out) {
+            Standing::Fresh | Standing::Open => {
+                let watched = &mut self.watched[index];
+                watched.worst_ns = watched.worst_ns.max(elapsed);
+            }
+            Standing::Stalled => {
+                if watched.charge == Charge::None {
+                    let charge = self.charge(watched, from, world, out);
+                    self.watched[index].charge = charge;
+                }
+                let watched = &mut self.watched[index];
+                watched.worst_ns = watched.worst_ns.max(elapsed);
+            }
+            Standing::Unseen(nodes) => {
+                let text = format!(
+                    "nobody could see for longer than {} whether `{}` advanced on {}",
+                    self.within,
+                    self.signal,
+                    nodes.join(", ")
+                );
+                let measurement = format!("{:.1} layers", world.in_layers(elapsed));
+                out.doubt(
+                    Code::ObserverGap,
+                    text,
+                    measurement,
+                    vec![from.seq, world.now.seq],
+                );
+            }
+        }
+    }
+
+    fn standing(&self, watched: &Watched, world: &World, out: &Output) -> Standing {
+        let Some(base) = watched.base(world) else {
+            return Standing::Open;
+        };
+        let bound = self.within_ns;
+        let late = |from: Mark, to: u64| world.void.elapsed(from.t_ns, to) > bound;
+        let (mut fresh, mut stale, mut unseen, mut waiting) = (0, 0, Vec::new(), 0);
+        for node in &watched.group.members {
+            let track = world.track(node, &self.signal);
+            let from = track
+                .and_then(|track| track.advanced)
+                .map_or(base, |advanced| advanced.max(base));
+            if !late(from, world.now.t_ns) {
+                fresh += 1;
+                continue;
+            }
+            if late(from, self.looked(node, world)) {
+                stale += 1;
+            } else if out.findings.iter().any(|finding| silences(finding, node)) {
+                waiting += 1;
+            } else {
+                let seen = track.and_then(|track| track.seen).unwrap_or(base).max(base);
+                if late(seen, world.now.t_ns) {
+                    unseen.push(node.clone());
+                } else {
+                    waiting += 1;
+                }
+            }
+        }
+        let members = watched.group.members.len();
+        if fresh >= watched.group.quorum {
+            Standing::Fresh
+        } else if stale + watched.group.quorum > members {
+            Standing::Stalled
+        } else if !unseen.is_empty() && fresh + waiting < watched.group.quorum {
+            Standing::Unseen(unseen)
+        } else {
+            Standing::Open
+        }
+    }
+
+    /// Until when it is known that the node has not advanced, if it has not.
+    fn looked(&self, node: &str, world: &World) -> u64 {
+        let alive = !world.dead_by_itself(node) && !world.excused(node);
+        if !alive || world.pushed(node, &self.signal) {
+            return world.now.t_ns;
+        }
+        world
+            .track(node, &self.signal)
+            .and_then(|track| track.seen)
+            .map_or(0, |seen| seen.t_ns)
+    }
+
+    fn charge(&self, watched: &Watched, from: Mark, world: &World, out: &mut Output) -> Charge {
+        let due_ns = world.void.later(from.t_ns, self.within_ns);
+        let label = &watched.group.label;
+        let (verb, signal) = (
+            format!("did not advance for {}", self.within),
+            format!("`{}`", self.signal),
+        );
+        let since = world.when(from.t_ns);
+        if world.steady_until_ns().is_none_or(|until| due_ns < until) {
+            let text = format!("{signal} of {label} {verb} from {since} on, before any fault began");
+            let measurement = format!("bound {}", self.within);
+            let records = vec![from.seq, world.now.seq];
+            out.doubt(Code::SteadyStateNotReached, text, measurement, records);
+            return Charge::Unsteady;
+        }
+        let value = watched.group.node().and_then(|node| {
+            let track = world.track(node, &self.signal)?;
+            track.value.as_ref().map(show)
+        });
+        let value = value.map_or_else(String::new, |value| format!(", and stood at {value}"));
+        let mut records = vec![from.seq];
+        let looks = watched.group.members.iter().filter_map(|node| {
+            let seen = world.track(node, &self.signal)?.seen?;
+            (seen.t_ns > due_ns).then_some(seen.seq)
+        });
+        records.extend(looks.take(16));
+        records.push(world.now.seq);
+        records.sort_unstable();
+        records.dedup();
+        Charge::Stall(out.find(Finding {
+            id: format!("stalled/{}", self.signal),
+            node: watched.group.node().map(str::to_owned),
+            role: watched.group.role.clone(),
+            due_ns,
+            proved_ns: world.now.t_ns,
+            records,
+            text: format!("{signal} of {label} {verb} from {since} on{value}"),
+            recovered_ns: None,
+            counts: true,
+            notes: Vec::new(),
+            tail: Vec::new(),
+        }))
+    }
+}
+
+impl Watched {
+    /// More than a tenth of its time was void: then a stall says as much of the host as of the release.
+    fn unfit(&self) -> bool {
+        self.void_layers * 10 > self.demanded_layers
+    }
+
+    fn about(&self, finding: &Finding) -> bool {
+        self.group.node() == finding.node.as_deref() && self.group.role == finding.role
+    }
+
+    /// From when on the group can be blamed at the earliest.
+    fn base(&self, world: &World) -> Option<Mark> {
+        let demanded = world.demanded?;
+        Some(self.able.map_or(demanded, |able| able.max(demanded)))
+    }
+
+    /// From when its sliding bound runs: the last advance, or what it can be blamed from.
+    fn from(&self, world: &World) -> Option<Mark> {
+        let base = self.base(world)?;
+        Some(self.last.map_or(base, |last| last.max(base)))
+    }
+}
+
+/// Since when enough nodes of a group have been free: for one node, since it was; else since the demand began or now.
+fn able_since(group: &Group, world: &World) -> Mark {
+    let view = group.node().and_then(|node| world.nodes.get(node));
+    match (view.and_then(|view| view.able), world.demanded) {
+        (Some(able), Some(demanded)) => able.max(demanded),
+        (None, Some(demanded)) if world.layers <= 1 => demanded,
+        _ => world.now,
+    }
+}
+
+/// Whether a finding explains why a node's values cannot be read.
+fn silences(finding: &Finding, node: &str) -> bool {
+    finding.id.starts_with("hang/")
+        && finding.recovered_ns.is_none()
+        && finding.node.as_deref() == Some(node)
+}
+
+fn show(value: &SignalValue) -> String {
+    match value {
+        SignalValue::Number(number) => number.to_string(),
+        SignalValue::Text(text) => text.chars().take(64).collect(),
+    }
+}
+
+impl Oracle for Advances {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        match &record.body {
+            Body::Sample(sample) if sample.signal == self.signal => {
+                let track = world.track(&sample.node, &self.signal);
+                let advanced = track.and_then(|track| track.advanced);
+                if advanced.is_some_and(|mark| mark.seq == record.seq) {
+                    self.advanced(&sample.node, world, out);
+                }
+            }
+            Body::Layer(_) => self.layer_ended(world, out),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, world: &World, out: &mut Output) {
+        let least = self.least_layers();
+        for watched in &self.watched {
+            let (demanded, void) = (watched.demanded_layers, watched.void_layers);
+            if demanded < least {
+                let text = format!(
+                    "`{}` of {} was demanded for less than its bound; let the run last longer or impair less",
+                    self.signal, watched.group.label
+                );
+                let measurement = format!("{demanded} of at least {least} layers");
+                out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
+            }
+            if watched.unfit() {
+                let text = format!(
+                    "the host was unfit for too long while `{}` of {} was demanded; run on a quieter host or with longer layers",
+                    self.signal, watched.group.label
+                );
+                let measurement = format!("{void} of {demanded} layers");
+                out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
+            }
+        }
+    }
+
+    fn report(&self, world: &World) -> Expectation {
+        let worst = self.watched.iter().map(|watched| watched.worst_ns).max();
+        let samples = |watched: &Watched| watched.group.samples(world, &self.signal);
+        let demanded = self.watched.iter().map(|watched| watched.demanded_layers);
+        Expectation {
+            what: self.what.clone(),
+            kind: "advance".to_owned(),
+            always: false,
+            held: Held::Unknown,
+            bound_layers: Some(self.within.in_layers()),
+            worst_layers: worst.map(|worst| world.in_layers(worst)),
+            demanded_layers: demanded.min(),
+            void_layers: self.watched.iter().map(|it| it.void_layers).max().unwrap_or(0),
+            // A value, its advance, and a look in every bound: less shows nothing. The least is per group, and so is
+            // what there was: that of the group with the least.
+            data: Data {
+                what: "advances".to_owned(),
+                least: 1,
+                had: self
+                    .watched
+                    .iter()
+                    .map(|watched| watched.advances.min(samples(watched)))
+                    .min()
+                    .unwrap_or(0),
+            },
+        }
+    }
+
+    fn settled(&self, _world: &World) -> bool {
+        let least = self.least_layers();
+        self.watched
+            .iter()
+            .all(|watched| watched.charge == Charge::None && watched.demanded_layers >= least)
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        finding.id.strip_prefix("stalled/") == Some(&self.signal)
+            && self.watched.iter().any(|watched| watched.about(finding))
+    }
+
+    fn unfit(&self, finding: &Finding) -> bool {
+        let mut watched = self.watched.iter();
+        watched.any(|watched| watched.about(finding) && watched.unfit())
     }
 }

@@ -1,9 +1,19 @@
 //! `agree`: nodes never show different values of a signal for the same height.
+//!
+//! The signal's values must be texts `HEIGHT:VALUE`, as `12:9f3c…`: only what is said of one height can be compared
+//! while the heights move. The first value seen of a height is what all must show, its own node included, in every life.
+//! Other values (plain numbers, plain texts) are no data. That the heights advance is for `advance` to say: a network
+//! that halted agrees perfectly.
 
-use super::OracleKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::world::World;
+use super::{Oracle, OracleKind, Output};
+use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
 use crate::time::Span;
+use crate::verdict::{Data, Expectation, Finding, Held};
 
 #[derive(Debug)]
 pub(super) struct Agree;
@@ -38,5 +48,165 @@ impl OracleKind for Agree {
 
     fn bound(&self, _params: &Params) -> Option<Span> {
         None
+    }
+
+    fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle> {
+        Box::new(Agrees::new(params, header))
+    }
+}
+
+/// Heights kept: later ones push out the lowest. Nodes that are further apart than this are found by `advance`.
+const HEIGHTS_MAX: usize = 4096;
+
+/// What was first seen of a height.
+#[derive(Debug)]
+struct First {
+    value: String,
+    node: String,
+    seq: u64,
+    /// Another node has shown it as well.
+    shared: bool,
+}
+
+/// The fold behind `agree`.
+#[derive(Debug)]
+struct Agrees {
+    signal: String,
+    /// Nodes that expose the signal.
+    nodes: BTreeSet<String>,
+    heights: BTreeMap<u64, First>,
+    /// Heights shown by more than one node.
+    shared: u64,
+    /// Highest height shown by more than one node.
+    shared_seq: Option<u64>,
+    /// Nodes that were found to differ: each is found once.
+    found: BTreeSet<String>,
+}
+
+impl Agrees {
+    fn new(params: &Params, header: &Header) -> Self {
+        let signal = params.text("about").to_owned();
+        let exposes = |role: &str| {
+            let role = header.roles.get(role);
+            role.is_some_and(|role| role.signals.contains_key(&signal))
+        };
+        Self {
+            nodes: header
+                .nodes
+                .iter()
+                .filter(|node| exposes(&node.role))
+                .map(|node| node.name.clone())
+                .collect(),
+            heights: BTreeMap::new(),
+            shared: 0,
+            shared_seq: None,
+            found: BTreeSet::new(),
+            signal,
+        }
+    }
+
+    fn sample(
+        &mut self,
+        record: &Record,
+        node: &str,
+        text: &str,
+        world: &World,
+        out: &mut Output,
+    ) {
+        let Some((height, value)) = text.split_once(':') else {
+            return;
+        };
+        let Ok(height) = height.parse::<u64>() else {
+            return;
+        };
+        let Some(first) = self.heights.get_mut(&height) else {
+            if self.heights.len() == HEIGHTS_MAX {
+                self.heights.pop_first();
+            }
+            let first = First {
+                value: value.to_owned(),
+                node: node.to_owned(),
+                seq: record.seq,
+                shared: false,
+            };
+            self.heights.insert(height, first);
+            return;
+        };
+        if first.node != node {
+            self.shared += u64::from(!first.shared);
+            first.shared = true;
+            self.shared_seq = Some(record.seq);
+        }
+        if first.value == value || !self.found.insert(node.to_owned()) {
+            return;
+        }
+        let short = |value: &str| value.chars().take(16).collect::<String>();
+        let whom = if first.node == node {
+            "itself earlier".to_owned()
+        } else {
+            first.node.clone()
+        };
+        out.find(Finding {
+            id: format!("disagree/{}", self.signal),
+            node: Some(node.to_owned()),
+            role: world.nodes.get(node).map(|view| view.role.clone()),
+            due_ns: record.t_ns,
+            proved_ns: record.t_ns,
+            records: vec![first.seq, record.seq],
+            text: format!(
+                "`{}` of {node} at height {height} is {}, but {} of {whom}",
+                self.signal,
+                short(value),
+                short(&first.value)
+            ),
+            recovered_ns: None,
+            counts: true,
+            notes: Vec::new(),
+            tail: Vec::new(),
+        });
+    }
+}
+
+impl Oracle for Agrees {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        if let Body::Sample(sample) = &record.body
+            && sample.signal == self.signal
+            && let SignalValue::Text(text) = &sample.value
+        {
+            self.sample(record, &sample.node, text, world, out);
+        }
+    }
+
+    fn report(&self, _world: &World) -> Expectation {
+        Expectation {
+            what: format!("agree about {}", self.signal),
+            kind: "agree".to_owned(),
+            always: false,
+            held: Held::Unknown,
+            bound_layers: None,
+            worst_layers: None,
+            demanded_layers: None,
+            void_layers: 0,
+            // One node agrees with itself: then one height is all there can be.
+            data: Data {
+                what: "heights compared".to_owned(),
+                least: 1,
+                had: if self.nodes.len() > 1 {
+                    self.shared
+                } else {
+                    self.heights.len() as u64
+                },
+            },
+        }
+    }
+
+    /// Convergence: a height was shown by more than one node after the last undo.
+    fn settled(&self, world: &World) -> bool {
+        let since = world.undone.map_or(0, |mark| mark.seq);
+        self.nodes.len() < 2 || self.shared_seq.is_some_and(|seq| seq > since)
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        finding.id.strip_prefix("disagree/") == Some(&self.signal)
     }
 }

@@ -1,15 +1,28 @@
-//! Oracles: one file each, and one line in [`ALL`].
+//! Oracles: one file each, and one line in [`ALL`], or in [`always`] for those that run without being asked.
 //!
 //! An oracle is a fold over the history. It knows signals and impacts, never fault kinds, keeps bounded state, states the
-//! least data it needs and reports how much it had. Some run in every plan without being asked.
+//! least data it needs and reports how much it had. To add one: copy `agree.rs`, give it its line, add what its findings
+//! may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
+//! alone.
 
+use crate::history::{Header, Record};
 use crate::params::{Param, Params};
 use crate::plan::model::Plan;
 use crate::time::Span;
+use crate::verdict::{Code, Expectation, Finding, Fresh, Reason};
 
 mod advance;
 mod agree;
+mod alive;
+mod groups;
 mod recover;
+mod responds;
+mod safety;
+mod void;
+mod world;
+
+pub use void::VoidTime;
+pub use world::{Ended, Mark, NodeView, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];
@@ -38,4 +51,106 @@ pub trait OracleKind: Sync + std::fmt::Debug {
 
     /// The bound that must still be waited for after the last heal.
     fn bound(&self, params: &Params) -> Option<Span>;
+
+    /// The oracle for one run.
+    fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle>;
+}
+
+/// The checks that run in every plan and that no plan switches off.
+pub fn always(header: &Header) -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::new(alive::Alive::new(header)),
+        Box::new(responds::Responds::new(header)),
+        Box::new(safety::Safety::new(header)),
+    ]
+}
+
+/// A fold over the records of one run.
+pub trait Oracle: Send + std::fmt::Debug {
+    /// Takes a record in; `world` has seen it already.
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output);
+
+    /// The history is over.
+    fn finish(&mut self, _world: &World, _out: &mut Output) {}
+
+    /// How it fared and how much data it had. `held` is decided by the judge.
+    fn report(&self, world: &World) -> Expectation;
+
+    /// Whether nothing more is to be learnt from going on after the last heal: what it waited for has held.
+    fn settled(&self, _world: &World) -> bool {
+        true
+    }
+
+    /// Whether a finding is this oracle's.
+    fn owns(&self, finding: &Finding) -> bool;
+
+    /// Whether an unfit host may have made this finding of its own.
+    fn unfit(&self, _finding: &Finding) -> bool {
+        false
+    }
+
+    /// Measured times after the last heal.
+    fn fresh(&self, _world: &World) -> Vec<Fresh> {
+        Vec::new()
+    }
+}
+
+/// Findings kept; more are counted. A thousand nodes that all crash still fit, and a report stays readable.
+pub const FINDINGS_MAX: usize = 4096;
+
+/// Reasons kept per code: enough to see a pattern.
+pub const REASONS_MAX: usize = 16;
+
+/// What oracles have said so far. Findings are never taken back, so their places are stable.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Findings in the order they were proved.
+    pub findings: Vec<Finding>,
+    /// How many did not fit.
+    pub more_findings: u64,
+    /// Why this cannot be a pass.
+    pub reasons: Vec<Reason>,
+    /// How many doubts were raised, those not kept included.
+    pub doubts: u64,
+}
+
+impl Output {
+    /// Adds a finding; its place, unless there are too many.
+    pub fn find(&mut self, finding: Finding) -> Option<usize> {
+        if self.findings.len() >= FINDINGS_MAX {
+            self.more_findings += 1;
+            return None;
+        }
+        self.findings.push(finding);
+        Some(self.findings.len() - 1)
+    }
+
+    /// Records that what was found is over.
+    pub fn recovered(&mut self, place: Option<usize>, t_ns: u64) {
+        if let Some(finding) = place.and_then(|place| self.findings.get_mut(place)) {
+            finding.recovered_ns.get_or_insert(t_ns);
+        }
+    }
+
+    /// Adds a reason why this cannot be a pass, unless it was given or there are enough of its code.
+    pub fn doubt(
+        &mut self,
+        code: Code,
+        text: impl Into<String>,
+        measurement: impl Into<String>,
+        records: Vec<u64>,
+    ) {
+        self.doubts += 1;
+        let text = text.into();
+        let same = self.reasons.iter().filter(|reason| reason.code == code);
+        if same.clone().count() >= REASONS_MAX || same.clone().any(|reason| reason.text == text) {
+            return;
+        }
+        self.reasons.push(Reason {
+            code,
+            text,
+            measurement: measurement.into(),
+            records,
+        });
+    }
 }

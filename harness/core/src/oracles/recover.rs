@@ -1,9 +1,13 @@
 //! `recover`: after the named heal every expected signal advances freshly, then the network converges.
 
-use super::OracleKind;
+use super::groups::{Group, groups};
+use super::world::{Mark, World};
+use super::{Oracle, OracleKind, Output};
+use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
 use crate::time::Span;
+use crate::verdict::{Code, Data, Expectation, Finding, Fresh, Held};
 
 #[derive(Debug)]
 pub(super) struct Recover;
@@ -46,5 +50,264 @@ impl OracleKind for Recover {
 
     fn bound(&self, params: &Params) -> Option<Span> {
         Some(params.span("within"))
+    }
+
+    fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle> {
+        Box::new(Recovers::new(params, header))
+    }
+}
+
+/// A signal that must advance freshly.
+#[derive(Debug)]
+struct Awaited {
+    signal: String,
+    group: Group,
+    /// The first advance after the heal.
+    fresh: Option<Mark>,
+    charged: Option<Option<usize>>,
+}
+
+/// The fold behind `recover`.
+///
+/// Excused is only what no heal takes back: a node that the heal restarts owes progress within the bound, its start
+/// included. A signal or node with an open finding is not found twice; the open one notes that it did not recover.
+#[derive(Debug)]
+struct Recovers {
+    after: String,
+    heal: String,
+    within: Span,
+    within_ns: u64,
+    healed: Option<Mark>,
+    awaited: Vec<Awaited>,
+    overdue: bool,
+    layers: u64,
+    void_layers: u64,
+}
+
+impl Recovers {
+    fn new(params: &Params, header: &Header) -> Self {
+        let after = params.text("after").to_owned();
+        let within = params.span("within");
+        let mut awaited: Vec<Awaited> = Vec::new();
+        for expect in header.expect.iter().filter(|it| it.kind == "advance") {
+            let signal = expect.params.text("signal");
+            for group in groups(expect.params.nodes("of"), header) {
+                if !awaited.iter().any(|it| it.signal == signal && it.group == group) {
+                    awaited.push(Awaited {
+                        signal: signal.to_owned(),
+                        group,
+                        fresh: None,
+                        charged: None,
+                    });
+                }
+            }
+        }
+        Self {
+            heal: after.strip_prefix("heal ").unwrap_or(&after).to_owned(),
+            after,
+            within,
+            within_ns: header.calendar.ns_of(within),
+            healed: None,
+            awaited,
+            overdue: false,
+            layers: 0,
+            void_layers: 0,
+        }
+    }
+
+    /// Takes what has advanced since the heal.
+    fn look(&mut self, world: &World, out: &mut Output) {
+        let Some(healed) = self.healed else {
+            return;
+        };
+        for awaited in &mut self.awaited {
+            if awaited.fresh.is_some() {
+                continue;
+            }
+            let advanced = awaited.group.advanced(world, &awaited.signal);
+            awaited.fresh = advanced.filter(|at| at.seq > healed.seq);
+            if let (Some(fresh), Some(place)) = (awaited.fresh, awaited.charged) {
+                out.recovered(place, fresh.t_ns);
+            }
+        }
+    }
+
+    fn layer_ended(&mut self, world: &World, out: &mut Output) {
+        let Some(healed) = self.healed else {
+            return;
+        };
+        if world.stopping || self.overdue {
+            return;
+        }
+        self.layers += 1;
+        self.void_layers += u64::from(world.last_layer_void);
+        if world.void.elapsed(healed.t_ns, world.now.t_ns) <= self.within_ns {
+            return;
+        }
+        self.overdue = true;
+        let due_ns = world.void.later(healed.t_ns, self.within_ns);
+        for awaited in &mut self.awaited {
+            if awaited.fresh.is_none() && owes(&awaited.group, world) {
+                awaited.charged = Some(charge(
+                    awaited,
+                    &self.after,
+                    self.within,
+                    [healed, world.now],
+                    due_ns,
+                    out,
+                ));
+            }
+        }
+    }
+
+    fn unfit(&self) -> bool {
+        self.void_layers * 10 > self.layers
+    }
+}
+
+/// Whether enough of a group's nodes are free, or were healed and so should be.
+fn owes(group: &Group, world: &World) -> bool {
+    let excused = group
+        .members
+        .iter()
+        .filter_map(|node| world.nodes.get(node))
+        .filter(|view| view.excused_for_good())
+        .count();
+    group.members.len() - excused >= group.quorum
+}
+
+fn charge(
+    awaited: &Awaited,
+    after: &str,
+    within: Span,
+    [healed, now]: [Mark; 2],
+    due_ns: u64,
+    out: &mut Output,
+) -> Option<usize> {
+    let group = &awaited.group;
+    let open = out.findings.iter_mut().find(|finding| {
+        let stall = finding.id.strip_prefix("stalled/") == Some(&awaited.signal)
+            && finding.node.as_deref() == group.node()
+            && finding.role == group.role;
+        let node = finding.node.is_some() && finding.node.as_deref() == group.node();
+        let all = finding.id == "role/all-dead" && finding.role == group.role;
+        let silent = node && ["crash/", "hang/"].iter().any(|area| finding.id.starts_with(area));
+        finding.recovered_ns.is_none() && (stall || all || silent)
+    });
+    if let Some(open) = open {
+        open.notes.push(format!(
+            "`{}` did not recover within {within} after {after}",
+            awaited.signal
+        ));
+        return None;
+    }
+    out.find(Finding {
+        id: format!("unrecovered/{}", awaited.signal),
+        node: group.node().map(str::to_owned),
+        role: group.role.clone(),
+        due_ns,
+        proved_ns: now.t_ns,
+        records: vec![healed.seq, now.seq],
+        text: format!(
+            "`{}` of {} made no fresh advance within {within} after {after}",
+            awaited.signal, group.label
+        ),
+        recovered_ns: None,
+        counts: true,
+        notes: Vec::new(),
+        tail: Vec::new(),
+    })
+}
+
+impl Oracle for Recovers {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        match &record.body {
+            Body::Step(_) if self.healed.is_none() => self.healed = world.healed(&self.heal),
+            Body::Sample(_) => self.look(world, out),
+            Body::Layer(_) => self.layer_ended(world, out),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, world: &World, out: &mut Output) {
+        let records = vec![world.now.seq];
+        let missing: Vec<String> = self
+            .awaited
+            .iter()
+            .filter(|awaited| awaited.fresh.is_none() && owes(&awaited.group, world))
+            .map(|awaited| format!("`{}` of {}", awaited.signal, awaited.group.label))
+            .collect();
+        if self.healed.is_none() {
+            let text = format!("{} was never carried out, so nothing shows a recovery", self.after);
+            out.doubt(Code::NoData, text, "", records);
+        } else if !missing.is_empty() && !self.overdue {
+            let text = format!(
+                "the run ended before {} had {} to recover: {}",
+                self.after,
+                self.within,
+                missing.join(", ")
+            );
+            let measurement = format!("{} layers", self.layers);
+            out.doubt(Code::NoData, text, measurement, records);
+        } else if self.overdue && self.unfit() {
+            let text = format!("the host was unfit for too long after {}", self.after);
+            let measurement = format!("{} of {} layers", self.void_layers, self.layers);
+            out.doubt(Code::VoidLayers, text, measurement, records);
+        }
+    }
+
+    fn report(&self, world: &World) -> Expectation {
+        let worst = self
+            .fresh(world)
+            .into_iter()
+            .map(|fresh| fresh.layers)
+            .try_fold(0.0_f64, |worst, layers| Some(worst.max(layers?)));
+        Expectation {
+            what: format!("recover within {} after {}", self.within, self.after),
+            kind: "recover".to_owned(),
+            always: false,
+            held: Held::Unknown,
+            bound_layers: Some(self.within.in_layers()),
+            worst_layers: worst,
+            demanded_layers: Some(self.layers),
+            void_layers: self.void_layers,
+            data: Data {
+                what: "signals that advanced freshly".to_owned(),
+                least: 1,
+                had: self
+                    .awaited
+                    .iter()
+                    .filter(|awaited| awaited.fresh.is_some())
+                    .count() as u64,
+            },
+        }
+    }
+
+    fn settled(&self, world: &World) -> bool {
+        let held = |awaited: &Awaited| awaited.fresh.is_some() || !owes(&awaited.group, world);
+        self.healed.is_some() && self.awaited.iter().all(held)
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        finding.id.starts_with("unrecovered/")
+    }
+
+    fn unfit(&self, _finding: &Finding) -> bool {
+        self.unfit()
+    }
+
+    fn fresh(&self, world: &World) -> Vec<Fresh> {
+        let Some(healed) = self.healed else {
+            return Vec::new();
+        };
+        let layers = |at: Mark| world.in_layers(at.t_ns.saturating_sub(healed.t_ns));
+        self.awaited
+            .iter()
+            .map(|awaited| Fresh {
+                signal: awaited.signal.clone(),
+                of: awaited.group.label.clone(),
+                layers: awaited.fresh.map(layers),
+            })
+            .collect()
     }
 }

@@ -150,8 +150,18 @@ impl<W: Watch> Machine<W> {
                 signal,
                 value,
             } => self.sampled(&node, &signal, value),
-            Event::Unreadable { node, source, why } => {
-                self.record(Body::Gap(Gap { node, source, why }));
+            Event::Unreadable {
+                node,
+                source,
+                why,
+                answered,
+            } => {
+                self.record(Body::Gap(Gap {
+                    node,
+                    source,
+                    why,
+                    answered,
+                }));
             }
             Event::Pinged { node, rtt_us } => self.record(Body::Ping(Ping { node, rtt_us })),
             Event::LayerEnded(layer) => self.record(Body::Layer(layer)),

@@ -113,6 +113,8 @@ pub enum Event {
         source: String,
         /// Why.
         why: String,
+        /// Whether it answered at all, with something that could not be read.
+        answered: bool,
     },
     /// A UDP ping was answered, or not within a layer.
     Pinged {

@@ -77,6 +77,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 signals: BTreeMap::new(),
                 expect_exit: BTreeSet::from([0]),
                 pinged: false,
+                pushed: BTreeSet::new(),
             },
         )]),
         tolerates: Vec::new(),

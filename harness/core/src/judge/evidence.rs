@@ -1,0 +1,204 @@
+//! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Body, Death, Evidence, Grade, Header, Phase, Record, StepChange};
+use crate::oracles::Output;
+use crate::schedule::{Class, Part, Step};
+use crate::verdict::{Cause, Code, FaultReport, Link};
+
+/// The evidence of all faults of a run, by the step that begins them.
+#[derive(Debug)]
+pub(super) struct Evidences {
+    faults: BTreeMap<u32, Seen>,
+    ends: BTreeMap<u32, u32>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    step: Step,
+    restores: bool,
+    begun: Option<(u64, u64)>,
+    ended_ns: Option<u64>,
+    failed: Option<String>,
+    grades: BTreeMap<Grade, bool>,
+    applied_seq: Option<u64>,
+    detail: BTreeMap<String, serde_json::Value>,
+}
+
+impl Evidences {
+    pub(super) fn new(header: &Header) -> Self {
+        let mut faults = BTreeMap::new();
+        let mut ends = BTreeMap::new();
+        for step in &header.schedule.steps {
+            match &step.part {
+                Part::Ends(begun) => {
+                    ends.insert(step.id, *begun);
+                }
+                Part::Begins { class, .. } => {
+                    let seen = Seen {
+                        step: step.clone(),
+                        restores: matches!(class, Class::Restores(_)),
+                        begun: None,
+                        ended_ns: None,
+                        failed: None,
+                        grades: BTreeMap::new(),
+                        applied_seq: None,
+                        detail: BTreeMap::new(),
+                    };
+                    faults.insert(step.id, seen);
+                }
+            }
+        }
+        Self { faults, ends }
+    }
+
+    pub(super) fn observe(&mut self, record: &Record) {
+        match &record.body {
+            Body::Step(change) => self.step(record, change),
+            Body::Evidence(evidence) => self.evidence(record, evidence),
+            // A node that this step ended was certainly hit by it.
+            Body::Exit(exit) => {
+                if let Death::Harness { step: Some(id), .. } = exit.death
+                    && let Some(seen) = self.faults.get_mut(&id)
+                {
+                    seen.grades.insert(Grade::Felt, true);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, record: &Record, change: &StepChange) {
+        let ends = self.ends.get(&change.step).copied();
+        let Some(seen) = self.faults.get_mut(&ends.unwrap_or(change.step)) else {
+            return;
+        };
+        match (&change.phase, ends) {
+            (Phase::Begun, None) => seen.begun = Some((record.t_ns, record.seq)),
+            (Phase::Done, Some(_)) => seen.ended_ns = Some(record.t_ns),
+            (Phase::Failed(why), _) => seen.failed = Some(why.clone()),
+            (Phase::Staged | Phase::Begun | Phase::Done, _) => {}
+        }
+    }
+
+    fn evidence(&mut self, record: &Record, evidence: &Evidence) {
+        let Some(seen) = self.faults.get_mut(&evidence.step) else {
+            return;
+        };
+        seen.grades.insert(evidence.grade, evidence.held);
+        if evidence.grade == Grade::Applied {
+            seen.applied_seq = Some(record.seq);
+            seen.detail.clone_from(&evidence.detail);
+        }
+    }
+
+    /// Whether every planned fault was applied, and every one that is taken back is gone.
+    pub(super) fn complete(&self) -> bool {
+        let held = |seen: &Seen, grade| seen.grades.get(&grade) == Some(&true);
+        self.faults
+            .values()
+            .all(|seen| held(seen, Grade::Applied) && (!seen.restores || held(seen, Grade::Gone)))
+    }
+
+    pub(super) fn reports(&self, header: &Header) -> Vec<FaultReport> {
+        let kind = |entry: &str| {
+            let info = header.faults.get(entry);
+            info.map_or_else(String::new, |info| info.kind.clone())
+        };
+        self.faults
+            .values()
+            .filter_map(|seen| {
+                let Part::Begins { impact, .. } = seen.step.part else {
+                    return None;
+                };
+                let grade = |grade| seen.grades.get(&grade).copied();
+                Some(FaultReport {
+                    kind: kind(&seen.step.entry),
+                    entry: seen.step.entry.clone(),
+                    node: seen.step.action.node().to_owned(),
+                    impact,
+                    begun_ns: seen.begun.map(|(t_ns, _)| t_ns),
+                    record: seen.applied_seq.or(seen.begun.map(|(_, seq)| seq)),
+                    ended_ns: seen.ended_ns,
+                    restores: seen.restores,
+                    failed: seen.failed.clone(),
+                    armed: grade(Grade::Armed),
+                    applied: grade(Grade::Applied),
+                    gone: grade(Grade::Gone),
+                    felt: grade(Grade::Felt),
+                    detail: seen.detail.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// What led to a finding on its own node was felt there.
+pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
+    for fault in faults {
+        let led = chain.iter().any(|link| {
+            let relation = crate::causes::Relation::SameNode.name();
+            link.relation == relation
+                && matches!(&link.cause, Cause::Fault { entry, node }
+                    if *entry == fault.entry && *node == fault.node)
+        });
+        if led {
+            fault.felt = Some(true);
+        }
+    }
+}
+
+/// What is missing. A run that was cut short owes nothing for faults that were not begun or not yet taken back.
+pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, out: &mut Output) {
+    for fault in faults {
+        let records: Vec<u64> = fault.record.into_iter().collect();
+        let (entry, node) = (&fault.entry, &fault.node);
+        let why = fault.failed.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        if fault.begun_ns.is_none() {
+            if !cut_short {
+                let text = format!("`{entry}` was never begun on {node}");
+                out.doubt(Code::FaultNotApplied, text, "", records);
+            }
+            continue;
+        }
+        // What hit its target was there, whatever a probe saw of a target that was dead by then.
+        if fault.applied != Some(true) && fault.felt != Some(true) {
+            let text = format!("`{entry}` was not seen to be applied to {node}{why}");
+            let measurement = measured(fault);
+            out.doubt(Code::FaultNotApplied, text, measurement, records.clone());
+        }
+        if fault.restores && fault.gone != Some(true) && !(cut_short && fault.gone.is_none()) {
+            let text = format!("`{entry}` was not seen to be gone from {node}{why}");
+            out.doubt(Code::FaultNotGone, text, "", records.clone());
+        }
+        let info = header.faults.get(entry);
+        if info.is_some_and(|info| info.must_be_felt) && fault.felt != Some(true) && !cut_short {
+            let text = format!("`{entry}` must hit {node}, and nothing shows that it did");
+            out.doubt(Code::FaultNotFelt, text, "", records);
+        }
+    }
+    demand_felt(faults, header, out);
+}
+
+/// A control that must fail shows nothing by failing for another reason: each of its faults must have hit somewhere.
+fn demand_felt(faults: &[FaultReport], header: &Header, out: &mut Output) {
+    if header.control.as_ref().is_none_or(|it| it.must_pass) {
+        return;
+    }
+    let mut felt: BTreeMap<&str, bool> = BTreeMap::new();
+    for fault in faults.iter().filter(|fault| fault.begun_ns.is_some()) {
+        *felt.entry(&fault.entry).or_default() |= fault.felt == Some(true);
+    }
+    for (entry, _) in felt.into_iter().filter(|(_, felt)| !felt) {
+        let text = format!("`{entry}` hit none of its targets, as far as anything shows");
+        out.doubt(Code::FaultNotFelt, text, "", Vec::new());
+    }
+}
+
+fn measured(fault: &FaultReport) -> String {
+    let detail = fault.detail.iter();
+    let detail: Vec<String> = detail.map(|(key, value)| format!("{key} {value}")).collect();
+    detail.join(", ")
+}

@@ -1,0 +1,472 @@
+//! The judge: a history in, a verdict out, record by record, the same while a run is live and years later.
+//!
+//! It folds [`World`], feeds every oracle, collects the evidence of every planned fault, and watches that the history
+//! itself is whole. A pass needs all of it: no finding, no missing record, every check fed, every fault applied and gone.
+//! It reads no file and no clock; what is not in the history does not exist.
+
+mod evidence;
+
+use crate::causes;
+use crate::history::read::{Line, ReadError};
+use crate::history::{Body, Ending, Header, Record};
+use crate::oracles::{self, Oracle, Output, World};
+use crate::params::{Need, Params, Shape, Value};
+use crate::run::Watch;
+use crate::verdict::{
+    Cause, Cleanup, Code, Expectation, Finding, Held, Outcome, RunInfo, SCHEMA, Timings, Verdict,
+};
+
+use evidence::Evidences;
+
+/// An oracle and whether it had doubts of its own.
+#[derive(Debug)]
+struct Seat {
+    oracle: Box<dyn Oracle>,
+    doubted: bool,
+}
+
+/// Judges one run. Give it every record in order, then ask for the verdict.
+#[derive(Debug)]
+pub struct Judge {
+    header: Header,
+    world: World,
+    seats: Vec<Seat>,
+    evidence: Evidences,
+    out: Output,
+    next_seq: u64,
+    ended: Option<Ending>,
+    left: Option<Vec<String>>,
+    interrupted: Option<i32>,
+    stopped_ns: Option<u64>,
+}
+
+impl Judge {
+    /// A judge for the run that this header describes.
+    ///
+    /// # Errors
+    /// [`ReadError::NoHeader`] when the header cannot be true, as a calendar without length.
+    pub fn new(header: &Header) -> Result<Self, ReadError> {
+        if header.calendar.layer_ns == 0 || header.calendar.layers_per_epoch == 0 {
+            return Err(ReadError::NoHeader {
+                why: "its layers or epochs have no length".to_owned(),
+            });
+        }
+        let mut out = Output::default();
+        let mut built = oracles::always(header);
+        for expect in &header.expect {
+            match oracles::by_name(&expect.kind) {
+                Some(kind) if declared(kind.params(), &expect.params) => {
+                    built.push(kind.build(&expect.params, header));
+                }
+                _ => out.doubt(
+                    Code::NoData,
+                    format!(
+                        "the expectation `{}` cannot be judged by this version; judge it with the one that ran it",
+                        expect.kind
+                    ),
+                    "",
+                    vec![0],
+                ),
+            }
+        }
+        let seat = |oracle| Seat {
+            oracle,
+            doubted: false,
+        };
+        Ok(Self {
+            world: World::new(header),
+            seats: built.into_iter().map(seat).collect(),
+            evidence: Evidences::new(header),
+            out,
+            next_seq: 0,
+            ended: None,
+            left: None,
+            interrupted: None,
+            stopped_ns: None,
+            header: header.clone(),
+        })
+    }
+
+    /// Takes a record in, the header included.
+    pub fn observe(&mut self, record: &Record) {
+        self.number(record.seq);
+        if let Body::Layer(layer) = &record.body {
+            self.layer(layer.layer, record.seq);
+        }
+        self.world.fold(record);
+        self.evidence.observe(record);
+        match &record.body {
+            Body::Interrupt(interrupt) => self.interrupted = Some(interrupt.signal),
+            Body::TornDown(torn_down) => self.left = Some(torn_down.left.clone()),
+            Body::End(end) => {
+                if end.count != self.next_seq {
+                    let text = format!(
+                        "the history says it has {} records and has {}",
+                        end.count, self.next_seq
+                    );
+                    self.out.doubt(Code::HistoryGap, text, "", vec![record.seq]);
+                }
+                self.ended = Some(end.why.clone());
+            }
+            _ => {}
+        }
+        if self.world.stopping {
+            self.stopped_ns.get_or_insert(self.world.now.t_ns);
+        }
+        for seat in &mut self.seats {
+            let doubts = self.out.doubts;
+            seat.oracle.observe(record, &self.world, &mut self.out);
+            seat.doubted |= self.out.doubts > doubts;
+        }
+    }
+
+    /// Takes note of a record of a kind that this version does not know.
+    pub fn skip(&mut self, seq: u64) {
+        self.number(seq);
+    }
+
+    /// Takes note of a line that could not be read.
+    pub fn unreadable(&mut self, error: &ReadError) {
+        let code = match error {
+            ReadError::Truncated { .. } | ReadError::Io { .. } => Code::HistoryUnfinished,
+            ReadError::Garbage { .. } | ReadError::Format { .. } | ReadError::NoHeader { .. } => {
+                Code::HistoryDamaged
+            }
+        };
+        self.out.doubt(code, error.to_string(), "", Vec::new());
+    }
+
+    /// Whether nothing more is to be learnt from going on at this time. A run that must pass may end once every fault
+    /// is applied and gone and all it waited for after the last heal has held; a control that must fail, one epoch after
+    /// the last finding it demands is proved.
+    pub fn settled(&self, t_ns: u64) -> bool {
+        let must_fail = self
+            .header
+            .control
+            .as_ref()
+            .filter(|control| !control.must_pass);
+        if let Some(control) = must_fail {
+            let epoch_ns = self.world.calendar.ns_of(self.world.calendar.epoch());
+            let proved = control.findings.iter().map(|pattern| {
+                let mut findings = self.out.findings.iter();
+                findings
+                    .find(|finding| crate::control::is_meant(pattern, finding))
+                    .map(|finding| finding.proved_ns)
+            });
+            let last = proved.collect::<Option<Vec<u64>>>();
+            return last
+                .and_then(|proved| proved.into_iter().max())
+                .is_some_and(|last| t_ns >= last.saturating_add(epoch_ns));
+        }
+        let waits = self.header.expect.iter().any(|it| it.kind == "recover");
+        waits
+            && self.out.reasons.is_empty()
+            && self.evidence.complete()
+            && self.seats.iter().all(|seat| {
+                let data = seat.oracle.report(&self.world).data;
+                data.had >= data.least && seat.oracle.settled(&self.world)
+            })
+    }
+
+    /// The verdict on everything seen so far; without an `end` record it cannot be a pass.
+    pub fn finish(mut self) -> Verdict {
+        let cut_short = self.cut_short();
+        self.finish_oracles(cut_short);
+        self.finish_history();
+        let expectations = self.expectations(cut_short);
+        let mut findings = std::mem::take(&mut self.out.findings);
+        let mut faults = self.evidence.reports(&self.header);
+        let doubtful = self.take_doubtful(&mut findings);
+        let chain = causes::explain(&mut findings, &faults, &self.header.calendar);
+        evidence::feel(&mut faults, &chain);
+        let early = cut_short || self.out.more_findings > 0;
+        evidence::doubt(&faults, &self.header, early, &mut self.out);
+        let reasons = std::mem::take(&mut self.out.reasons);
+        let verdict = if findings.iter().any(|finding| finding.counts) {
+            Outcome::Fail
+        } else if reasons.iter().any(|reason| reason.code.is_error()) {
+            Outcome::Error
+        } else if reasons.is_empty() {
+            Outcome::Pass
+        } else {
+            Outcome::Inconclusive
+        };
+        let mut timings = self.timings();
+        for link in &chain {
+            if let Cause::Fault { entry, .. } = &link.cause
+                && let Some(begun) = first_begun(&faults, entry)
+            {
+                let after = findings[link.effect].proved_ns.saturating_sub(begun);
+                let layers = self.world.in_layers(after);
+                let least = timings.detected_after.entry(entry.clone()).or_insert(layers);
+                *least = least.min(layers);
+            }
+        }
+        Verdict {
+            schema: SCHEMA,
+            verdict,
+            cleanup: match self.left.take() {
+                None => Cleanup::Unknown,
+                Some(left) if left.is_empty() => Cleanup::Clean,
+                Some(left) => Cleanup::Left(left),
+            },
+            interrupted: self.interrupted,
+            run: self.run_info(),
+            findings,
+            more_findings: self.out.more_findings,
+            doubtful,
+            reasons,
+            chain,
+            expectations,
+            faults,
+            timings,
+        }
+    }
+
+    /// Whether the run ended before its schedule did, so that what it did not get to see is nobody's fault.
+    fn cut_short(&self) -> bool {
+        match &self.ended {
+            Some(Ending::Early) => self.out.findings.iter().any(|finding| finding.counts),
+            Some(
+                Ending::NotReady(_)
+                | Ending::Interrupted(_)
+                | Ending::Substrate(_)
+                | Ending::TimedOut,
+            ) => true,
+            Some(Ending::Scheduled) | None => false,
+        }
+    }
+
+    fn number(&mut self, seq: u64) {
+        if self.ended.is_some() {
+            let text = "records follow the end of the history";
+            self.out.doubt(Code::HistoryDamaged, text, "", vec![seq]);
+        }
+        if seq != self.next_seq {
+            let text = format!("record {} should follow and {seq} does", self.next_seq);
+            let missing = seq.abs_diff(self.next_seq);
+            let measurement = format!("{missing} records");
+            self.out
+                .doubt(Code::HistoryGap, text, measurement, vec![seq]);
+        }
+        self.next_seq = seq.saturating_add(1);
+    }
+
+    /// Every layer from genesis on has a record; oracles decide at layers, so a missing one is a hole.
+    fn layer(&mut self, layer: i64, seq: u64) {
+        let expected = match self.world.last_layer {
+            Some(last) => last.saturating_add(1),
+            None => layer.min(0),
+        };
+        if layer != expected && !self.world.stopping {
+            let text = format!("layer {expected} should have ended and {layer} did");
+            let missing = format!("{} layers", layer.abs_diff(expected));
+            self.out.doubt(Code::ObserverGap, text, missing, vec![seq]);
+        }
+    }
+
+    fn finish_oracles(&mut self, cut_short: bool) {
+        let kept = self.out.reasons.len();
+        for seat in &mut self.seats {
+            let doubts = self.out.doubts;
+            seat.oracle.finish(&self.world, &mut self.out);
+            seat.doubted |= self.out.doubts > doubts;
+        }
+        for index in 0..self.seats.len() {
+            let report = self.seats[index].oracle.report(&self.world);
+            if report.data.had < report.data.least {
+                self.seats[index].doubted = true;
+                let text = format!(
+                    "`{}` had too little data: {}",
+                    report.what, report.data.what
+                );
+                let measurement =
+                    format!("{} of at least {}", report.data.had, report.data.least);
+                let records = vec![self.world.now.seq];
+                self.out.doubt(Code::NoData, text, measurement, records);
+            }
+        }
+        if cut_short {
+            let mut place = 0;
+            self.out.reasons.retain(|reason| {
+                place += 1;
+                place <= kept || !matches!(reason.code, Code::NoData | Code::NotDemanded)
+            });
+        }
+    }
+
+    fn finish_history(&mut self) {
+        let last = vec![self.world.now.seq];
+        let out = &mut self.out;
+        match &self.ended {
+            None => out.doubt(
+                Code::HistoryUnfinished,
+                "the history has no end: the harness was stopped, or the file was cut",
+                format!("{} records", self.next_seq),
+                last,
+            ),
+            Some(Ending::NotReady(missing)) => {
+                let text = format!("not ready before genesis: {}", missing.join(", "));
+                out.doubt(Code::NotReady, text, "", last);
+            }
+            Some(Ending::Substrate(why)) => {
+                out.doubt(Code::Substrate, format!("the substrate failed: {why}"), "", last);
+            }
+            Some(Ending::TimedOut) => out.doubt(
+                Code::TimedOut,
+                "the run took longer than --timeout allows",
+                "",
+                last,
+            ),
+            Some(Ending::Interrupted(signal)) => {
+                self.interrupted.get_or_insert(*signal);
+            }
+            Some(Ending::Scheduled | Ending::Early) => {
+                if self.left.is_none() {
+                    let text = "the history does not say whether everything of the run is gone";
+                    out.doubt(Code::HistoryUnfinished, text, "", last.clone());
+                }
+                let stopped = self.stopped_ns.unwrap_or(self.world.now.t_ns);
+                let instant = self.world.calendar.instant(self.world.genesis_ns, stopped);
+                // The layer that was running has no record, and the one before may still be on its way.
+                let least = instant.layer().saturating_sub(2);
+                if least >= 0 && self.world.last_layer.is_none_or(|layer| layer < least) {
+                    let text = format!("no layer record up to layer {least}");
+                    out.doubt(Code::ObserverGap, text, "", last);
+                }
+            }
+        }
+        if let Some(signal) = self.interrupted {
+            let text = format!("signal {signal} interrupted the run");
+            let records = vec![self.world.now.seq];
+            self.out.doubt(Code::Interrupted, text, "", records);
+        }
+    }
+
+    fn expectations(&self, cut_short: bool) -> Vec<Expectation> {
+        let mut expectations = Vec::with_capacity(self.seats.len());
+        for seat in &self.seats {
+            let mut report = seat.oracle.report(&self.world);
+            let mut own = self
+                .out
+                .findings
+                .iter()
+                .filter(|it| it.counts && seat.oracle.owns(it));
+            let violated = own.any(|finding| !seat.oracle.unfit(finding));
+            let unsure = seat.doubted || cut_short && !report.always || self.ended.is_none();
+            report.held = match (violated, unsure) {
+                (true, _) => Held::No,
+                (false, true) => Held::Unknown,
+                (false, false) => Held::Yes,
+            };
+            expectations.push(report);
+        }
+        expectations
+    }
+
+    /// Stalls that an unfit host may have made.
+    fn take_doubtful(&self, findings: &mut Vec<Finding>) -> Vec<Finding> {
+        let unfit = |finding: &Finding| {
+            let mut seats = self.seats.iter();
+            seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding))
+        };
+        let (doubtful, sure) = std::mem::take(findings).into_iter().partition(unfit);
+        *findings = sure;
+        doubtful
+    }
+
+    fn timings(&self) -> Timings {
+        let mut fresh = Vec::new();
+        for seat in &self.seats {
+            fresh.extend(seat.oracle.fresh(&self.world));
+        }
+        Timings {
+            fresh_after: fresh,
+            ..Timings::default()
+        }
+    }
+
+    fn run_info(&self) -> RunInfo {
+        let header = &self.header;
+        RunInfo {
+            run: header.run.clone(),
+            plan: header.plan.clone(),
+            release: header.release.clone(),
+            seed: header.schedule.seed,
+            substrate: header.substrate.clone(),
+            genesis_ns: header.genesis_ns,
+            calendar: header.calendar,
+            records: self.next_seq,
+            layers: self.world.layers,
+            void_layers: self.world.void_layers,
+            control: header.control.clone(),
+        }
+    }
+}
+
+impl Watch for Judge {
+    fn observe(&mut self, record: &Record) {
+        Self::observe(self, record);
+    }
+
+    fn may_end(&self, t_ns: u64) -> bool {
+        self.settled(t_ns)
+    }
+}
+
+/// Judges a whole history.
+///
+/// # Errors
+/// When nothing can be judged at all: no header, or one of another major version.
+pub fn judge_history(
+    lines: impl IntoIterator<Item = Result<Line, ReadError>>,
+) -> Result<Verdict, ReadError> {
+    let mut lines = lines.into_iter();
+    let no_header = |why: &str| ReadError::NoHeader {
+        why: why.to_owned(),
+    };
+    let first = match lines.next() {
+        None => return Err(no_header("it is empty")),
+        Some(Err(error @ ReadError::Format { .. })) => return Err(error),
+        Some(Err(error)) => return Err(no_header(&error.to_string())),
+        Some(Ok(Line::Unknown { kind, .. })) => return Err(no_header(&kind)),
+        Some(Ok(Line::Record(record))) => record,
+    };
+    let Body::Header(header) = &first.body else {
+        return Err(no_header("another record comes first"));
+    };
+    let mut judge = Judge::new(header)?;
+    judge.observe(&first);
+    for line in lines {
+        match line {
+            Ok(Line::Record(record)) => judge.observe(&record),
+            Ok(Line::Unknown { seq, .. }) => judge.skip(seq),
+            Err(error) => judge.unreadable(&error),
+        }
+    }
+    Ok(judge.finish())
+}
+
+fn first_begun(faults: &[crate::verdict::FaultReport], entry: &str) -> Option<u64> {
+    let of_entry = faults.iter().filter(|fault| fault.entry == entry);
+    of_entry.filter_map(|fault| fault.begun_ns).min()
+}
+
+/// Whether parameters are as their table declares them: a history is a file, and files get edited.
+fn declared(table: &[crate::params::Param], params: &Params) -> bool {
+    table.iter().all(|param| match params.get(param.name) {
+        None => param.need == Need::Optional,
+        Some(value) => matches!(
+            (param.shape, value),
+            (Shape::Nodes, Value::Nodes(_))
+                | (Shape::Count { .. } | Shape::Size, Value::Count(_))
+                | (Shape::Span, Value::Span(_))
+                | (Shape::Duration, Value::Duration(_))
+                | (
+                    Shape::OneOf(_) | Shape::Signal | Shape::Heal,
+                    Value::Text(_)
+                )
+                | (Shape::Flag, Value::Flag(_))
+        ),
+    })
+}

@@ -1,0 +1,250 @@
+//! `alive`: no node ends by itself, every stop is orderly, and never do all nodes of a role die. Runs in every plan.
+//!
+//! A death that the harness caused is not a finding. Every other one is classified: a panic by the component it happened
+//! in, else by signal or exit code. Deaths before genesis are the substrate's business (the run does not begin), not the
+//! release's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::world::World;
+use super::{Oracle, Output};
+use crate::history::{Body, Death, Exit, ExitStatus, Header, NodeState, Panic, Record};
+use crate::schedule::Action;
+use crate::verdict::{Code, Data, Expectation, Finding, Held};
+
+/// A role of one node has no "all": its crash says everything.
+const ALL_MIN: usize = 2;
+
+const SIGKILL: i32 = 9;
+
+#[derive(Debug)]
+pub(super) struct Alive {
+    roles: BTreeMap<String, BTreeSet<String>>,
+    /// Crash of each node that has not come back: its place and the record.
+    open: BTreeMap<String, (Option<usize>, u64)>,
+    /// `role/all-dead` that is not over.
+    all_dead: BTreeMap<String, Option<usize>>,
+    ready: BTreeSet<String>,
+}
+
+impl Alive {
+    pub(super) fn new(header: &Header) -> Self {
+        let mut roles: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for node in &header.nodes {
+            roles
+                .entry(node.role.clone())
+                .or_default()
+                .insert(node.name.clone());
+        }
+        Self {
+            roles,
+            open: BTreeMap::new(),
+            all_dead: BTreeMap::new(),
+            ready: BTreeSet::new(),
+        }
+    }
+
+    fn exit(&mut self, record: &Record, exit: &Exit, world: &World, out: &mut Output) {
+        let finding = |id: String, text: String, counts: bool| Finding {
+            id,
+            node: Some(exit.node.clone()),
+            role: world.nodes.get(&exit.node).map(|view| view.role.clone()),
+            due_ns: record.t_ns,
+            proved_ns: record.t_ns,
+            records: vec![record.seq],
+            text,
+            recovered_ns: None,
+            counts,
+            notes: Vec::new(),
+            tail: exit.tail.clone(),
+        };
+        match &exit.death {
+            Death::Itself(status) if record.t_ns < world.genesis_ns => {
+                let text = format!(
+                    "{} {} before genesis; look at its log",
+                    exit.node,
+                    ended(*status)
+                );
+                out.doubt(Code::NotReady, text, "", vec![record.seq]);
+            }
+            Death::Itself(status) => {
+                let (id, text) = crash(exit, *status);
+                let place = out.find(finding(id, text, true));
+                self.open.insert(exit.node.clone(), (place, record.seq));
+                self.all_dead(record, world, out);
+            }
+            Death::Harness {
+                step,
+                ignored_stop,
+                status,
+            } => {
+                if let Some((id, text, counts)) = stop(exit, *step, *ignored_stop, *status, world) {
+                    out.find(finding(id, text, counts));
+                }
+            }
+        }
+    }
+
+    /// Whether the node that just died was the last of its role.
+    fn all_dead(&mut self, record: &Record, world: &World, out: &mut Output) {
+        for (role, nodes) in &self.roles {
+            let dead = |node: &String| world.dead_by_itself(node);
+            if nodes.len() < ALL_MIN || self.all_dead.contains_key(role) || !nodes.iter().all(dead) {
+                continue;
+            }
+            let mut records: Vec<u64> = nodes
+                .iter()
+                .filter_map(|node| self.open.get(node).map(|(_, seq)| *seq))
+                .collect();
+            records.sort_unstable();
+            let place = out.find(Finding {
+                id: "role/all-dead".to_owned(),
+                node: None,
+                role: Some(role.clone()),
+                due_ns: record.t_ns,
+                proved_ns: record.t_ns,
+                records,
+                text: format!("all {} nodes of role {role} are dead", nodes.len()),
+                recovered_ns: None,
+                counts: true,
+                notes: Vec::new(),
+                tail: Vec::new(),
+            });
+            self.all_dead.insert(role.clone(), place);
+        }
+    }
+
+    /// A node is ready: whatever it died of is over.
+    fn back(&mut self, node: &str, world: &World, out: &mut Output) {
+        self.ready.insert(node.to_owned());
+        if let Some((place, _)) = self.open.remove(node) {
+            out.recovered(place, world.now.t_ns);
+        }
+        let role = world.nodes.get(node).map(|view| view.role.clone());
+        if let Some(place) = role.and_then(|role| self.all_dead.remove(&role)) {
+            out.recovered(place, world.now.t_ns);
+        }
+    }
+}
+
+/// The id and the sentence of a death that the harness did not cause.
+fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
+    let node = &exit.node;
+    match (&exit.panic, status) {
+        (Some(panic), _) => {
+            let place = panic.place.as_deref().unwrap_or("an unknown place");
+            let id = format!("crash/{}", component(panic));
+            (id, format!("{node} panicked at {place}: {}", panic.message))
+        }
+        (None, ExitStatus::Signal(SIGKILL)) => (
+            "crash/signal".to_owned(),
+            format!(
+                "{node} was killed by signal 9, which the harness did not send: the kernel may have run out of memory"
+            ),
+        ),
+        (None, ExitStatus::Signal(_)) => {
+            ("crash/signal".to_owned(), format!("{node} {}", ended(status)))
+        }
+        (None, ExitStatus::Code(_)) => (
+            "crash/exit".to_owned(),
+            format!("{node} {} without being asked to stop", ended(status)),
+        ),
+    }
+}
+
+/// The component of a panic as part of an id. A node names it, so anything that is no plain word is not believed.
+fn component(panic: &Panic) -> &str {
+    let plain = |name: &&str| {
+        let mut chars = name.chars();
+        name.len() <= 64
+            && chars.next().is_some_and(|c| c.is_ascii_lowercase())
+            && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    panic.component.as_deref().filter(plain).unwrap_or("panic")
+}
+
+/// What is wrong with a stop that the harness asked for. It makes the run fail where the role says which exit codes
+/// are orderly; a role that says nothing only has it told.
+fn stop(
+    exit: &Exit,
+    step: Option<u32>,
+    ignored: bool,
+    status: ExitStatus,
+    world: &World,
+) -> Option<(String, String, bool)> {
+    let view = world.nodes.get(&exit.node)?;
+    let expected = &world.roles.get(&view.role)?.expect_exit;
+    let counts = !expected.is_empty();
+    let killed = step.is_some_and(|id| {
+        let mut steps = world.schedule.steps.iter();
+        steps.any(|step| step.id == id && matches!(step.action, Action::Kill { .. }))
+    });
+    // A life that never got as far as its own signal handling owes no orderly stop.
+    if killed || !view.was_ready {
+        return None;
+    }
+    let node = &exit.node;
+    if ignored {
+        let text = format!("{node} ignored its stop signal for the whole grace and had to be killed");
+        return Some(("stop/ignored".to_owned(), text, counts));
+    }
+    let orderly = match status {
+        ExitStatus::Code(code) => expected.is_empty() || expected.contains(&code),
+        // Killed outright, as in a hurried teardown: nobody asked.
+        ExitStatus::Signal(SIGKILL) => true,
+        ExitStatus::Signal(_) => expected.is_empty(),
+    };
+    if orderly {
+        return None;
+    }
+    let codes: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    let text = format!(
+        "{node} {} when asked to stop, its role expects exit code {}",
+        ended(status),
+        codes.join(" or ")
+    );
+    Some(("stop/exit-code".to_owned(), text, counts))
+}
+
+fn ended(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Code(code) => format!("exited with code {code}"),
+        ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
+    }
+}
+
+impl Oracle for Alive {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        match &record.body {
+            Body::Exit(exit) => self.exit(record, exit, world, out),
+            Body::Node(change) if change.state == NodeState::Ready => {
+                self.back(&change.node, world, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&self, world: &World) -> Expectation {
+        Expectation {
+            what: "no node dies by itself".to_owned(),
+            kind: "alive".to_owned(),
+            always: true,
+            held: Held::Unknown,
+            bound_layers: None,
+            worst_layers: None,
+            demanded_layers: None,
+            void_layers: 0,
+            data: Data {
+                what: "nodes that were ready".to_owned(),
+                least: world.nodes.len() as u64,
+                had: self.ready.len() as u64,
+            },
+        }
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        ["crash/", "stop/", "role/"]
+            .iter()
+            .any(|area| finding.id.starts_with(area))
+    }
+}

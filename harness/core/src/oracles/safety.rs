@@ -1,0 +1,106 @@
+//! `safety`: what no fault excuses. Runs in every plan.
+//!
+//! Heights never go back within one life of a node. A restarted node may start lower, since what it had not yet written
+//! is gone and it catches up; that it comes to other values than the others is found by `agree`.
+
+use std::collections::BTreeMap;
+
+use super::world::{World, height};
+use super::{Oracle, Output};
+use crate::history::{Body, Header, NodeState, Record, Sample};
+use crate::verdict::{Data, Expectation, Finding, Held};
+
+#[derive(Debug)]
+pub(super) struct Safety {
+    /// Highest value and its record, per node and signal, in this life and since it was ready.
+    heights: BTreeMap<(String, String), (u64, u64)>,
+    ready: BTreeMap<String, bool>,
+    compared: u64,
+}
+
+impl Safety {
+    pub(super) fn new(header: &Header) -> Self {
+        Self {
+            heights: BTreeMap::new(),
+            ready: header
+                .nodes
+                .iter()
+                .map(|node| (node.name.clone(), false))
+                .collect(),
+            compared: 0,
+        }
+    }
+
+    fn sample(&mut self, record: &Record, sample: &Sample, world: &World, out: &mut Output) {
+        let Some(new) = height(&sample.value) else {
+            return;
+        };
+        if self.ready.get(&sample.node) != Some(&true) {
+            return;
+        }
+        let key = (sample.node.clone(), sample.signal.clone());
+        let Some((old, seq)) = self.heights.get(&key).copied() else {
+            self.heights.insert(key, (new, record.seq));
+            return;
+        };
+        self.compared += 1;
+        if new < old {
+            out.find(Finding {
+                id: "safety/went-back".to_owned(),
+                node: Some(sample.node.clone()),
+                role: world.nodes.get(&sample.node).map(|view| view.role.clone()),
+                due_ns: record.t_ns,
+                proved_ns: record.t_ns,
+                records: vec![seq, record.seq],
+                text: format!(
+                    "`{}` of {} went back from {old} to {new} without a restart",
+                    sample.signal, sample.node
+                ),
+                recovered_ns: None,
+                counts: true,
+                notes: Vec::new(),
+                tail: Vec::new(),
+            });
+        }
+        self.heights.insert(key, (new, record.seq));
+    }
+}
+
+impl Oracle for Safety {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        match &record.body {
+            Body::Sample(sample) => self.sample(record, sample, world, out),
+            Body::Node(change) => {
+                let ready = change.state == NodeState::Ready;
+                let was = self.ready.insert(change.node.clone(), ready);
+                if was != Some(ready) && change.state != NodeState::Stopping {
+                    self.heights.retain(|(node, _), _| *node != change.node);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn report(&self, _world: &World) -> Expectation {
+        Expectation {
+            what: "heights never go back".to_owned(),
+            kind: "safety".to_owned(),
+            always: true,
+            held: Held::Unknown,
+            bound_layers: None,
+            worst_layers: None,
+            demanded_layers: None,
+            void_layers: 0,
+            // A network without heights has none that could go back.
+            data: Data {
+                what: "values compared".to_owned(),
+                least: 0,
+                had: self.compared,
+            },
+        }
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        finding.id.starts_with("safety/")
+    }
+}

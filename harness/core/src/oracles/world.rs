@@ -1,0 +1,450 @@
+//! What all oracles know in common: the state of every node, who is excused, whether liveness is demanded, the latest
+//! values of every signal. Folded from each record before the oracles see it.
+//!
+//! It looks at recorded impacts, never at what kind of fault made them. What is not in the history is not in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::void::VoidTime;
+use crate::faults::Impact;
+use crate::history::{
+    Body, Death, Exit, Header, ImpactChange, LayerRecord, NodeChange, NodeState, Phase, Record,
+    RoleInfo, Sample, SignalValue, StepChange,
+};
+use crate::plan::model::{Node, Tolerance};
+use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
+use crate::time::{Calendar, ProtocolTime, Span};
+
+/// A layer is void when the controller woke later than this part of it: one fifth.
+const LATE_PART: u64 = 5;
+
+/// A moment of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Mark {
+    /// When, in monotonic nanoseconds.
+    pub t_ns: u64,
+    /// The record that shows it.
+    pub seq: u64,
+}
+
+/// Who ended a node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The harness.
+    ByHarness,
+    /// The node itself, or something the harness did not do.
+    ByItself,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeView {
+    /// Its role.
+    pub role: String,
+    /// Which of its lives this is.
+    pub incarnation: u32,
+    /// Where it is in its life; `None` before its first start.
+    pub state: Option<NodeState>,
+    /// How this life ended.
+    pub ended: Option<Ended>,
+    /// Since when it has been neither excused nor dead nor starting; `None` while it is.
+    pub able: Option<Mark>,
+    /// Entries that impair it now.
+    pub impaired_by: BTreeSet<String>,
+    /// Entries whose undo was carried out on it.
+    pub undone: BTreeSet<String>,
+    /// Whether it was ready at least once in this life.
+    pub was_ready: bool,
+}
+
+impl NodeView {
+    /// Whether the harness keeps it from its duty. What ended or fell silent by itself is never excused.
+    pub fn excused(&self) -> bool {
+        match self.ended {
+            Some(Ended::ByItself) => false,
+            Some(Ended::ByHarness) => true,
+            None => !self.impaired_by.is_empty(),
+        }
+    }
+
+    /// Whether it is excused by something that no heal has taken back.
+    pub fn excused_for_good(&self) -> bool {
+        self.excused() && self.impaired_by.iter().any(|entry| !self.undone.contains(entry))
+    }
+}
+
+/// A signal on a node.
+#[derive(Debug, Clone, Default)]
+pub struct Track {
+    /// Its latest value.
+    pub value: Option<SignalValue>,
+    /// When it last advanced; the first value of a life is where it starts from, not an advance.
+    pub advanced: Option<Mark>,
+    /// When it was last read.
+    pub seen: Option<Mark>,
+    /// How often it was read.
+    pub samples: u64,
+}
+
+/// Shared facts.
+#[derive(Debug)]
+pub struct World {
+    /// Layer length and layers per epoch.
+    pub calendar: Calendar,
+    /// Genesis in monotonic nanoseconds.
+    pub genesis_ns: u64,
+    /// The latest record's time; never goes back.
+    pub now: Mark,
+    /// Every node.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// What is watched of each role.
+    pub roles: BTreeMap<String, RoleInfo>,
+    /// The resolved schedule.
+    pub schedule: Schedule,
+    /// When the first fault began.
+    pub first_fault: Option<Mark>,
+    /// Since when liveness has been demanded without a break; `None` while it is not.
+    pub demanded: Option<Mark>,
+    /// When the last undo so far was carried out.
+    pub undone: Option<Mark>,
+    /// Undo carried out so far, per entry.
+    pub undone_entries: BTreeMap<String, Mark>,
+    /// The run is being stopped: nothing is demanded any more.
+    pub stopping: bool,
+    /// Void time so far.
+    pub void: VoidTime,
+    /// Layers recorded, and how many were void.
+    pub layers: u64,
+    /// Layers that were void.
+    pub void_layers: u64,
+    /// The last layer recorded.
+    pub last_layer: Option<i64>,
+    /// Whether the last layer recorded was void.
+    pub last_layer_void: bool,
+    tracks: BTreeMap<String, BTreeMap<String, Track>>,
+    tolerates: Vec<Tolerance>,
+    tolerated: bool,
+    plan_nodes: Vec<Node>,
+}
+
+impl World {
+    /// The world before anything happened.
+    pub fn new(header: &Header) -> Self {
+        let view = |role: &str| NodeView {
+            role: role.to_owned(),
+            ..NodeView::default()
+        };
+        Self {
+            calendar: header.calendar,
+            genesis_ns: header.genesis_ns,
+            now: Mark::default(),
+            nodes: header
+                .nodes
+                .iter()
+                .map(|node| (node.name.clone(), view(&node.role)))
+                .collect(),
+            roles: header.roles.clone(),
+            schedule: header.schedule.clone(),
+            first_fault: None,
+            demanded: None,
+            undone: None,
+            undone_entries: BTreeMap::new(),
+            stopping: false,
+            void: VoidTime::default(),
+            layers: 0,
+            void_layers: 0,
+            last_layer: None,
+            last_layer_void: false,
+            tracks: BTreeMap::new(),
+            tolerates: header.tolerates.clone(),
+            tolerated: true,
+            plan_nodes: plan_nodes(header),
+        }
+    }
+
+    /// Takes a record in.
+    pub fn fold(&mut self, record: &Record) {
+        self.now = Mark {
+            t_ns: self.now.t_ns.max(record.t_ns),
+            seq: record.seq,
+        };
+        match &record.body {
+            Body::Node(change) => self.node(change),
+            Body::Exit(exit) => self.exit(exit),
+            Body::Sample(sample) => self.sample(sample),
+            Body::Step(change) => self.step(change),
+            Body::Impact(change) => self.impact(change),
+            Body::Layer(layer) => self.layer(layer),
+            Body::Interrupt(_) | Body::TornDown(_) | Body::End(_) => self.stopping = true,
+            Body::Header(_) | Body::Gap(_) | Body::Ping(_) | Body::Event(_) | Body::Evidence(_) => {
+            }
+        }
+        if matches!(
+            record.body,
+            Body::Header(_) | Body::Node(_) | Body::Exit(_) | Body::Impact(_)
+        ) {
+            self.weigh();
+        }
+        self.demand();
+    }
+
+    /// What is known of a signal on a node.
+    pub fn track(&self, node: &str, signal: &str) -> Option<&Track> {
+        self.tracks.get(node)?.get(signal)
+    }
+
+    /// Whether a signal is pushed by the nodes of this node's role.
+    pub fn pushed(&self, node: &str, signal: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| role.pushed.contains(signal))
+    }
+
+    /// Whether the node ended by itself and has not come back.
+    pub fn dead_by_itself(&self, node: &str) -> bool {
+        self.nodes
+            .get(node)
+            .is_some_and(|view| view.ended == Some(Ended::ByItself))
+    }
+
+    /// Whether the harness keeps the node from its duty.
+    pub fn excused(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(NodeView::excused)
+    }
+
+    /// The end of the steady state: the first fault, or, in a run without any, the end of the epochs that are given to
+    /// start up. `None` while it has not come.
+    pub fn steady_until_ns(&self) -> Option<u64> {
+        if self.schedule.steps.iter().any(crate::schedule::Step::begins) {
+            return self.first_fault.map(|mark| mark.t_ns);
+        }
+        let epochs = Span(self.calendar.epoch().0.saturating_mul(STEADY_EPOCHS));
+        let end = self
+            .calendar
+            .at_ns(self.genesis_ns, ProtocolTime::GENESIS.plus(epochs));
+        (self.now.t_ns >= end).then_some(end)
+    }
+
+    /// When a heal was complete: every undo it stands for is carried out. A heal that names no entry with an undo
+    /// stands for all of them. `None` while it is not, or when the schedule undoes nothing.
+    pub fn healed(&self, name: &str) -> Option<Mark> {
+        let ends = |entry: Option<&str>| {
+            let ends = self.schedule.steps.iter().filter(|step| {
+                matches!(step.part, Part::Ends(_)) && entry.is_none_or(|entry| step.entry == entry)
+            });
+            ends.map(|step| (step.entry.as_str(), step.action.node()))
+                .collect::<Vec<_>>()
+        };
+        let named = ends(Some(name));
+        let awaited = if named.is_empty() { ends(None) } else { named };
+        if awaited.is_empty() {
+            return None;
+        }
+        let mut last = None;
+        for (entry, node) in awaited {
+            let view = self.nodes.get(node)?;
+            if !view.undone.contains(entry) {
+                return None;
+            }
+            last = last.max(self.undone_entries.get(entry).copied());
+        }
+        last
+    }
+
+    /// The length of a layer in nanoseconds.
+    pub fn layer_ns(&self) -> u64 {
+        self.calendar.layer_ns
+    }
+
+    /// Nanoseconds as layers, for people.
+    pub fn in_layers(&self, ns: u64) -> f64 {
+        self.calendar.span_of_ns(ns).in_layers()
+    }
+
+    /// Protocol time of a moment, for people: `layer 11.2`.
+    pub fn when(&self, t_ns: u64) -> String {
+        self.calendar.instant(self.genesis_ns, t_ns).to_string()
+    }
+
+    fn node(&mut self, change: &NodeChange) {
+        let Some(view) = self.nodes.get_mut(&change.node) else {
+            return;
+        };
+        let reborn = change.incarnation != view.incarnation || view.ended.is_some();
+        view.incarnation = change.incarnation;
+        view.state = Some(change.state);
+        if change.state != NodeState::Dead {
+            view.ended = None;
+        }
+        if reborn {
+            view.was_ready = false;
+        }
+        let fresh = change.state == NodeState::Starting
+            || (change.state == NodeState::Ready && !view.was_ready);
+        if change.state == NodeState::Ready {
+            view.was_ready = true;
+        }
+        // A late answer of the life before may still arrive while the new one starts; values count from readiness on.
+        if fresh && let Some(tracks) = self.tracks.get_mut(&change.node) {
+            for track in tracks.values_mut() {
+                track.value = None;
+            }
+        }
+    }
+
+    fn exit(&mut self, exit: &Exit) {
+        let ended = match exit.death {
+            Death::Harness { step, .. } => {
+                self.stopping |= step.is_none();
+                Ended::ByHarness
+            }
+            Death::Itself(_) => Ended::ByItself,
+        };
+        if let Some(view) = self.nodes.get_mut(&exit.node) {
+            view.state = Some(NodeState::Dead);
+            view.ended = Some(ended);
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let ready = self
+            .nodes
+            .get(&sample.node)
+            .is_some_and(|view| view.was_ready);
+        let track = self
+            .tracks
+            .entry(sample.node.clone())
+            .or_default()
+            .entry(sample.signal.clone())
+            .or_default();
+        track.samples += 1;
+        track.seen = Some(self.now);
+        if ready && track.value.as_ref().is_some_and(|old| advances(old, &sample.value)) {
+            track.advanced = Some(self.now);
+        }
+        track.value = Some(sample.value.clone());
+    }
+
+    fn step(&mut self, change: &StepChange) {
+        let Some(step) = self
+            .schedule
+            .steps
+            .iter()
+            .find(|step| step.id == change.step)
+        else {
+            return;
+        };
+        match (&step.part, &change.phase) {
+            (Part::Begins { .. }, Phase::Begun) => {
+                let node = change.action.node();
+                if let Some(view) = self.nodes.get_mut(node) {
+                    view.undone.remove(&change.entry);
+                }
+                self.first_fault.get_or_insert(self.now);
+            }
+            (Part::Ends(_), Phase::Done) => {
+                let node = change.action.node();
+                if let Some(view) = self.nodes.get_mut(node) {
+                    view.undone.insert(change.entry.clone());
+                }
+                self.undone = Some(self.now);
+                self.undone_entries.insert(change.entry.clone(), self.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn impact(&mut self, change: &ImpactChange) {
+        let Some(view) = self.nodes.get_mut(&change.node) else {
+            return;
+        };
+        if change.on {
+            self.first_fault.get_or_insert(self.now);
+        }
+        match (change.impact, change.on) {
+            (Impact::Impaired, true) => {
+                view.impaired_by.insert(change.entry.clone());
+            }
+            (Impact::Impaired, false) => {
+                view.impaired_by.remove(&change.entry);
+            }
+            (Impact::Stressed, _) => {}
+        }
+    }
+
+    fn layer(&mut self, layer: &LayerRecord) {
+        self.layers += 1;
+        self.last_layer = Some(layer.layer);
+        self.last_layer_void = layer.late_us.saturating_mul(1000) > self.layer_ns() / LATE_PART;
+        if self.last_layer_void {
+            self.void_layers += 1;
+            let from = self.layer_start_ns(layer.layer);
+            // The lateness itself lies after the layer's end and is as void as the layer.
+            let to = self
+                .layer_start_ns(layer.layer.saturating_add(1))
+                .max(self.now.t_ns);
+            self.void.add(from, to);
+        }
+    }
+
+    /// When a layer begins, in monotonic nanoseconds.
+    pub fn layer_start_ns(&self, layer: i64) -> u64 {
+        let at = ProtocolTime(layer.saturating_mul(crate::time::MICRO));
+        self.calendar.at_ns(self.genesis_ns, at)
+    }
+
+    /// Works out who is able and whether the excused ones are within what is tolerated.
+    fn weigh(&mut self) {
+        let now = self.now;
+        let mut excused = BTreeSet::new();
+        for (name, view) in &mut self.nodes {
+            if view.excused() {
+                excused.insert(name.clone());
+            }
+            let able = view.state == Some(NodeState::Ready) && !view.excused();
+            match (able, view.able) {
+                (true, None) => view.able = Some(now),
+                (false, Some(_)) => view.able = None,
+                _ => {}
+            }
+        }
+        self.tolerated = tolerated(&self.tolerates, &self.plan_nodes, &excused);
+    }
+
+    /// Works out whether liveness is demanded now.
+    fn demand(&mut self) {
+        let now = self.now;
+        let demanded = !self.stopping && now.t_ns >= self.genesis_ns && self.tolerated;
+        match (demanded, self.demanded) {
+            (true, None) => self.demanded = Some(now),
+            (false, Some(_)) => self.demanded = None,
+            _ => {}
+        }
+    }
+}
+
+/// Whether a value is further than the one before it. A text `HEIGHT:VALUE` is as far as its height; of any other text
+/// only the change is known.
+pub(super) fn advances(old: &SignalValue, new: &SignalValue) -> bool {
+    match (height(old), height(new)) {
+        (Some(old), Some(new)) => new > old,
+        _ => old != new,
+    }
+}
+
+/// The height a value stands for, if it says one.
+pub fn height(value: &SignalValue) -> Option<u64> {
+    match value {
+        SignalValue::Number(number) => Some(*number),
+        SignalValue::Text(text) => text.split_once(':')?.0.parse().ok(),
+    }
+}
+
+pub(super) fn plan_nodes(header: &Header) -> Vec<Node> {
+    let node = |info: &crate::history::NodeInfo| Node {
+        name: info.name.clone(),
+        role: info.role.clone(),
+        settings: BTreeMap::new(),
+    };
+    header.nodes.iter().map(node).collect()
+}
