@@ -1,0 +1,254 @@
+//! `tolerates:` and `controls:`: when liveness may be demanded, and what releases must show.
+
+use super::super::keys::{CONTROL, FINDING, TOLERANCE};
+use super::super::model::{Amount, Control, FindingPattern, Relation, Tolerance};
+use super::super::raw::{Kind, shorten};
+use super::super::reader::{Field, Fields, Reader};
+use super::super::suggest::suggest;
+use super::{Known, at_key};
+
+/// The conditions under which liveness is demanded.
+pub(super) fn tolerates(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    known: &Known<'_>,
+) -> Vec<Tolerance> {
+    let items = field
+        .and_then(|field| reader.list(&field))
+        .unwrap_or_default();
+    items
+        .iter()
+        .filter_map(|item| tolerance(reader, item, known))
+        .collect()
+}
+
+fn tolerance(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<Tolerance> {
+    let fields = reader.fields(item, &TOLERANCE)?;
+    let amount = amount(reader, &fields);
+    let of = fields
+        .get("of")
+        .and_then(|field| reader.selector(&field, known.nodes).map(|of| (of, field)));
+    if let Some((selector, field)) = &of
+        && selector.draws()
+    {
+        let why = format!("`{selector}` draws nodes, but a condition counts all of a group");
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            why,
+            "name the group: the number stands in `at-least`",
+        );
+    }
+    if let (Some(nodes), Some(Amount::AtLeast(least)), Some((selector, _))) =
+        (known.nodes, amount, &of)
+    {
+        let members = selector.members(nodes).len();
+        if least > members as u64 {
+            let why =
+                format!("at least {least} of `{selector}` can never hold: there are {members}");
+            reader.wrong(
+                fields.key_span("at-least"),
+                &item.path,
+                why,
+                "ask for fewer, or add nodes",
+            );
+        }
+    }
+    let reachable = fields
+        .get("reachable-from")
+        .map(|field| reader.selector(&field, known.nodes));
+    let connected = fields
+        .get("connected")
+        .map(|_| fields.word(reader, "connected"));
+    let relation = match (reachable, connected) {
+        (Some(_), Some(_)) => {
+            let why = "`reachable-from` and `connected` cannot stand together";
+            reader.wrong(
+                fields.key_span("connected"),
+                &item.path,
+                why,
+                "write two conditions",
+            );
+            return None;
+        }
+        (Some(from), None) => Relation::ReachableFrom(from?),
+        (None, Some(word)) => {
+            word?;
+            Relation::Mutually
+        }
+        (None, None) => Relation::Unimpaired,
+    };
+    Some(Tolerance {
+        amount: amount?,
+        of: of?.0,
+        relation,
+    })
+}
+
+fn amount(reader: &mut Reader, fields: &Fields<'_>) -> Option<Amount> {
+    if let Some(field) = fields.get("more-than") {
+        let (numerator, denominator) = reader.fraction(&field)?;
+        return Some(Amount::MoreThan {
+            numerator,
+            denominator,
+        });
+    }
+    fields.count(reader, "at-least").map(Amount::AtLeast)
+}
+
+/// What each named release must show.
+pub(super) fn controls(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    known: &Known<'_>,
+) -> Vec<Control> {
+    let mut controls = Vec::new();
+    for (key, field) in field
+        .and_then(|field| reader.named(&field))
+        .unwrap_or_default()
+    {
+        if !known.releases.contains_key(&key.text) {
+            let names: Vec<&String> = known.releases.keys().collect();
+            let why = format!("no release is called `{}`", shorten(&key.text));
+            reader.wrong(
+                at_key(key),
+                &field.path,
+                why,
+                suggest(&key.text, "releases", &names),
+            );
+        }
+        let Some(fields) = reader.fields(&field, &CONTROL) else {
+            continue;
+        };
+        let verdict = fields.word(reader, "verdict");
+        let patterns = |reader: &mut Reader, name: &str| {
+            fields
+                .get(name)
+                .map(|field| findings(reader, &field, known))
+                .unwrap_or_default()
+        };
+        let findings = patterns(reader, "findings");
+        let also_allowed = patterns(reader, "also-allowed");
+        reasons(reader, &fields, verdict);
+        if let Some(verdict) = verdict {
+            controls.push(Control {
+                release: key.text.clone(),
+                must_pass: verdict == "pass",
+                findings,
+                also_allowed,
+            });
+        }
+    }
+    controls
+}
+
+/// A control that fails for just any reason proves nothing, and one that passes has no findings.
+fn reasons(reader: &mut Reader, fields: &Fields<'_>, verdict: Option<&str>) {
+    let given = fields
+        .get("findings")
+        .is_some_and(|field| !matches!(&field.node.kind, Kind::List(items) if items.is_empty()));
+    match verdict {
+        Some("fail") if !given => {
+            let why = "a control that must fail names no findings, so any failure would do";
+            reader.wrong(
+                fields.key_span("verdict"),
+                &fields.path,
+                why,
+                "add `findings: [area/what, ...]`",
+            );
+        }
+        Some("pass") => {
+            for name in ["findings", "also-allowed"] {
+                if fields.get(name).is_some() {
+                    let why = format!("a control that must pass cannot have `{name}`");
+                    reader.wrong(
+                        fields.key_span(name),
+                        &fields.path,
+                        why,
+                        "remove it, or write `verdict: fail`",
+                    );
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn findings(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Vec<FindingPattern> {
+    let mut patterns: Vec<FindingPattern> = Vec::new();
+    for item in reader.list(field).unwrap_or_default() {
+        let Some(pattern) = finding(reader, &item, known) else {
+            continue;
+        };
+        if patterns.contains(&pattern) {
+            let why = format!("`{}` is listed twice", pattern.id);
+            reader.wrong(item.node.span, &item.path, why, "remove one of them");
+        } else {
+            patterns.push(pattern);
+        }
+    }
+    patterns
+}
+
+fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<FindingPattern> {
+    let Kind::Map(_) = item.node.kind else {
+        return finding_id(reader, item).map(|id| FindingPattern {
+            id,
+            role: None,
+            says: None,
+        });
+    };
+    let fields = reader.fields(item, &FINDING)?;
+    let id = fields
+        .get("id")
+        .and_then(|field| finding_id(reader, &field));
+    let role = fields.get("role").map(|field| role(reader, &field, known));
+    let says = fields.get("says").map(|field| reader.text(&field));
+    Some(FindingPattern {
+        id: id?,
+        role: role.map_or(Some(None), |role| role.map(Some))?,
+        says: says.map_or(Some(None), |says| says.map(Some))?,
+    })
+}
+
+fn finding_id(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let id = reader.text(field)?;
+    let kebab = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase())
+            && part
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if id
+        .split_once('/')
+        .is_some_and(|(area, what)| kebab(area) && kebab(what))
+    {
+        return Some(id);
+    }
+    let why = format!("`{}` is not the id of a finding", shorten(&id));
+    reader.wrong(
+        field.node.span,
+        &field.path,
+        why,
+        "ids are `area/what` in lower case, as stalled/atx or crash/session-table",
+    );
+    None
+}
+
+fn role(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<String> {
+    let role = reader.text(field)?;
+    let roles: std::collections::BTreeSet<&str> =
+        known.nodes?.iter().map(|node| node.role.as_str()).collect();
+    if roles.contains(role.as_str()) {
+        return Some(role);
+    }
+    let names: Vec<&str> = roles.into_iter().collect();
+    let why = format!("no node of the network has the role `{}`", shorten(&role));
+    reader.wrong(
+        field.node.span,
+        &field.path,
+        why,
+        suggest(&role, "roles", &names),
+    );
+    None
+}

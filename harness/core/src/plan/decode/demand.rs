@@ -1,0 +1,87 @@
+//! Whether an expectation is demanded long enough to mean something.
+
+use super::super::model::{Expectation, Plan};
+use super::super::reader::Reader;
+use super::params::Decoded;
+use crate::oracles;
+use crate::params::{Shape, Value};
+use crate::time::{ProtocolTime, Span};
+
+/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound.
+pub(super) fn check(
+    reader: &mut Reader,
+    plan: &Plan,
+    expectation: &Expectation,
+    decoded: &Decoded,
+    timed: bool,
+) {
+    let Some(kind) = oracles::by_name(expectation.kind) else {
+        return;
+    };
+    if !timed {
+        return;
+    }
+    for (key, why) in kind.check(&expectation.params, plan) {
+        let (at, path) = decoded.place(key);
+        reader.wrong(at, &path, why, format!("change `{key}`"));
+    }
+    let Some(bound) = kind.bound(&expectation.params) else {
+        return;
+    };
+    let (at, path) = decoded.place("within");
+    if let (Some(heal), Some(until)) = (heal_of(plan, expectation), plan.until) {
+        let left = until.since(heal);
+        if left < bound {
+            let why =
+                format!("the run ends {left} after that heal, before the bound of {bound} is over");
+            reader.wrong(at, &path, why, "let the run last longer: see `until`");
+        }
+        return;
+    }
+    let demanded = demanded(plan, expectation);
+    if demanded.0 < bound.0.saturating_mul(2) {
+        let why =
+            format!("it is demanded for {demanded} at most, less than twice its bound of {bound}");
+        reader.wrong(
+            at,
+            &path,
+            why,
+            "shorten the bound, heal earlier, or let the run last longer: see `until`",
+        );
+    }
+}
+
+/// When the heal that an expectation refers to happens.
+fn heal_of(plan: &Plan, expectation: &Expectation) -> Option<ProtocolTime> {
+    let kind = oracles::by_name(expectation.kind)?;
+    let param = kind
+        .params()
+        .iter()
+        .find(|param| param.shape == Shape::Heal)?;
+    let Some(Value::Text(name)) = expectation.params.get(param.name) else {
+        return None;
+    };
+    plan.timeline
+        .iter()
+        .find(|entry| entry.name == *name)
+        .map(|entry| entry.at)
+}
+
+/// The longest stretch in which the expectation is demanded: here the whole run, which is what it is at most. Windows
+/// in which faults break `tolerates` are taken out by the schedule's resolution, which replaces this body.
+fn demanded(plan: &Plan, _expectation: &Expectation) -> Span {
+    let end = plan.until.unwrap_or_else(|| {
+        let over = plan
+            .timeline
+            .iter()
+            .map(|entry| entry.at.plus(entry.lasts.unwrap_or_default()));
+        let quiet = over
+            .max()
+            .unwrap_or(ProtocolTime::GENESIS.plus(Span(plan.calendar.epoch().0.saturating_mul(2))));
+        let bounds = plan.expect.iter().filter_map(|expectation| {
+            oracles::by_name(expectation.kind)?.bound(&expectation.params)
+        });
+        quiet.plus(bounds.max().unwrap_or_default())
+    });
+    end.since(ProtocolTime::GENESIS)
+}

@@ -1,0 +1,216 @@
+//! `network:`: protocol time, nodes, settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::keys::NODES_MAX;
+use super::super::model::{Node, Role, SettingKind};
+use super::super::raw::shorten;
+use super::super::reader::{Field, Fields, Reader};
+use super::super::suggest::suggest;
+use crate::time::Calendar;
+
+/// Ticks finer than this are noise on any host.
+const LAYER_NS_MIN: u64 = 1_000_000;
+
+/// How long layers and epochs last.
+pub(super) fn calendar(reader: &mut Reader, network: &Fields<'_>) -> Option<Calendar> {
+    let layers_per_epoch = network.count(reader, "layers-per-epoch");
+    let field = network.get("layer")?;
+    let layer_ns = reader.duration(&field)?;
+    if layer_ns < LAYER_NS_MIN {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "a layer is shorter than 1ms",
+            "no host ticks that finely: use at least 1ms, 250ms is usual",
+        );
+        return None;
+    }
+    Some(Calendar {
+        layer_ns,
+        layers_per_epoch: u32::try_from(layers_per_epoch?).ok()?,
+    })
+}
+
+/// Every node with its settings; `None` when the nodes cannot be trusted.
+pub(super) fn nodes(
+    reader: &mut Reader,
+    network: &Fields<'_>,
+    roles: &BTreeMap<String, Role>,
+    declared: &BTreeSet<String>,
+) -> Option<Vec<Node>> {
+    let field = network.get("nodes")?;
+    let mut nodes = Vec::new();
+    let mut sound = true;
+    for (key, count_field) in reader.named(&field)? {
+        let count = reader.count(&count_field, 1, NODES_MAX);
+        if !declared.contains(&key.text) {
+            let known: Vec<&String> = declared.iter().collect();
+            let why = format!("no role is called `{}`", shorten(&key.text));
+            reader.wrong(
+                key.span,
+                &count_field.path,
+                why,
+                suggest(&key.text, "roles", &known),
+            );
+            sound = false;
+        }
+        let Some(count) = count else {
+            sound = false;
+            continue;
+        };
+        nodes.extend((0..count).map(|at| Node {
+            name: format!("{}-{at}", key.text),
+            role: key.text.clone(),
+            settings: BTreeMap::new(),
+        }));
+    }
+    if nodes.len() as u64 > NODES_MAX {
+        let why = format!(
+            "{} nodes are more than one run can hold ({NODES_MAX})",
+            nodes.len()
+        );
+        reader.wrong(field.node.span, &field.path, why, "use fewer nodes");
+        return None;
+    }
+    if nodes.is_empty() && sound {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "the network has no nodes",
+            "write `nodes: { ROLE: 3 }`",
+        );
+        return None;
+    }
+    if !sound {
+        return None;
+    }
+    settings(reader, network.get("settings"), &mut nodes, roles);
+    Some(nodes)
+}
+
+/// Applies settings from the widest to the narrowest scope: `all`, role, node.
+fn settings(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    nodes: &mut [Node],
+    roles: &BTreeMap<String, Role>,
+) {
+    let Some(scopes) = field.and_then(|field| reader.named(&field)) else {
+        return;
+    };
+    let width = |scope: &str, nodes: &[Node]| match scope {
+        "all" => Some(0),
+        scope if nodes.iter().any(|node| node.role == scope) => Some(1),
+        scope if nodes.iter().any(|node| node.name == scope) => Some(2),
+        _ => None,
+    };
+    let mut sorted = Vec::new();
+    for (key, scope) in scopes {
+        match width(&key.text, nodes) {
+            Some(width) => sorted.push((width, key, scope)),
+            None => {
+                let mut known: BTreeSet<&str> =
+                    nodes.iter().map(|node| node.role.as_str()).collect();
+                known.insert("all");
+                let known: Vec<&str> = known.into_iter().collect();
+                let why = format!(
+                    "no role or node of the network is called `{}`",
+                    shorten(&key.text)
+                );
+                reader.wrong(
+                    key.span,
+                    &scope.path,
+                    why,
+                    suggest(&key.text, "scopes", &known),
+                );
+            }
+        }
+    }
+    sorted.sort_by_key(|(width, ..)| *width);
+    for (width, key, scope) in sorted {
+        let members = |node: &&mut Node| match width {
+            0 => true,
+            1 => node.role == key.text,
+            _ => node.name == key.text,
+        };
+        for (setting, value) in reader.named(&scope).unwrap_or_default() {
+            let in_scope: BTreeSet<&str> = nodes
+                .iter()
+                .filter(|node| width == 0 || node.role == key.text || node.name == key.text)
+                .map(|node| node.role.as_str())
+                .collect();
+            let kinds: BTreeMap<String, SettingKind> = in_scope
+                .iter()
+                .filter_map(|role| {
+                    Some((
+                        (*role).to_owned(),
+                        *roles.get(*role)?.settings.get(&setting.text)?,
+                    ))
+                })
+                .collect();
+            if kinds.is_empty() {
+                unknown_setting(reader, setting, &value, &in_scope, roles);
+                continue;
+            }
+            for node in nodes.iter_mut().filter(members) {
+                let Some(kind) = kinds.get(&node.role) else {
+                    continue;
+                };
+                let Some(text) = spelled(reader, &value, *kind) else {
+                    break;
+                };
+                node.settings.insert(setting.text.clone(), text);
+            }
+        }
+    }
+}
+
+fn unknown_setting(
+    reader: &mut Reader,
+    setting: &super::raw::Key,
+    value: &Field<'_>,
+    in_scope: &BTreeSet<&str>,
+    roles: &BTreeMap<String, Role>,
+) {
+    // A role that could not be read has reported why; its settings are unknown, not wrong.
+    if in_scope.iter().any(|role| !roles.contains_key(*role)) {
+        return;
+    }
+    let known: BTreeSet<&String> = in_scope
+        .iter()
+        .filter_map(|role| roles.get(*role))
+        .flat_map(|role| role.settings.keys())
+        .collect();
+    let known: Vec<&String> = known.into_iter().collect();
+    let roles: Vec<&str> = in_scope.iter().copied().collect();
+    let why = format!(
+        "`{}` is not a setting of {}",
+        shorten(&setting.text),
+        roles.join(", ")
+    );
+    reader.wrong(
+        setting.span,
+        &value.path,
+        why,
+        suggest(&setting.text, "settings", &known),
+    );
+}
+
+/// A setting's value as `--key value` carries it.
+fn spelled(reader: &mut Reader, value: &Field<'_>, kind: SettingKind) -> Option<String> {
+    match kind {
+        SettingKind::Count => reader
+            .count(value, 0, u64::MAX)
+            .map(|count| count.to_string()),
+        SettingKind::Duration => {
+            reader.duration(value)?;
+            reader
+                .lines(value)
+                .map(|text| text.split_whitespace().collect())
+        }
+        SettingKind::Size => reader.size(value).map(|bytes| bytes.to_string()),
+        SettingKind::Text => reader.text(value),
+        SettingKind::Flag => reader.flag(value).map(|flag| flag.to_string()),
+    }
+}

@@ -1,0 +1,251 @@
+//! Parameters of faults and expectations, decoded by the tables that their kinds declare.
+
+use std::collections::BTreeSet;
+
+use super::super::raw::{Kind, join, shorten};
+use super::super::reader::{Field, Reader};
+use super::super::suggest::suggest;
+use super::super::{Selector, SourceSpan};
+use super::Known;
+use super::timeline::Heal;
+use crate::params::{Need, Param, Params, Shape, Value};
+
+/// Decoded parameters and where each was given.
+pub(super) struct Decoded {
+    pub(super) params: Params,
+    given: Vec<(String, SourceSpan)>,
+    at: SourceSpan,
+    pub(super) path: String,
+}
+
+impl Decoded {
+    /// Where to report about a parameter: its value, or the kind when it has its default.
+    pub(super) fn place(&self, name: &str) -> (SourceSpan, String) {
+        match self.given.iter().find(|(given, _)| given == name) {
+            Some((_, at)) => (*at, join(&self.path, name)),
+            None => (self.at, self.path.clone()),
+        }
+    }
+
+    /// The selectors among them.
+    pub(super) fn selectors(&self, table: &[Param]) -> Vec<(&'static str, &Selector)> {
+        table
+            .iter()
+            .filter_map(|param| match self.params.get(param.name) {
+                Some(Value::Nodes(selector)) => Some((param.name, selector)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Decodes the mapping of a kind; `at` is where the kind stands.
+pub(super) fn decode(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    at: SourceSpan,
+    table: &'static [Param],
+    heals: &[Heal],
+    known: &Known<'_>,
+) -> Option<Decoded> {
+    let entries = match &field.node.kind {
+        Kind::Map(_) => reader.named(field)?,
+        Kind::Broken => return None,
+        _ => {
+            let names: Vec<&str> = table.iter().map(|param| param.name).collect();
+            let why = format!("{} is not a mapping", field.node.describe());
+            reader.wrong(
+                at,
+                &field.path,
+                why,
+                format!("write {{ {}: ... }}", names.join(": ..., ")),
+            );
+            return None;
+        }
+    };
+    let before = reader.wrong.len();
+    let names: Vec<&str> = table.iter().map(|param| param.name).collect();
+    let mut decoded = Decoded {
+        params: Params::default(),
+        given: Vec::new(),
+        at,
+        path: field.path.clone(),
+    };
+    for (key, value) in &entries {
+        let Some(param) = table.iter().find(|param| param.name == key.text) else {
+            let why = format!("unknown key `{}`", shorten(&key.text));
+            reader.wrong(
+                key.span,
+                &value.path,
+                why,
+                suggest(&key.text, "keys", &names),
+            );
+            continue;
+        };
+        decoded.given.push((key.text.clone(), value.node.span));
+        if let Some(value) = self::value(reader, value, param.shape, heals, known) {
+            decoded.params.set(param.name, value);
+        }
+    }
+    for param in table {
+        let given = entries.iter().any(|(key, _)| key.text == param.name);
+        match param.need {
+            Need::Required if !given => {
+                let why = format!("`{}` is missing", param.name);
+                reader.wrong(
+                    at,
+                    &field.path,
+                    why,
+                    format!("add `{}: ...`. {}", param.name, param.doc),
+                );
+            }
+            Need::Default(text) if !given => {
+                decoded.params.set(param.name, default(param, text, known))
+            }
+            _ => {}
+        }
+    }
+    (reader.wrong.len() == before).then_some(decoded)
+}
+
+/// A default of a table goes through the same code as a value of a plan.
+fn default(param: &Param, text: &str, known: &Known<'_>) -> Value {
+    let mut reader = Reader { wrong: Vec::new() };
+    let node = super::Node {
+        span: SourceSpan::default(),
+        kind: Kind::Scalar {
+            text: text.to_owned(),
+            plain: true,
+        },
+    };
+    let field = Field {
+        node: &node,
+        path: param.name.to_owned(),
+    };
+    value(&mut reader, &field, param.shape, &[], known).unwrap_or_else(|| {
+        panic!(
+            "the default of `{}` does not fit its own shape: {:?}",
+            param.name, reader.wrong
+        )
+    })
+}
+
+fn value(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    shape: Shape,
+    heals: &[Heal],
+    known: &Known<'_>,
+) -> Option<Value> {
+    match shape {
+        Shape::Nodes => reader.selector(field, known.nodes).map(Value::Nodes),
+        Shape::Count { min, max } => reader.count(field, min, max).map(Value::Count),
+        Shape::Span => reader.span(field, &known.calendar).map(Value::Span),
+        Shape::Duration => reader.duration(field).map(Value::Duration),
+        Shape::Size => reader.size(field).map(Value::Count),
+        Shape::OneOf(words) => reader
+            .word(field, words)
+            .map(|word| Value::Text(word.to_owned())),
+        Shape::Signal => reader.text(field).map(Value::Text),
+        Shape::Heal => heal(reader, field, heals).map(Value::Text),
+        Shape::Flag => reader.flag(field).map(Value::Flag),
+    }
+}
+
+/// The name of the entry that `heal all` or `heal NAME` refers to.
+fn heal(reader: &mut Reader, field: &Field<'_>, heals: &[Heal]) -> Option<String> {
+    let text = reader.text(field)?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let meant: Vec<&Heal> = heals
+        .iter()
+        .filter(|heal| heal.called == words.join(" "))
+        .collect();
+    match meant.as_slice() {
+        [one] => Some(one.entry.clone()),
+        [] => {
+            let known: Vec<&str> = heals.iter().map(|heal| heal.called.as_str()).collect();
+            let why = format!("no heal of the timeline is called `{}`", shorten(&text));
+            reader.wrong(
+                field.node.span,
+                &field.path,
+                why,
+                suggest(&text, "heals", &known),
+            );
+            None
+        }
+        several => {
+            let why = format!(
+                "{} heals of the timeline are called `{}`",
+                several.len(),
+                shorten(&text)
+            );
+            reader.wrong(
+                field.node.span,
+                &field.path,
+                why,
+                "give each a `name`, and write `heal NAME` here",
+            );
+            None
+        }
+    }
+}
+
+/// Reports signals that the chosen nodes do not expose.
+pub(super) fn signals(
+    reader: &mut Reader,
+    decoded: &Decoded,
+    table: &'static [Param],
+    known: &Known<'_>,
+) {
+    let Some(nodes) = known.nodes else { return };
+    for param in table.iter().filter(|param| param.shape == Shape::Signal) {
+        let Some(Value::Text(signal)) = decoded.params.get(param.name) else {
+            continue;
+        };
+        let chosen = decoded.selectors(table);
+        let members: Vec<String> = match chosen.first() {
+            Some((_, selector)) => selector.members(nodes),
+            None => nodes.iter().map(|node| node.name.clone()).collect(),
+        };
+        let roles: BTreeSet<&str> = nodes
+            .iter()
+            .filter(|node| members.contains(&node.name))
+            .map(|node| node.role.as_str())
+            .collect();
+        // A role that could not be read has reported why.
+        if roles.iter().any(|role| !known.roles.contains_key(*role)) {
+            continue;
+        }
+        let exposes = |role: &&&str| {
+            known
+                .roles
+                .get(**role)
+                .is_some_and(|role| role.signals.contains_key(signal))
+        };
+        let lacking: Vec<&str> = roles
+            .iter()
+            .filter(|role| !exposes(role))
+            .copied()
+            .collect();
+        let wrong = if chosen.is_empty() {
+            lacking.len() == roles.len()
+        } else {
+            !lacking.is_empty()
+        };
+        if wrong {
+            let known: BTreeSet<&String> = roles
+                .iter()
+                .filter_map(|role| known.roles.get(*role))
+                .flat_map(|role| role.signals.keys())
+                .collect();
+            let known: Vec<&String> = known.into_iter().collect();
+            let (at, path) = decoded.place(param.name);
+            let why = format!(
+                "role {} exposes no signal `{}`",
+                lacking.join(", "),
+                shorten(signal)
+            );
+            reader.wrong(at, &path, why, suggest(signal, "signals", &known));
+        }
+    }
+}

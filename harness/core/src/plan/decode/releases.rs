@@ -1,0 +1,130 @@
+//! `releases:`: versions of the software under test, bundled and the plan's own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::keys::RELEASE;
+use super::super::model::Release;
+use super::super::raw::shorten;
+use super::super::reader::{Field, Reader};
+use super::super::suggest::suggest;
+use super::{Catalogue, at_key};
+
+/// Every release that the plan may name.
+pub(super) fn all(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    catalogue: &Catalogue,
+) -> BTreeMap<String, Release> {
+    let bundled: BTreeMap<String, Release> = catalogue
+        .releases
+        .iter()
+        .map(|release| (release.name.clone(), release.clone()))
+        .collect();
+    let mut all = bundled.clone();
+    let Some(own) = field.and_then(|field| reader.named(&field)) else {
+        return all;
+    };
+    for (key, field) in own {
+        if bundled.contains_key(&key.text) {
+            let why = format!("a bundled release is called `{}`", key.text);
+            reader.wrong(
+                at_key(key),
+                &field.path,
+                why,
+                "give yours another name, so that reports say which one ran",
+            );
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if key.text.is_empty()
+            || key.text.len() > 80
+            || key.text.starts_with(['.', '-'])
+            || !key.text.chars().all(allowed)
+        {
+            let why = format!("`{}` cannot be the name of a release", shorten(&key.text));
+            reader.wrong(at_key(key), &field.path, why, "use letters, digits, `-`, `.` and `_`, at most 80, starting with a letter or digit");
+        }
+        // A release with a mistake is still one that may be named.
+        let release = release(reader, &key.text, &field, &bundled, catalogue);
+        all.entry(key.text.clone()).or_insert(release);
+    }
+    all
+}
+
+fn release(
+    reader: &mut Reader,
+    name: &str,
+    field: &Field<'_>,
+    bundled: &BTreeMap<String, Release>,
+    catalogue: &Catalogue,
+) -> Release {
+    let mut release = Release {
+        name: name.to_owned(),
+        base: None,
+        without: BTreeSet::new(),
+        bin: None,
+    };
+    let Some(fields) = reader.fields(field, &RELEASE) else {
+        return release;
+    };
+    release.bin = fields.get("bin").and_then(|field| reader.text(&field));
+    if let Some(base) = fields.get("base")
+        && let Some(text) = reader.text(&base)
+    {
+        match bundled.get(&text) {
+            Some(found) => {
+                release.base = Some(found.base.clone().unwrap_or_else(|| text.clone()));
+                release.without.clone_from(&found.without);
+            }
+            None => {
+                let known: Vec<&String> = bundled.keys().collect();
+                let why = format!("no bundled release is called `{}`", shorten(&text));
+                reader.wrong(
+                    base.node.span,
+                    &base.path,
+                    why,
+                    suggest(&text, "releases", &known),
+                );
+            }
+        }
+    }
+    if let Some(without) = fields.get("without") {
+        if fields.get("base").is_none() {
+            reader.wrong(
+                fields.key_span("without"),
+                &without.path,
+                "`without` needs a `base` whose fixes it switches off",
+                "add `base: RELEASE`",
+            );
+        }
+        for item in reader.list(&without).unwrap_or_default() {
+            let Some(switch) = reader.text(&item) else {
+                continue;
+            };
+            if !catalogue.switches.contains(&switch) {
+                let why = format!("no fix is called `{}`", shorten(&switch));
+                reader.wrong(
+                    item.node.span,
+                    &item.path,
+                    why,
+                    suggest(&switch, "fixes", &catalogue.switches),
+                );
+            } else if !release.without.insert(switch.clone()) {
+                reader.wrong(
+                    item.node.span,
+                    &item.path,
+                    format!("`{switch}` is switched off already"),
+                    "remove it",
+                );
+            }
+        }
+    }
+    if fields.get("bin").is_none() && fields.get("base").is_none() {
+        reader.wrong(
+            fields.span,
+            &field.path,
+            "a release needs `bin` or `base`",
+            "write `bin: ./my-node`, or `base: RELEASE` with `without: [...]`",
+        );
+    }
+    release
+}

@@ -1,0 +1,458 @@
+//! `timeline:` and `expect:`: what is done when, and what must hold.
+
+use super::super::SourceSpan;
+use super::super::keys::{ENTRY, EXPECTATION};
+use super::super::model::{Deed, Entry, Expectation};
+use super::super::raw::{Kind, shorten};
+use super::super::reader::{Field, Fields, Reader};
+use super::super::suggest::suggest;
+use super::params::{self, Decoded};
+use super::{Known, at_key};
+use crate::faults::{self, Lasting};
+use crate::oracles;
+use crate::time::{ProtocolTime, Span};
+
+/// Two epochs of steady state before the first fault are every run's own control.
+const STEADY_EPOCHS: i64 = 2;
+
+/// Entries of the timeline with where they stand, until heals are resolved.
+struct Line<'n> {
+    entry: Entry,
+    fields: Fields<'n>,
+    /// What a heal names, with places; empty for `all`.
+    heals: Vec<(String, SourceSpan, String)>,
+    /// It has a name of the plan's own.
+    named: bool,
+}
+
+/// A heal and what expectations call it.
+#[derive(Debug)]
+pub(super) struct Heal {
+    /// `heal all`, `heal NAME`.
+    pub(super) called: String,
+    /// The name of its entry.
+    pub(super) entry: String,
+}
+
+/// Faults and heals in the order of the text.
+pub(super) fn timeline(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    known: &Known<'_>,
+) -> Vec<Entry> {
+    let items = field
+        .and_then(|field| reader.list(&field))
+        .unwrap_or_default();
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(mut line) = line(reader, item, place, known) {
+            unique_name(reader, &mut line, &lines, place);
+            lines.push(line);
+        }
+    }
+    for line in &lines {
+        healed_entries(reader, line, &lines, items.len());
+    }
+    lines.into_iter().map(|line| line.entry).collect()
+}
+
+fn line<'n>(
+    reader: &mut Reader,
+    item: &Field<'n>,
+    place: usize,
+    known: &Known<'_>,
+) -> Option<Line<'n>> {
+    let fields = reader.fields(item, &ENTRY)?;
+    let at = fields
+        .get("at")
+        .and_then(|field| reader.instant(&field, &known.calendar));
+    let lasts = fields
+        .get("for")
+        .map(|field| reader.span(&field, &known.calendar));
+    let name = fields
+        .get("name")
+        .and_then(|field| entry_name(reader, &field));
+    let must_be_felt = fields
+        .get("must-be-felt")
+        .map_or(Some(false), |field| reader.flag(&field));
+    let (what, default_name, heals, lasts) = match fields.extra() {
+        Some((key, field)) => {
+            let (what, itself) = fault(reader, &key.text, &field, at_key(key), &fields, known)?;
+            (
+                what,
+                format!("{}#{place}", key.text),
+                Vec::new(),
+                itself.or(lasts.flatten()),
+            )
+        }
+        None => {
+            let (what, called, names) = heal(reader, &fields)?;
+            (what, called, names, None)
+        }
+    };
+    let at = at?;
+    if known.timed
+        && matches!(what, Deed::Fault(..))
+        && at < ProtocolTime::GENESIS.plus(epochs(STEADY_EPOCHS, known))
+    {
+        let field = fields.get("at")?;
+        let why = format!(
+            "no fault may begin before epoch 2, and this is {}",
+            known.calendar.describe(at)
+        );
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            why,
+            "two epochs of steady state are the run's own control: write `epoch 2` or later",
+        );
+    }
+    let named = fields.get("name").is_some();
+    let name = name.unwrap_or(default_name);
+    let entry = Entry {
+        name,
+        at,
+        lasts,
+        must_be_felt: must_be_felt?,
+        what,
+        at_text: fields.span,
+    };
+    Some(Line {
+        entry,
+        fields,
+        heals,
+        named,
+    })
+}
+
+fn epochs(count: i64, known: &Known<'_>) -> Span {
+    Span(known.calendar.epoch().0.saturating_mul(count))
+}
+
+fn entry_name(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let name = reader.text(field)?;
+    if name == "all" {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "`all` cannot be the name of an entry: `heal: all` means every fault",
+            "choose another name",
+        );
+        return None;
+    }
+    reader
+        .kebab("timeline entry", &name, field.node.span, &field.path)
+        .then_some(name)
+}
+
+/// A fault with its parameters, and how long it lasts by itself.
+fn fault(
+    reader: &mut Reader,
+    kind: &str,
+    field: &Field<'_>,
+    at: SourceSpan,
+    entry: &Fields<'_>,
+    known: &Known<'_>,
+) -> Option<(Deed, Option<Span>)> {
+    let kind = faults::by_name(kind)?;
+    let decoded = params::decode(reader, field, at, kind.params(), &[], known)?;
+    if known.timed {
+        for (key, why) in kind.check(&decoded.params, &known.calendar) {
+            let (at, path) = decoded.place(key);
+            reader.wrong(at, &path, why, format!("change `{key}`"));
+        }
+    }
+    targets(reader, kind, &decoded, entry, known);
+    let itself = match kind.lasting(&decoded.params) {
+        Lasting::UntilHealed => None,
+        Lasting::Itself(span) => {
+            if let Some(field) = entry.get("for") {
+                let why = format!(
+                    "`{}` ends by itself after {span}, so `for` means nothing",
+                    kind.name()
+                );
+                reader.wrong(
+                    entry.key_span("for"),
+                    &field.path,
+                    why,
+                    "remove `for`; the fault's own parameters say how long it lasts",
+                );
+            }
+            Some(span)
+        }
+    };
+    Some((Deed::Fault(kind.name(), decoded.params), itself))
+}
+
+fn targets(
+    reader: &mut Reader,
+    kind: &'static dyn faults::FaultKind,
+    decoded: &Decoded,
+    entry: &Fields<'_>,
+    known: &Known<'_>,
+) {
+    for (param, selector) in decoded.selectors(kind.params()) {
+        let (at, path) = decoded.place(param);
+        if selector.draws() && entry.get("name").is_none() {
+            let why = format!(
+                "`{selector}` draws nodes, and draws are keyed by the entry's name, which is missing"
+            );
+            reader.wrong(at, &path, why, "add a `name` to the entry, so that other changes of the plan do not change the draw");
+        }
+        let (Some(protocol), Some(nodes)) = (kind.requires(), known.nodes) else {
+            continue;
+        };
+        let members = selector.members(nodes);
+        let roles: std::collections::BTreeSet<&str> = nodes
+            .iter()
+            .filter(|node| members.contains(&node.name))
+            .map(|node| node.role.as_str())
+            .collect();
+        for role in roles.into_iter().filter_map(|role| known.roles.get(role)) {
+            if !role.speaks.contains(protocol) {
+                let why = format!(
+                    "`{}` needs targets that speak `{protocol}`, which role `{}` does not",
+                    kind.name(),
+                    role.name
+                );
+                reader.wrong(at, &path, why, format!("choose other targets, or add `{protocol}` to the role's `speaks` if it does"));
+            }
+        }
+    }
+}
+
+/// A heal, what it is called when unnamed, and what it names.
+type HealParts = (Deed, String, Vec<(String, SourceSpan, String)>);
+
+fn heal(reader: &mut Reader, fields: &Fields<'_>) -> Option<HealParts> {
+    let field = fields.get("heal")?;
+    for key in ["for", "must-be-felt"] {
+        if let Some(given) = fields.get(key) {
+            reader.wrong(
+                fields.key_span(key),
+                &given.path,
+                format!("a heal takes no `{key}`"),
+                "remove it, or move it to the fault",
+            );
+        }
+    }
+    let items = match &field.node.kind {
+        Kind::List(items) if items.is_empty() => {
+            reader.wrong(
+                field.node.span,
+                &field.path,
+                "an empty list heals nothing",
+                "write `all` or the names of entries",
+            );
+            return None;
+        }
+        Kind::List(_) => reader.list(&field)?,
+        _ => vec![field.clone()],
+    };
+    let mut names = Vec::new();
+    for item in &items {
+        names.push((reader.text(item)?, item.node.span, item.path.clone()));
+    }
+    if let [(all, ..)] = names.as_slice()
+        && all == "all"
+    {
+        return Some((Deed::Heal(None), "heal all".to_owned(), Vec::new()));
+    }
+    let plain: Vec<String> = names.iter().map(|(name, ..)| name.clone()).collect();
+    let called = format!("heal {}", plain.join(", "));
+    Some((Deed::Heal(Some(plain)), called, names))
+}
+
+/// Names are unique: repeated names of the plan are mistakes, repeated unnamed heals get their place added.
+fn unique_name(reader: &mut Reader, line: &mut Line<'_>, earlier: &[Line<'_>], place: usize) {
+    let Some(twin) = earlier
+        .iter()
+        .find(|other| other.entry.name == line.entry.name)
+    else {
+        return;
+    };
+    if line.named {
+        let why = format!(
+            "`{}` is the name of the entry in line {} already",
+            line.entry.name, twin.entry.at_text.line
+        );
+        let at = line
+            .fields
+            .get("name")
+            .map_or(line.fields.span, |field| field.node.span);
+        reader.wrong(
+            at,
+            &line.fields.path,
+            why,
+            "give every entry a name of its own",
+        );
+    } else {
+        line.entry.name = format!("{}#{place}", line.entry.name);
+    }
+}
+
+/// A heal names faults that begin before it.
+fn healed_entries(reader: &mut Reader, line: &Line<'_>, lines: &[Line<'_>], of: usize) {
+    for (name, at, path) in &line.heals {
+        if name == "all" {
+            reader.wrong(
+                *at,
+                path,
+                "`all` stands alone: it means every fault",
+                "write `heal: all`",
+            );
+            continue;
+        }
+        let Some(meant) = lines.iter().find(|other| other.entry.name == *name) else {
+            // An entry with a mistake of its own is not among the lines; its name may be the one meant.
+            if lines.len() == of {
+                let known: Vec<&str> = lines
+                    .iter()
+                    .filter(|line| line.named)
+                    .map(|line| line.entry.name.as_str())
+                    .collect();
+                let why = format!("no entry of the timeline is called `{}`", shorten(name));
+                reader.wrong(*at, path, why, suggest(name, "names", &known));
+            }
+            continue;
+        };
+        if matches!(meant.entry.what, Deed::Heal(_)) {
+            reader.wrong(
+                *at,
+                path,
+                format!("`{name}` is a heal, not a fault"),
+                "name the fault",
+            );
+        } else if meant.entry.at >= line.entry.at {
+            let why = format!(
+                "`{name}` begins at {}, not before this heal at {}",
+                meant.entry.at, line.entry.at
+            );
+            reader.wrong(*at, path, why, "move the heal behind the fault");
+        }
+    }
+}
+
+/// Nothing may begin or last beyond the end that the plan fixes.
+pub(super) fn nothing_after(
+    reader: &mut Reader,
+    timeline: &[Entry],
+    until: ProtocolTime,
+    field: &Field<'_>,
+    known: &Known<'_>,
+) {
+    if !known.timed {
+        return;
+    }
+    let end = known.calendar.describe(until);
+    for entry in timeline {
+        if entry.at >= until {
+            let why = format!(
+                "`{}` begins at {}, but the run ends at {end}",
+                entry.name,
+                known.calendar.describe(entry.at)
+            );
+            reader.wrong(
+                entry.at_text,
+                "timeline",
+                why,
+                "move it, or let the run last longer: see `until`",
+            );
+        } else if entry
+            .lasts
+            .is_some_and(|lasts| entry.at.plus(lasts) > until)
+        {
+            let ends = entry.at.plus(entry.lasts.unwrap_or_default());
+            let why = format!(
+                "`{}` lasts until {}, but the run ends at {end}",
+                entry.name,
+                known.calendar.describe(ends)
+            );
+            reader.wrong(
+                entry.at_text,
+                "timeline",
+                why,
+                "shorten it, or let the run last longer: see `until`",
+            );
+        }
+    }
+    if until < ProtocolTime::GENESIS.plus(epochs(STEADY_EPOCHS, known)) {
+        let why = format!("the run ends at {end}, before two epochs of steady state are over");
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            why,
+            "write `epoch 2` or later",
+        );
+    }
+}
+
+/// What must hold, each with the field to report about it.
+pub(super) fn expectations<'n>(
+    reader: &mut Reader,
+    field: Option<Field<'n>>,
+    timeline: &[Entry],
+    known: &Known<'_>,
+) -> Vec<(Expectation, Decoded)> {
+    let heals = heals(timeline);
+    let Some(field) = field else {
+        return Vec::new();
+    };
+    let Some(items) = reader.list(&field) else {
+        return Vec::new();
+    };
+    if items.is_empty() {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "the plan expects nothing, so it could only pass",
+            "add at least one expectation, as - advance: { signal: ..., of: ..., within: ... }",
+        );
+    }
+    let mut expectations = Vec::new();
+    for item in &items {
+        let Some(fields) = reader.fields(item, &EXPECTATION) else {
+            continue;
+        };
+        let Some((key, field)) = fields.extra() else {
+            continue;
+        };
+        let Some(kind) = oracles::by_name(&key.text) else {
+            continue;
+        };
+        let Some(decoded) =
+            params::decode(reader, &field, at_key(key), kind.params(), &heals, known)
+        else {
+            continue;
+        };
+        params::signals(reader, &decoded, kind.params(), known);
+        let expectation = Expectation {
+            kind: kind.name(),
+            params: decoded.params.clone(),
+            at_text: fields.span,
+        };
+        expectations.push((expectation, decoded));
+    }
+    expectations
+}
+
+/// Heals by what expectations call them.
+fn heals(timeline: &[Entry]) -> Vec<Heal> {
+    let heals = timeline
+        .iter()
+        .filter(|entry| matches!(entry.what, Deed::Heal(_)));
+    heals
+        .map(|entry| {
+            let unnamed = entry.name.starts_with("heal ");
+            let called = if unnamed {
+                entry.name.split('#').next().unwrap_or_default().to_owned()
+            } else {
+                format!("heal {}", entry.name)
+            };
+            Heal {
+                called,
+                entry: entry.name.clone(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,503 @@
+//! What the YAML says: a tree of nodes with their places, before anything is given a meaning.
+//!
+//! Scalars stay text, so that a number too large for any type is a mistake with a place and not the end of parsing.
+//! Refused here, with the reason: documents that are too large, too deep or not UTF-8, several documents, tags, anchors
+//! and aliases, keys that are not text, duplicate keys, control characters. This is the only module that knows the YAML
+//! library: its event parser, since its typed layer stops at the first mistake and expands aliases. What keys mean is
+//! the business of [`super::decode`].
+
+use std::collections::BTreeMap;
+
+use serde_saphyr::granit_parser::{
+    self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput,
+};
+
+use super::{Diagnostic, SourceSpan};
+
+/// The largest plan in bytes. A plan of ten thousand lines has about 700 KiB.
+pub const PLAN_BYTES_MAX: usize = 1 << 20;
+
+/// Plans of this format nest nine levels; each level is a stack frame of the reader below.
+const DEPTH_MAX: usize = 32;
+
+/// A node of the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Node {
+    /// Where it is; of a mapping or list, from its first to its last part.
+    pub(super) span: SourceSpan,
+    /// What it is.
+    pub(super) kind: Kind,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Text, escapes resolved.
+    Scalar {
+        /// The text.
+        text: String,
+        /// Neither quoted nor a block, so that YAML could take it for another type.
+        plain: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values in the order of the text, no key twice.
+    Map(Vec<(Key, Node)>),
+    /// Refused and reported already: nothing more is to be said about it.
+    Broken,
+}
+
+/// A key of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    /// Where it is.
+    pub(super) span: SourceSpan,
+    /// What it says.
+    pub(super) text: String,
+}
+
+impl Node {
+    /// What it is, for messages: "a list".
+    pub(super) fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null") => {
+                "nothing".to_owned()
+            }
+            Kind::Scalar { text, .. } => format!("`{}`", shorten(text)),
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Map(_) | Kind::Broken => "a mapping".to_owned(),
+        }
+    }
+}
+
+/// Text for a message: one line, at most 60 characters, control characters visible.
+pub(super) fn shorten(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == 60 {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() {
+            shown.extend(c.escape_debug());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Reads one document. Mistakes that leave a tree go to `wrong`.
+///
+/// # Errors
+/// What keeps it from being read any further.
+pub(super) fn read(bytes: &[u8], wrong: &mut Vec<Diagnostic>) -> Result<Node, Diagnostic> {
+    let text = text_of(bytes)?;
+    let options = granit_parser::options! {
+        emit_comments: false,
+        emit_unresolved_aliases: true,
+        flow_nesting_limit: DEPTH_MAX + 1,
+        block_nesting_limit: DEPTH_MAX + 1,
+    };
+    let mut reader = Reader {
+        parser: Parser::new_from_str_with_options(text, options),
+        bytes: text.len(),
+        wrong,
+    };
+    reader.document().map_err(|stop| match stop {
+        Stop::Ours(diagnostic) => diagnostic,
+        Stop::Syntax(error) => unreadable(text, &error),
+    })
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, Diagnostic> {
+    if bytes.len() > PLAN_BYTES_MAX {
+        let start = SourceSpan {
+            start: 0,
+            end: 0,
+            line: 1,
+            column: 1,
+        };
+        let why = format!("the plan is larger than 1 MiB ({PLAN_BYTES_MAX} bytes)");
+        return Err(Diagnostic::new(start, "", why)
+            .hint("give the path of a plan; ten thousand lines have about 700 KiB"));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let start = error.valid_up_to();
+        let before = std::str::from_utf8(&bytes[..start]).unwrap_or_default();
+        let mut at = place_of(before);
+        at.end = start + error.error_len().unwrap_or(bytes.len() - start);
+        let why = format!("byte 0x{:02x} is not UTF-8", bytes[start]);
+        Diagnostic::new(at, "", why).hint("save the plan as UTF-8")
+    })
+}
+
+/// The place right after `before`, which is all text from the start.
+fn place_of(before: &str) -> SourceSpan {
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    SourceSpan {
+        start: before.len(),
+        end: before.len(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}
+
+/// Why reading ended early.
+enum Stop {
+    Ours(Diagnostic),
+    Syntax(ScanError),
+}
+
+struct Reader<'a, 'w> {
+    parser: Parser<'a, StrInput<'a>>,
+    bytes: usize,
+    wrong: &'w mut Vec<Diagnostic>,
+}
+
+impl<'a> Reader<'a, '_> {
+    fn next(&mut self) -> Result<(Event<'a>, SourceSpan), Stop> {
+        match self.parser.next_event() {
+            Some(Ok((event, span))) => {
+                let span = self.place(span);
+                Ok((event, span))
+            }
+            Some(Err(error)) => Err(Stop::Syntax(error)),
+            None => Ok((
+                Event::StreamEnd,
+                SourceSpan {
+                    start: self.bytes,
+                    end: self.bytes,
+                    line: 1,
+                    column: 1,
+                },
+            )),
+        }
+    }
+
+    fn place(&self, span: Span) -> SourceSpan {
+        let range = span.byte_range().unwrap_or(self.bytes..self.bytes);
+        SourceSpan {
+            start: range.start,
+            end: range.end,
+            line: span.start.line(),
+            column: span.start.col() + 1,
+        }
+    }
+
+    fn document(&mut self) -> Result<Node, Stop> {
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::DocumentStart(..) => break,
+                Event::StreamEnd => {
+                    let why = "the plan is empty";
+                    let empty = Diagnostic::new(span, "", why)
+                        .hint("start with `format: 1`, then `plan: NAME`");
+                    return Err(Stop::Ours(empty));
+                }
+                _ => {}
+            }
+        }
+        let (event, span) = self.next()?;
+        let root = self.node(event, span, 0, "")?;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::DocumentStart(..) => {
+                    let second = Diagnostic::new(span, "", "a second document starts here")
+                        .hint("one file holds one plan: remove the `---`");
+                    return Err(Stop::Ours(second));
+                }
+                Event::StreamEnd => return Ok(root),
+                _ => {}
+            }
+        }
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'a>,
+        span: SourceSpan,
+        depth: usize,
+        path: &str,
+    ) -> Result<Node, Stop> {
+        if depth > DEPTH_MAX {
+            return Err(Stop::Ours(too_deep(span)));
+        }
+        let tagged = event.tag().is_some();
+        let anchored = match &event {
+            Event::Scalar(_, _, anchor, _)
+            | Event::SequenceStart(_, anchor, _)
+            | Event::MappingStart(_, anchor, _) => *anchor != 0,
+            _ => false,
+        };
+        let mut node = match event {
+            Event::Scalar(text, style, ..) => {
+                self.refuse_control_characters(&text, span, path);
+                let plain = style == ScalarStyle::Plain;
+                // The parser calls an absent value `~`; here it is what stands in the text: nothing.
+                let absent = plain && span.start == span.end;
+                let text = if absent {
+                    String::new()
+                } else {
+                    text.into_owned()
+                };
+                Node {
+                    span,
+                    kind: Kind::Scalar { text, plain },
+                }
+            }
+            Event::SequenceStart(..) => self.list(span, depth, path)?,
+            Event::MappingStart(..) => self.map(span, depth, path)?,
+            Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                let why = "aliases (`*name`) are not read in plans: they hide what a line means, and nested ones explode";
+                self.report(span, path, why, Some("write the value out"));
+                Node {
+                    span,
+                    kind: Kind::Broken,
+                }
+            }
+            other => unreachable!("the parser gave {other:?} where a node starts"),
+        };
+        if tagged {
+            self.report(
+                span,
+                path,
+                "tags (`!type`) mean nothing in plans",
+                Some("remove the tag"),
+            );
+            node.kind = Kind::Broken;
+        } else if anchored {
+            self.report(
+                span,
+                path,
+                "anchors (`&name`) are not read in plans",
+                Some("remove the anchor"),
+            );
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, span: SourceSpan, depth: usize, path: &str) -> Result<Node, Stop> {
+        let mut items: Vec<Node> = Vec::new();
+        loop {
+            let (event, at) = self.next()?;
+            if matches!(event, Event::SequenceEnd) {
+                let end = end_of(at, items.last());
+                return Ok(Node {
+                    span: SourceSpan { end, ..span },
+                    kind: Kind::List(items),
+                });
+            }
+            let inner = format!("{path}[{}]", items.len());
+            items.push(self.node(event, at, depth + 1, &inner)?);
+        }
+    }
+
+    fn map(&mut self, span: SourceSpan, depth: usize, path: &str) -> Result<Node, Stop> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+        loop {
+            let (event, at) = self.next()?;
+            if matches!(event, Event::MappingEnd) {
+                let end = end_of(at, entries.last().map(|(_, last)| last));
+                return Ok(Node {
+                    span: SourceSpan { end, ..span },
+                    kind: Kind::Map(entries),
+                });
+            }
+            let key_node = self.node(event, at, depth + 1, path)?;
+            let key = match key_node.kind {
+                Kind::Scalar { text, .. } => Some(Key {
+                    span: key_node.span,
+                    text,
+                }),
+                Kind::Broken => None,
+                Kind::List(_) | Kind::Map(_) => {
+                    // `{x}` without quotes is a mapping to YAML: the usual way to get here is a placeholder.
+                    self.report(
+                        at,
+                        path,
+                        "a key must be text",
+                        Some("if a placeholder was meant, quote it: \"{name}\""),
+                    );
+                    None
+                }
+            };
+            let inner = join(path, key.as_ref().map_or("?", |key| &key.text));
+            let (event, at) = self.next()?;
+            let value = self.node(event, at, depth + 1, &inner)?;
+            let Some(key) = key else { continue };
+            if key.text == "<<" {
+                let why = "merge keys (`<<`) are not read in plans: they hide what a line means";
+                self.report(key.span, path, why, Some("write the keys out"));
+            } else if let Some(first) = lines.get(&key.text) {
+                let why = format!(
+                    "`{}` is given twice; the first is in line {first}",
+                    shorten(&key.text)
+                );
+                self.report(key.span, &inner, &why, Some("remove one of them"));
+            } else {
+                lines.insert(key.text.clone(), key.span.line);
+                entries.push((key, value));
+            }
+        }
+    }
+
+    fn refuse_control_characters(&mut self, text: &str, span: SourceSpan, path: &str) {
+        if let Some(c) = text
+            .chars()
+            .find(|c| c.is_control() && !matches!(c, '\n' | '\t'))
+        {
+            let why = format!("text holds the control character U+{:04X}", u32::from(c));
+            self.report(
+                span,
+                path,
+                &why,
+                Some("remove it: plans are printed on terminals and in reports"),
+            );
+        }
+    }
+
+    fn report(&mut self, at: SourceSpan, path: &str, why: &str, hint: Option<&str>) {
+        let diagnostic = Diagnostic::new(at, path, why);
+        self.wrong.push(match hint {
+            Some(hint) => diagnostic.hint(hint),
+            None => diagnostic,
+        });
+    }
+}
+
+/// Where a mapping or list ends: at its bracket, or with its last part where it has none.
+fn end_of(closing: SourceSpan, last: Option<&Node>) -> usize {
+    match last {
+        Some(last) if closing.start == closing.end => last.span.end,
+        _ => closing.end,
+    }
+}
+
+/// A key path one level deeper.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let key = shorten(key);
+    if path.is_empty() {
+        key
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+fn too_deep(at: SourceSpan) -> Diagnostic {
+    Diagnostic::new(at, "", format!("nested deeper than {DEPTH_MAX} levels"))
+        .hint("plans nest nine levels at most")
+}
+
+/// The YAML library's complaint, with its place.
+fn unreadable(text: &str, error: &ScanError) -> Diagnostic {
+    let mark = error.marker();
+    let start = mark.byte_offset().unwrap_or(text.len()).min(text.len());
+    let at = SourceSpan {
+        start,
+        end: start,
+        line: mark.line(),
+        column: mark.col() + 1,
+    };
+    if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+        return too_deep(at);
+    }
+    let hint = match error.kind() {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation => "indent with spaces",
+        _ => {
+            "look at the line above as well: an open bracket or quote, or a wrong indent, shows later"
+        }
+    };
+    Diagnostic::new(at, "", format!("not YAML: {}", shorten(&error.info()))).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn show(node: &Node, source: &str, depth: usize, out: &mut String) {
+        let slice = &source[node.span.start..node.span.end];
+        let pad = "  ".repeat(depth);
+        out.push_str(&format!(
+            "{pad}{}:{} {:?} {}\n",
+            node.span.line,
+            node.span.column,
+            slice,
+            match &node.kind {
+                Kind::Scalar { text, plain } => format!("{text:?} {plain}"),
+                Kind::List(_) => "list".into(),
+                Kind::Map(_) => "map".into(),
+                Kind::Broken => "broken".into(),
+            }
+        ));
+        match &node.kind {
+            Kind::List(l) => {
+                for n in l {
+                    show(n, source, depth + 1, out)
+                }
+            }
+            Kind::Map(m) => {
+                for (k, n) in m {
+                    out.push_str(&format!(
+                        "{pad} key {}:{} {:?}\n",
+                        k.span.line,
+                        k.span.column,
+                        &source[k.span.start..k.span.end]
+                    ));
+                    show(n, source, depth + 1, out)
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn explore() {
+        for source in [
+            "a: 1\nb:\n  c: [1, 'x', \"y\\u0041\"]\n  d:\n    - {e: f}\n    - 1e400\nz: ~\nq:\nlast: |\n  block\n  text\nönü: ü",
+            "\u{feff}a: 1",
+            "a: *x\nb: &y 1\nc: !!str 5\n? [x]\n: 1\n<<: 3\na: 2\n{x}: 3\n",
+            "a: [",
+            "a: \"x",
+            "\ta: 1",
+            "a: b: c",
+            "a: {b}",
+            "x: \"\\a\"",
+        ] {
+            let mut wrong = Vec::new();
+            match read(source.as_bytes(), &mut wrong) {
+                Ok(node) => {
+                    let mut s = String::new();
+                    show(&node, source, 0, &mut s);
+                    println!("{s}");
+                }
+                Err(e) => println!("{e:?}"),
+            }
+            for w in wrong {
+                println!("  {w:?}");
+            }
+        }
+        for deep in [
+            "[".repeat(10_000),
+            "{a: ".repeat(10_000),
+            "- ".repeat(10_000),
+            (0..10_000)
+                .map(|i| format!("{}a:\n", " ".repeat(i)))
+                .collect::<String>(),
+        ] {
+            println!(
+                "{:?}",
+                read(
+                    &deep.as_bytes()[..deep.len().min(PLAN_BYTES_MAX)],
+                    &mut Vec::new()
+                )
+                .map(|_| ())
+            );
+        }
+    }
+}

@@ -1,0 +1,616 @@
+//! From nodes of the raw tree to values: shapes, unknown and missing keys, all mistakes collected.
+//!
+//! A reader returns `None` once the mistake is reported, and decoding goes on with the rest. Nothing here knows what a
+//! key means.
+
+use std::collections::BTreeSet;
+
+use crate::params::Need;
+use crate::time::{Calendar, ProtocolTime, Span};
+
+use super::keys::{self, Mapping, Takes};
+use super::raw::{Key, Kind, Node, join, shorten};
+use super::suggest::suggest;
+use super::units::{self, Unreadable};
+use super::{Diagnostic, Selector, SourceSpan};
+
+/// The mistakes found so far, and what all readers need to know.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) wrong: Vec<Diagnostic>,
+}
+
+/// A node and its key path.
+#[derive(Debug, Clone)]
+pub(super) struct Field<'n> {
+    pub(super) node: &'n Node,
+    pub(super) path: String,
+}
+
+/// The entries of a mapping whose keys are declared.
+#[derive(Debug)]
+pub(super) struct Fields<'n> {
+    table: &'static Mapping,
+    entries: &'n [(Key, Node)],
+    pub(super) path: String,
+    pub(super) span: SourceSpan,
+}
+
+impl Reader {
+    /// Reports a mistake.
+    pub(super) fn wrong(
+        &mut self,
+        at: SourceSpan,
+        path: &str,
+        why: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.wrong.push(Diagnostic::new(at, path, why).hint(hint));
+    }
+
+    /// Reports a value that is not what its key takes.
+    fn not(&mut self, field: &Field<'_>, wanted: &str, hint: &str) {
+        if field.node.kind != Kind::Broken {
+            let why = format!("{} is not {wanted}", field.node.describe());
+            self.wrong(
+                first_line(field.node.span, field.node),
+                &field.path,
+                why,
+                hint,
+            );
+        }
+    }
+
+    fn read<T>(&mut self, field: &Field<'_>, result: Result<T, Unreadable>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(Unreadable { why, hint }) => {
+                let mut diagnostic =
+                    Diagnostic::new(field.node.span, &field.path, shorten_all(&why));
+                diagnostic.hint = hint;
+                self.wrong.push(diagnostic);
+                None
+            }
+        }
+    }
+
+    /// Text as it stands, whatever YAML would take it for.
+    fn scalar<'n>(
+        &mut self,
+        field: &Field<'n>,
+        wanted: &str,
+        hint: &str,
+    ) -> Option<(&'n str, bool)> {
+        match &field.node.kind {
+            Kind::Scalar { text, plain }
+                if !(*plain && matches!(text.as_str(), "" | "~" | "null")) =>
+            {
+                Some((text, *plain))
+            }
+            _ => {
+                self.not(field, wanted, hint);
+                None
+            }
+        }
+    }
+
+    /// A value with a form of its own, which needs no quotes.
+    fn formed<T>(
+        &mut self,
+        field: &Field<'_>,
+        wanted: &str,
+        example: &str,
+        read: impl FnOnce(&str) -> Result<T, Unreadable>,
+    ) -> Option<T> {
+        let (text, _) = self.scalar(field, wanted, &format!("write it as {example}"))?;
+        let read = read(text.trim());
+        self.read(field, read)
+    }
+
+    /// Text that may have several lines. What YAML would take for another type has to be quoted.
+    pub(super) fn lines(&mut self, field: &Field<'_>) -> Option<String> {
+        let (text, plain) = self.scalar(field, "text", "write text, quoted if in doubt")?;
+        if plain && let Some(other) = taken_for(text) {
+            let why = format!(
+                "`{}` is {other} to many readers of YAML, but this is text",
+                shorten(text)
+            );
+            self.wrong(
+                field.node.span,
+                &field.path,
+                why,
+                format!("quote it: \"{}\"", shorten(text)),
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// Text on one line, not empty.
+    pub(super) fn text(&mut self, field: &Field<'_>) -> Option<String> {
+        let text = self.lines(field)?;
+        if text.is_empty() {
+            self.wrong(
+                field.node.span,
+                &field.path,
+                "the text is empty",
+                "write something or remove the key",
+            );
+            return None;
+        }
+        if text.contains(['\n', '\t']) {
+            self.wrong(
+                field.node.span,
+                &field.path,
+                "the text holds a tab or a line break",
+                "write it on one line",
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    /// One of these words.
+    pub(super) fn word(
+        &mut self,
+        field: &Field<'_>,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
+        let text = self.text(field)?;
+        let found = words.iter().find(|word| **word == text).copied();
+        if found.is_none() {
+            let why = format!("`{}` is not one of the words this takes", shorten(&text));
+            self.wrong(
+                field.node.span,
+                &field.path,
+                why,
+                suggest(&text, "words", words),
+            );
+        }
+        found
+    }
+
+    /// A whole number.
+    pub(super) fn count(&mut self, field: &Field<'_>, min: u64, max: u64) -> Option<u64> {
+        let (text, plain) = self.scalar(field, "a whole number", "write digits")?;
+        if !plain {
+            let why = format!(
+                "{} is text, but this is a whole number",
+                field.node.describe()
+            );
+            self.wrong(field.node.span, &field.path, why, "take the quotes away");
+            return None;
+        }
+        self.read(field, units::count(text, min, max))
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, field: &Field<'_>) -> Option<bool> {
+        match &field.node.kind {
+            Kind::Scalar { text, plain: true } if text == "true" => Some(true),
+            Kind::Scalar { text, plain: true } if text == "false" => Some(false),
+            _ => {
+                self.not(
+                    field,
+                    "true or false",
+                    "write `true` or `false`, without quotes",
+                );
+                None
+            }
+        }
+    }
+
+    /// A length of protocol time.
+    pub(super) fn span(&mut self, field: &Field<'_>, calendar: &Calendar) -> Option<Span> {
+        self.formed(
+            field,
+            "a length of time",
+            "`3 epochs`, `0.5 layers` or `500ms`",
+            |text| units::span(text, calendar),
+        )
+    }
+
+    /// An instant of protocol time.
+    pub(super) fn instant(
+        &mut self,
+        field: &Field<'_>,
+        calendar: &Calendar,
+    ) -> Option<ProtocolTime> {
+        self.formed(
+            field,
+            "an instant",
+            "`epoch 2.75`, `layer 11` or `3s`",
+            |text| units::instant(text, calendar),
+        )
+    }
+
+    /// Wall time in nanoseconds.
+    pub(super) fn duration(&mut self, field: &Field<'_>) -> Option<u64> {
+        self.formed(
+            field,
+            "a length of time",
+            "`500ms` or `2s`",
+            units::duration,
+        )
+    }
+
+    /// Bytes.
+    pub(super) fn size(&mut self, field: &Field<'_>) -> Option<u64> {
+        self.formed(field, "a size", "`64KiB`", units::size)
+    }
+
+    /// A fraction under one.
+    pub(super) fn fraction(&mut self, field: &Field<'_>) -> Option<(u64, u64)> {
+        self.formed(field, "a fraction", "`2/3`", units::fraction)
+    }
+
+    /// The items of a list.
+    pub(super) fn list<'n>(&mut self, field: &Field<'n>) -> Option<Vec<Field<'n>>> {
+        let Kind::List(items) = &field.node.kind else {
+            self.not(field, "a list", "write `[a, b]`, or one `- item` a line");
+            return None;
+        };
+        let item = |(at, node)| Field {
+            node,
+            path: format!("{}[{at}]", field.path),
+        };
+        Some(items.iter().enumerate().map(item).collect())
+    }
+
+    /// The entries of a mapping whose keys are names of the plan's own.
+    pub(super) fn named<'n>(&mut self, field: &Field<'n>) -> Option<Vec<(&'n Key, Field<'n>)>> {
+        let Kind::Map(entries) = &field.node.kind else {
+            self.not(
+                field,
+                "a mapping",
+                "write `{ name: value }`, or one `name: value` a line",
+            );
+            return None;
+        };
+        let entry = |(key, node): &'n (Key, Node)| {
+            (
+                key,
+                Field {
+                    node,
+                    path: join(&field.path, &key.text),
+                },
+            )
+        };
+        Some(entries.iter().map(entry).collect())
+    }
+
+    /// The entries of a mapping with declared keys; unknown and missing ones are reported.
+    pub(super) fn fields<'n>(
+        &mut self,
+        field: &Field<'n>,
+        table: &'static Mapping,
+    ) -> Option<Fields<'n>> {
+        let Kind::Map(entries) = &field.node.kind else {
+            let names: Vec<&str> = table.keys.iter().map(|key| key.name).take(4).collect();
+            let hint = if names.is_empty() {
+                "write `kind: { ... }`".to_owned()
+            } else {
+                format!("its keys are {}, ...", names.join(", "))
+            };
+            self.not(field, "a mapping", &hint);
+            return None;
+        };
+        let fields = Fields {
+            table,
+            entries,
+            path: field.path.clone(),
+            span: first_line(field.node.span, field.node),
+        };
+        self.unknown_keys(&fields);
+        self.missing_keys(&fields);
+        self.sets(&fields);
+        Some(fields)
+    }
+
+    fn unknown_keys(&mut self, fields: &Fields<'_>) {
+        let extra = fields.table.extra_names();
+        let known: Vec<&str> = fields
+            .table
+            .keys
+            .iter()
+            .map(|key| key.name)
+            .chain(extra)
+            .collect();
+        for (key, _) in fields.entries {
+            if !known.contains(&key.text.as_str()) {
+                let why = format!("unknown key `{}`", shorten(&key.text));
+                self.wrong(
+                    key.span,
+                    &join(&fields.path, &key.text),
+                    why,
+                    suggest(&key.text, "keys", &known),
+                );
+            }
+        }
+    }
+
+    fn missing_keys(&mut self, fields: &Fields<'_>) {
+        for key in fields.table.keys {
+            if key.need == Need::Required && fields.get(key.name).is_none() {
+                let why = format!("`{}` is missing", key.name);
+                self.wrong(
+                    fields.span,
+                    &fields.path,
+                    why,
+                    format!("add `{}`: {}", key.name, lower_first(key.doc)),
+                );
+            }
+        }
+    }
+
+    fn sets(&mut self, fields: &Fields<'_>) {
+        for (at, set) in fields.table.one_of.iter().enumerate() {
+            let extra = if at == 0 {
+                fields.table.extra_names()
+            } else {
+                Vec::new()
+            };
+            let of: Vec<&str> = set.iter().copied().chain(extra).collect();
+            let given: Vec<&Key> = fields
+                .entries
+                .iter()
+                .map(|(key, _)| key)
+                .filter(|key| of.contains(&key.text.as_str()))
+                .collect();
+            if let Some(second) = given.get(1) {
+                let why = format!(
+                    "`{}` and `{}` cannot stand together",
+                    given[0].text, second.text
+                );
+                self.wrong(
+                    second.span,
+                    &fields.path,
+                    why,
+                    "keep one of them, and write the other one apart",
+                );
+            }
+            // An unknown key is most likely a slip of one of these, and is reported already.
+            let slipped = fields
+                .entries
+                .iter()
+                .any(|(key, _)| fields.table.key(&key.text).is_none());
+            if given.is_empty() && !slipped {
+                let why = format!("one of {} is missing", quoted(&of));
+                self.wrong(fields.span, &fields.path, why, "add exactly one of them");
+            }
+        }
+    }
+
+    /// Which nodes are meant, among these; without `nodes` only the form is checked.
+    pub(super) fn selector(
+        &mut self,
+        field: &Field<'_>,
+        nodes: Option<&[super::model::Node]>,
+    ) -> Option<Selector> {
+        if let Kind::List(items) = &field.node.kind {
+            if items.is_empty() {
+                self.wrong(
+                    field.node.span,
+                    &field.path,
+                    "an empty list matches no node",
+                    "name at least one node or role",
+                );
+                return None;
+            }
+            let parts: Vec<Option<Selector>> = self
+                .list(field)?
+                .iter()
+                .map(|item| match item.node.kind {
+                    Kind::List(_) => {
+                        self.not(item, "a selector", "write one flat list");
+                        None
+                    }
+                    _ => self.selector(item, nodes),
+                })
+                .collect();
+            return Some(Selector::List(
+                parts.into_iter().collect::<Option<Vec<_>>>()?,
+            ));
+        }
+        let text = self.text(field)?;
+        let forms =
+            "write `ROLE`, `every ROLE`, `any ROLE`, `any N of ROLE`, `ROLE-0` or a list of these";
+        let selector = match Selector::parse(&text, nodes.unwrap_or_default()) {
+            Ok(selector) => selector,
+            Err(why) => {
+                self.wrong(field.node.span, &field.path, shorten_all(&why), forms);
+                return None;
+            }
+        };
+        let nodes = nodes?;
+        if let Some(why) = selector.unknown(nodes) {
+            let roles: BTreeSet<&str> = nodes.iter().map(|node| node.role.as_str()).collect();
+            let last = text.split_whitespace().last().unwrap_or_default();
+            let known: Vec<&str> = roles.into_iter().collect();
+            self.wrong(
+                field.node.span,
+                &field.path,
+                shorten_all(&why),
+                suggest(last, "roles", &known),
+            );
+            return None;
+        }
+        Some(selector)
+    }
+
+    /// A name the plan gives: kebab-case, so that it can be part of file names, flags and findings.
+    pub(super) fn kebab(&mut self, what: &str, name: &str, at: SourceSpan, path: &str) -> bool {
+        let sound = name.len() <= 40
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && !name.ends_with('-')
+            && !name.contains("--")
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !sound {
+            let why = format!("`{}` cannot be the name of a {what}", shorten(name));
+            self.wrong(
+                at,
+                path,
+                why,
+                "use at most 40 lower-case letters, digits and single `-`, starting with a letter",
+            );
+            return false;
+        }
+        if keys::yaml_1_1_word(name) {
+            let why = format!(
+                "`{name}` is a boolean to many readers of YAML, so it cannot be the name of a {what}"
+            );
+            self.wrong(at, path, why, "choose another name");
+            return false;
+        }
+        true
+    }
+}
+
+impl<'n> Fields<'n> {
+    /// The value of a declared key.
+    ///
+    /// # Panics
+    /// When the table does not declare it: then unknown-key errors and the schema would be wrong.
+    pub(super) fn get(&self, name: &str) -> Option<Field<'n>> {
+        assert!(
+            self.table.key(name).is_some(),
+            "`{name}` is read but not declared in {}",
+            self.table.name
+        );
+        self.find(name)
+    }
+
+    /// Where a declared key stands.
+    pub(super) fn key_span(&self, name: &str) -> SourceSpan {
+        self.entries
+            .iter()
+            .find(|(key, _)| key.text == name)
+            .map_or(self.span, |(key, _)| key.span)
+    }
+
+    /// The first key that comes from the registry, with its value.
+    pub(super) fn extra(&self) -> Option<(&'n Key, Field<'n>)> {
+        let names = self.table.extra_names();
+        let (key, node) = self
+            .entries
+            .iter()
+            .find(|(key, _)| names.contains(&key.text.as_str()))?;
+        Some((
+            key,
+            Field {
+                node,
+                path: join(&self.path, &key.text),
+            },
+        ))
+    }
+
+    /// A count with the bounds its table declares, or its default.
+    pub(super) fn count(&self, reader: &mut Reader, name: &str) -> Option<u64> {
+        let Some(Takes::Count { min, max }) = self.table.key(name).map(|key| &key.takes) else {
+            panic!(
+                "`{name}` is read as a count but not declared so in {}",
+                self.table.name
+            );
+        };
+        match (self.get(name), self.table.key(name).map(|key| key.need)) {
+            (Some(field), _) => reader.count(&field, *min, *max),
+            (None, Some(Need::Default(text))) => text.parse().ok(),
+            (None, _) => None,
+        }
+    }
+
+    /// A word of those its table declares, or its default.
+    pub(super) fn word(&self, reader: &mut Reader, name: &str) -> Option<&'static str> {
+        let Some(Takes::Word(words)) = self.table.key(name).map(|key| &key.takes) else {
+            panic!(
+                "`{name}` is read as a word but not declared so in {}",
+                self.table.name
+            );
+        };
+        match (self.get(name), self.table.key(name).map(|key| key.need)) {
+            (Some(field), _) => reader.word(&field, words),
+            (None, Some(Need::Default(text))) => Some(text),
+            (None, _) => None,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Field<'n>> {
+        let (_, node) = self.entries.iter().find(|(key, _)| key.text == name)?;
+        Some(Field {
+            node,
+            path: join(&self.path, name),
+        })
+    }
+}
+
+/// What YAML 1.1 or 1.2 takes a bare scalar for, when that is not text.
+fn taken_for(text: &str) -> Option<&'static str> {
+    if keys::yaml_1_1_word(text) {
+        return Some("a boolean or nothing");
+    }
+    let unsigned = text.trim_start_matches(['-', '+']);
+    let digits = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'_')
+    };
+    let number = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && (unsigned.replace('_', "").parse::<f64>().is_ok()
+            || unsigned.starts_with("0x")
+            || unsigned.starts_with("0o"));
+    if number || matches!(unsigned.to_ascii_lowercase().as_str(), ".inf" | ".nan") {
+        return Some("a number");
+    }
+    if unsigned.contains(':') && unsigned.split([':', '.']).all(digits) {
+        return Some("a base-60 number");
+    }
+    None
+}
+
+/// A list or mapping is pointed at by its first line.
+fn first_line(span: SourceSpan, node: &Node) -> SourceSpan {
+    let first = match &node.kind {
+        Kind::Map(entries) => entries.first().map(|(key, _)| key.span),
+        Kind::List(items) => items.first().map(|item| first_line(item.span, item)),
+        Kind::Scalar { .. } | Kind::Broken => None,
+    };
+    SourceSpan {
+        end: first.map_or(span.end, |first| first.end.max(span.start)),
+        ..span
+    }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words
+        .iter()
+        .map(|word| format!("`{word}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(chars).collect()
+    })
+}
+
+/// A message that quotes plan text stays one line of bounded length.
+fn shorten_all(message: &str) -> String {
+    let mut shown = String::new();
+    for (at, c) in message.chars().enumerate() {
+        if at == 300 {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() {
+            shown.extend(c.escape_debug())
+        } else {
+            shown.push(c)
+        }
+    }
+    shown
+}

@@ -1,0 +1,62 @@
+//! "Did you mean": the known word nearest to one that is not known.
+
+/// A hint that names the nearest of `known`, when one is near enough to be a slip of the hand.
+pub(super) fn did_you_mean<W: AsRef<str>>(word: &str, known: &[W]) -> Option<String> {
+    // Nothing of ours is nearly as long, and the distance costs the product of both lengths.
+    if word.len() > 64 {
+        return None;
+    }
+    let reach = (word.chars().count() / 3).max(1);
+    known
+        .iter()
+        .map(AsRef::as_ref)
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= reach && *candidate != word)
+        .min()
+        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}
+
+/// The same, or else the list of what is known.
+pub(super) fn suggest<W: AsRef<str>>(word: &str, what: &str, known: &[W]) -> String {
+    did_you_mean(word, known).unwrap_or_else(|| {
+        let names: Vec<String> = known
+            .iter()
+            .take(20)
+            .map(|name| format!("`{}`", name.as_ref()))
+            .collect();
+        let more = if known.len() > 20 { ", …" } else { "" };
+        if names.is_empty() {
+            format!("there are no {what}")
+        } else {
+            format!("known {what}: {}{more}", names.join(", "))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_recognised_and_other_words_are_not() {
+        let known = ["sources", "target", "over", "datagrams"];
+        for (word, meant) in [
+            ("source", "sources"),
+            ("tagret", "target"),
+            ("ower", "over"),
+            ("datagramms", "datagrams"),
+        ] {
+            assert_eq!(
+                did_you_mean(word, &known),
+                Some(format!("did you mean `{meant}`?"))
+            );
+        }
+        for word in ["banana", "x", ""] {
+            assert_eq!(did_you_mean(word, &known), None, "{word}");
+        }
+        assert_eq!(
+            suggest("banana", "keys", &["a", "b"]),
+            "known keys: `a`, `b`"
+        );
+    }
+}
