@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use tweedledum_core::history::{ExitStatus, Grade, LayerRecord};
 
-use crate::observe::Observation;
 use crate::substrate::process::{NodePipes, NodeProcess, SpawnError};
 
 /// One message to the loop.
@@ -62,8 +61,6 @@ pub(super) enum Happened {
         /// The node.
         node: String,
     },
-    /// An observer saw something.
-    Saw(Observation),
     /// A layer is over.
     LayerEnded(LayerRecord),
     /// A step's effect was made, or why not.

@@ -5,30 +5,30 @@
 //! channel, so nothing outlives the run. To carry out a new action, see `steps`; to watch something new, see `watch`.
 
 mod happened;
-mod live;
 mod network;
 mod steps;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tweedledum_core::history::{Body, Ending, Record};
-use tweedledum_core::judge::Verdict;
+use tweedledum_core::history::{Record, SignalValue};
+use tweedledum_core::history::read;
+use tweedledum_core::judge::{self, Judge};
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::run::{Command, Event, Machine};
+use tweedledum_core::verdict::Verdict;
 
 use crate::agent::Dialect;
-use crate::observe::monotonic_ns;
-use crate::store::{HistoryError, HistoryWriter, ReleaseDirectory};
-use crate::substrate::process::{AddressBlocks, SpawnError, Spawner};
+use crate::observe::{Observation, Value, monotonic_ns};
+use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory};
+use crate::substrate::process::{AddressBlocks, Spawner};
 use crate::supervise::{GuardEvent, GuardEvents, RunContext, TEARDOWN_BOUND};
 
 use happened::Happened;
-use live::LiveJudge;
 use network::Site;
 
 /// Messages in flight to the loop. At 100 nodes a layer brings some 1,000 of them; a full channel holds observers back,
@@ -72,15 +72,6 @@ pub struct Ground {
     pub blocks: AddressBlocks,
 }
 
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Its verdict.
-    pub verdict: Verdict,
-    /// Why it ended.
-    pub ending: Ending,
-}
-
 /// Why a run could not be conducted to an end. The guards still remove everything.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -93,76 +84,180 @@ pub enum RunError {
     /// Files and sockets of the harness itself.
     #[error("the harness itself failed: {0}")]
     System(#[from] std::io::Error),
+    /// What was just written cannot be judged.
+    #[error("the history cannot be judged: {0}")]
+    Judge(#[from] read::ReadError),
+    /// No HTTP client.
+    #[error("cannot make the client that polls the nodes: {0}")]
+    Client(#[from] reqwest::Error),
     /// More nodes than addresses.
     #[error("node {0} has no address: a run of the process substrate has at most 1,000 nodes")]
     NoAddress(String),
 }
 
-/// Runs a plan on one release to its end and judges it. `on_record` sees every record as it is written.
+/// Runs a plan on one release to its end, and judges what was written. `on_record` sees every record as it is written.
 pub async fn run(
     ground: &mut Ground,
     job: &Job<'_>,
     directory: &ReleaseDirectory,
-    on_record: &mut (dyn FnMut(&Record) + Send),
-) -> Result<Outcome, RunError> {
+    on_record: &mut dyn FnMut(&Record),
+) -> Result<Verdict, RunError> {
     let site = Site::prepare(ground, job, directory)?;
-    let mut history = HistoryWriter::create(&directory.history(), HISTORY_BYTES_MAX)?;
-    let mut machine = Machine::new(site.header.clone(), &site.sources(), LiveJudge::new(&site.header));
-    let (sender, mut inbox) = mpsc::channel(CHANNEL);
+    let path = directory.history();
+    let history = HistoryWriter::create(&path, HISTORY_BYTES_MAX, full_line)?;
+    let machine = Machine::new(site.header.clone(), &site.sources(), Judge::new(&site.header)?);
+    let (happened, inbox) = mpsc::channel(CHANNEL);
+    let (saw, observations) = mpsc::channel(CHANNEL);
     let began_ns = site.began_ns;
-    let mut watch = watch::Watch::new(site, ground.spawner.clone(), sender);
-    let mut ending = Ending::Scheduled;
+    let watch = watch::Watch::new(site, ground.spawner.clone(), happened, saw).await?;
     let give_up = tokio::time::Instant::now() + job.timeout;
-    let mut timed_out = false;
-    let mut wake_ns = u64::MAX;
-    let mut event = Event::Begun;
-    loop {
-        let now_ns = monotonic_ns().saturating_sub(began_ns);
-        let mut finished = false;
-        for command in machine.on(now_ns, event) {
-            match command {
-                Command::Record(record) => {
-                    on_record(&record);
-                    if let Body::End(end) = &record.body {
-                        ending = end.why.clone();
+    let mut conduct = Conduct { machine, history, watch, inbox, observations, began_ns, give_up: Some(give_up) };
+    let ended = conduct.to_the_end(&mut ground.events, on_record).await;
+    conduct.watch.close().await;
+    ended?;
+    // The verdict is that of the file, so that judging it again cannot give another.
+    Ok(judge::judge_history(read::lines(&fs_err::read(&path)?))?)
+}
+
+/// A run that is going on.
+struct Conduct {
+    machine: Machine<Judge>,
+    history: HistoryWriter,
+    watch: watch::Watch,
+    inbox: mpsc::Receiver<Happened>,
+    observations: mpsc::Receiver<Observation>,
+    began_ns: u64,
+    give_up: Option<tokio::time::Instant>,
+}
+
+impl Conduct {
+    async fn to_the_end(
+        &mut self,
+        guards: &mut GuardEvents,
+        on_record: &mut dyn FnMut(&Record),
+    ) -> Result<(), RunError> {
+        let mut wake_ns = u64::MAX;
+        let mut event = Event::Begun;
+        loop {
+            let now_ns = monotonic_ns().saturating_sub(self.began_ns);
+            let mut full = None;
+            for command in self.machine.on(now_ns, event) {
+                match command {
+                    Command::Record(record) => {
+                        on_record(&record);
+                        match self.history.append(&record) {
+                            Ok(()) => {}
+                            Err(error @ HistoryError::Full(_)) => full = Some(error.to_string()),
+                            Err(error) => return Err(error.into()),
+                        }
                     }
-                    history.append(&record)?;
+                    Command::Sync => self.history.sync()?,
+                    Command::Spawn { node, incarnation, ready_by_ns } => {
+                        self.watch.spawn(&node, incarnation, ready_by_ns);
+                    }
+                    Command::Prepare(step) => self.watch.prepare(&step),
+                    Command::Carry(step) => self.watch.carry(step),
+                    Command::WakeAt(ns) => wake_ns = ns,
+                    Command::TearDown => self.watch.tear_down(TEARDOWN_BOUND),
+                    Command::Finish => return Ok(()),
                 }
-                Command::Sync => history.sync()?,
-                Command::Spawn { node, incarnation, ready_by_ns } => {
-                    watch.spawn(&node, incarnation, ready_by_ns);
-                }
-                Command::Prepare(step) => watch.prepare(&step),
-                Command::Carry(step) => watch.carry(step),
-                Command::WakeAt(ns) => wake_ns = ns,
-                Command::TearDown => watch.tear_down(TEARDOWN_BOUND),
-                Command::Finish => finished = true,
             }
+            event = match full {
+                Some(why) => Event::SubstrateFailed { why },
+                None => self.next(&mut wake_ns, guards).await,
+            };
         }
-        if finished {
-            break;
-        }
-        event = tokio::select! {
-            guard = ground.events.next() => match guard {
-                GuardEvent::Interrupt { signal } => Event::Interrupted { signal },
-                GuardEvent::GuardDied { guard } => Event::SubstrateFailed { why: format!("{guard:?} died") },
-            },
-            happened = inbox.recv() => match happened {
-                Some(happened) => watch.take(happened),
-                // The watch holds a sender, so this cannot end before the run does.
-                None => Event::Tick,
-            },
-            () = sleep_until(began_ns, wake_ns) => {
-                wake_ns = u64::MAX;
+    }
+
+    /// The next event: what is due comes first, then what guards say, then what was seen before what came of it (a panic
+    /// is logged before the process is gone).
+    async fn next(&mut self, wake_ns: &mut u64, guards: &mut GuardEvents) -> Event {
+        let wake = tokio::time::Instant::from_std(instant_of(self.began_ns.saturating_add(*wake_ns)));
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(wake), if *wake_ns != u64::MAX => {
+                *wake_ns = u64::MAX;
                 Event::Tick
             }
-            () = tokio::time::sleep_until(give_up), if !timed_out => {
-                timed_out = true;
+            guard = guards.next() => match guard {
+                GuardEvent::Interrupt { signal } => Event::Interrupted { signal },
+                GuardEvent::GuardDied { guard } => Event::SubstrateFailed { why: format!("the {guard} died") },
+            },
+            () = until(self.give_up) => {
+                self.give_up = None;
                 Event::TimedOut
             }
-        };
+            Some(observation) = self.observations.recv() => seen(observation),
+            Some(happened) = self.inbox.recv() => self.watch.take(happened),
+        }
     }
-    watch.close().await;
-    let verdict = machine.into_watch().finish();
-    Ok(Outcome { verdict, ending })
+}
+
+async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The line that stands where a history reached its bound; the missing `end` behind it is what keeps the run from passing.
+fn full_line(note: FullNote) -> serde_json::Value {
+    serde_json::json!({ "seq": note.records, "t_ns": 0, "kind": "full", "bytes": note.bytes, "limit": note.limit })
+}
+
+/// An observation as an event.
+fn seen(observation: Observation) -> Event {
+    match observation {
+        Observation::Event(log) => {
+            let mut fields: BTreeMap<String, serde_json::Value> = log.fields.into_iter().collect();
+            fields.remove("event");
+            Event::Logged { node: log.node.to_string(), event: log.event, fields }
+        }
+        Observation::Sample(sample) => match signal_value(&sample.value) {
+            Some(value) => Event::Sampled { node: sample.node.to_string(), signal: sample.signal.to_string(), value },
+            None => Event::Unreadable {
+                node: sample.node.to_string(),
+                source: sample.signal.to_string(),
+                why: format!("{:?} is neither a whole number from 0 nor a text", sample.value),
+                answered: true,
+            },
+        },
+        Observation::Gap(gap) => Event::Unreadable {
+            node: gap.node.to_string(),
+            source: gap.url.to_string(),
+            why: gap.why,
+            answered: false,
+        },
+        Observation::Ping(ping) => {
+            let rtt_us = ping.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+            Event::Pinged { node: ping.node.to_string(), rtt_us }
+        }
+    }
+}
+
+/// A polled value as a signal's value; metrics are floats on the wire also where they count.
+fn signal_value(value: &Value) -> Option<SignalValue> {
+    match value {
+        Value::Bool(flag) => Some(SignalValue::Number(u64::from(*flag))),
+        Value::Int(number) => u64::try_from(*number).ok().map(SignalValue::Number),
+        Value::Float(number) => {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole number below 2^53")]
+            let whole = (number.fract() == 0.0 && (0.0..9e15).contains(number)).then_some(*number as u64);
+            whole.map(SignalValue::Number)
+        }
+        Value::Text(text) => Some(match text.parse() {
+            Ok(number) => SignalValue::Number(number),
+            Err(_) => SignalValue::Text(text.clone()),
+        }),
+    }
+}
+
+/// A reading of the monotonic clock as an [`Instant`], which the standard library keeps opaque.
+fn instant_of(monotonic: u64) -> Instant {
+    let (now_ns, now) = (monotonic_ns(), Instant::now());
+    let ahead = Duration::from_nanos(monotonic.saturating_sub(now_ns));
+    let behind = Duration::from_nanos(now_ns.saturating_sub(monotonic));
+    // A year is further than any run; beyond it the clock would overflow.
+    let later = now + ahead.min(Duration::from_secs(31_536_000));
+    later.checked_sub(behind).unwrap_or(now)
 }

@@ -160,7 +160,9 @@ fn header(
     let roles = plan.roles.iter().map(|(name, role)| {
         let signals = role.signals.iter().map(|(name, signal)| (name.clone(), signal.period));
         let pinged = job.dialects.iter().any(|dialect| role.speaks.contains(dialect.name()));
-        let info = RoleInfo { signals: signals.collect(), expect_exit: role.expect_exit.clone(), pinged };
+        let pushed = role.signals.iter().filter(|(_, signal)| matches!(signal.source, Source::Log { .. }));
+        let pushed = pushed.map(|(name, _)| name.clone()).collect();
+        let info = RoleInfo { signals: signals.collect(), expect_exit: role.expect_exit.clone(), pinged, pushed };
         (name.clone(), info)
     });
     let faults = plan.timeline.iter().filter_map(|entry| match &entry.what {

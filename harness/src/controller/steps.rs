@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -18,7 +19,8 @@ use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodSpec, PreparedFlood};
 use crate::observe::monotonic_ns;
-use crate::observe::ping::ping_once;
+use crate::observe::ping::{PingFrom, PingTarget, Pinger};
+use crate::observe::NodeName;
 use crate::substrate::process::{ExitKind, NodeProcess, NodeSignal, StoppedBy};
 
 /// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
@@ -44,6 +46,8 @@ pub(super) struct Target {
     pub(super) agent: IpAddr,
     /// The network id.
     pub(super) netid: u32,
+    /// The identity that probes are sent by.
+    pub(super) identity: [u8; 32],
 }
 
 /// Reports a step's progress to the loop.
@@ -93,7 +97,7 @@ async fn kill(step: &Step, process: &NodeProcess, report: &Reporter) {
         ("dead-after-us".to_owned(), json!(exit.seen_ns.saturating_sub(decided) / 1000)),
         ("ended".to_owned(), json!(exit.kind)),
     ]);
-    let held = matches!(exit.kind, ExitKind::Signal { signal: 9, .. });
+    let held = matches!(exit.kind, ExitKind::Signal(9));
     report.proved(step.id, Grade::Applied, held, detail.clone()).await;
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
@@ -171,8 +175,26 @@ async fn state_within(process: &NodeProcess, wanted: impl Fn(char) -> bool) -> O
 /// Whether the node answers a UDP ping within the bound; `None` when it speaks no protocol that could be asked.
 async fn answers(target: &Target, bound: Duration) -> Option<bool> {
     let session = target.session.as_ref()?;
-    let rtt = ping_once(session.dialect.as_ref(), target.agent, session.address, &session.key, target.netid, bound).await;
-    Some(rtt.is_ok_and(|rtt| rtt.is_some()))
+    let from = PingFrom { ip: target.agent, identity: target.identity, netid: target.netid };
+    // A socket of its own: an answer to an earlier ping, given after a thaw, must not count for this one.
+    let pinger = Pinger::bind(Arc::clone(&session.dialect), from).await.ok()?;
+    let node = NodeName::from("the target");
+    let ping = pinger.ping(&PingTarget { node, address: session.address, key: session.key }, bound).await;
+    Some(ping.rtt.is_some())
+}
+
+/// A flood that never began: its end has nothing to close.
+pub(super) async fn not_carried(
+    step: &Step,
+    why: String,
+    stop: tokio::sync::oneshot::Receiver<Step>,
+    report: &Reporter,
+) {
+    report.carried(step, Err(why)).await;
+    if let Ok(end) = stop.await {
+        report.carried(&end, Ok(())).await;
+        report.proved(step.id, Grade::Gone, true, Detail::from([("begun".to_owned(), json!(false))])).await;
+    }
 }
 
 /// Everything about a flood that can be done before it is due. Blocking: it opens sockets and seals datagrams.

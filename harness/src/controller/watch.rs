@@ -6,30 +6,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tweedledum_core::history::{ExitStatus, SignalValue};
-use tweedledum_core::launch::Program as Asked;
+use tweedledum_core::history::{ExitStatus, LayerRecord};
+use tweedledum_core::launch::{self, Program as Asked};
 use tweedledum_core::plan::model::{Ready, Source};
 use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Step};
 
 use super::happened::Happened;
+use super::{RunError, instant_of};
+use crate::observe::monotonic_ns;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
 use crate::agent::flood::PreparedFlood;
-use crate::observe::lateness::Layers;
+use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
-use crate::observe::ping::Pinger;
-use crate::observe::poll::Poller;
-use crate::observe::ready::{self, ReadyCheck};
-use crate::observe::{Observation, Value, monotonic_ns};
-use crate::substrate::process::{ExitKind, NodePipes, NodeProcess, NodeSignal, NodeSpec, Program, Spawner};
+use crate::observe::ping::{PingFrom, PingTarget, PingWatch, Pinger};
+use crate::observe::poll::{Extract, Poller, SignalPoll, http_client};
+use crate::observe::procfs::HostLoad;
+use crate::observe::prometheus::MetricName;
+use crate::observe::ready::{self, ExecEnd, ExecFn};
+use crate::observe::{NodeName, Observation};
+use crate::substrate::process::{ExitKind, NodePipes, NodeProcess, NodeSignal, NodeSpec, Program, Spawner, StoppedBy};
 
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
+
+/// Often enough that a change is seen within its layer, seldom enough that 100 nodes cost little.
+const POLLS_PER_LAYER: u32 = 4;
 
 /// Lines of a dead node's output that are kept in the history; its log files have more.
 const TAIL_LINES: usize = 20;
@@ -37,10 +44,11 @@ const TAIL_LINES: usize = 20;
 /// A node whose process exists.
 #[derive(Debug)]
 struct Living {
-    incarnation: u32,
     process: NodeProcess,
     logs: NodeLogs,
     forced: bool,
+    /// What looks at it once it is ready; dropping it ends the looking.
+    observers: Option<(Poller, Option<PingWatch>)>,
 }
 
 /// A flood between its intent and its end.
@@ -61,8 +69,10 @@ pub(super) struct Watch {
     living: BTreeMap<String, Living>,
     floods: BTreeMap<u32, Flood>,
     logs: LogHub,
-    poller: Poller,
-    pinger: Option<Pinger>,
+    client: reqwest::Client,
+    /// One socket of the agent per protocol, so that pings take one session of each node.
+    pingers: BTreeMap<&'static str, Pinger>,
+    saw: mpsc::Sender<Observation>,
     tasks: JoinSet<()>,
     /// One task per living process, which ends once its death is told.
     exits: JoinSet<()>,
@@ -71,28 +81,49 @@ pub(super) struct Watch {
 
 impl Watch {
     /// A watch over a network that is about to be started.
-    pub(super) fn new(site: Site, spawner: Spawner, loop_: mpsc::Sender<Happened>, saw: mpsc::Sender<Observation>) -> Self {
+    pub(super) async fn new(
+        site: Site,
+        spawner: Spawner,
+        loop_: mpsc::Sender<Happened>,
+        saw: mpsc::Sender<Observation>,
+    ) -> Result<Self, RunError> {
         let mut wanted = BTreeSet::from(["panic".to_owned()]);
+        let mut pingers = BTreeMap::new();
         for node in site.nodes.values() {
             for source in node.launch.signals.values() {
                 if let Source::Log { event, .. } = source {
                     wanted.insert(event.clone());
                 }
             }
+            if let Some(session) = &node.session
+                && !pingers.contains_key(session.dialect.name())
+            {
+                let from = PingFrom {
+                    ip: site.agent,
+                    identity: launch::identity(site.seed, "the agent"),
+                    netid: site.netid,
+                };
+                pingers.insert(session.dialect.name(), Pinger::bind(Arc::clone(&session.dialect), from).await?);
+            }
         }
-        Self {
+        let mut tasks = JoinSet::new();
+        let genesis_ns = site.began_ns.saturating_add(site.header.genesis_ns);
+        let layer = Duration::from_nanos(site.header.calendar.layer_ns);
+        tasks.spawn(tell_layers(LayerTicker::new(genesis_ns, layer)?, layer, loop_.clone()));
+        Ok(Self {
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
-            poller: Poller::new(saw),
-            pinger: None,
+            client: http_client(Some(site.agent))?,
+            pingers,
+            saw,
             site,
             spawner,
             loop_,
             living: BTreeMap::new(),
             floods: BTreeMap::new(),
-            tasks: JoinSet::new(),
+            tasks,
             exits: JoinSet::new(),
             tearing_down: false,
-        }
+        })
     }
 
     /// Starts a node; what is left of its former life is removed first.
@@ -186,8 +217,9 @@ impl Watch {
     /// Stops every node in the orderly way, removes what is left, and reports that.
     pub(super) fn tear_down(&mut self, bound: Duration) {
         self.floods.clear();
-        self.poller.stop();
-        self.pinger = None;
+        for living in self.living.values_mut() {
+            living.observers = None;
+        }
         let mut stopping = JoinSet::new();
         for (name, living) in &self.living {
             let (process, loop_, name) = (living.process.clone(), self.loop_.clone(), name.clone());
@@ -227,11 +259,10 @@ impl Watch {
             }
             Happened::NotReady { node, incarnation, last_seen } => Event::NotReady { node, incarnation, last_seen },
             Happened::Exited { node, incarnation, status, tail } => {
-                self.poller.forget(&node);
-                if let Some(pinger) = &mut self.pinger {
-                    pinger.forget(&node);
-                }
-                let forced = self.living.get(&node).is_some_and(|living| living.forced);
+                let forced = self.living.get_mut(&node).is_some_and(|living| {
+                    living.observers = None;
+                    living.forced
+                });
                 Event::Exited { node, incarnation, status, forced, tail }
             }
             Happened::Forced { node } => {
@@ -276,23 +307,95 @@ impl Watch {
             ready_line,
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
+        let check = self.readiness(&place.launch.ready, &logs)?;
         self.watch_exit(node, incarnation, &process, &logs);
-        let check = ReadyCheck::of(&place.launch.ready, &logs).map_err(|error| error.to_string())?;
-        let deadline = instant_of(self.site.began_ns.saturating_add(ready_by_ns));
-        let (loop_, name, dead) = (self.loop_.clone(), node.to_owned(), process.clone());
+        let bound = Duration::from_nanos(ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)));
+        let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {
                 // A process that is dead will never be ready; its death is told elsewhere.
                 _ = dead.exited() => return,
-                outcome = ready::wait(check, deadline) => match outcome {
-                    Ok(()) => Happened::Ready { node: name, incarnation },
-                    Err(last_seen) => Happened::NotReady { node: name, incarnation, last_seen: last_seen.to_string() },
+                outcome = ready::until_ready(&name, check, bound) => match outcome {
+                    Ok(_) => Happened::Ready { node: name.to_string(), incarnation },
+                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: error.to_string() },
                 },
             };
             let _ = loop_.send(happened).await;
         });
-        self.living.insert(node.to_owned(), Living { incarnation, process, logs, forced: false });
+        self.living.insert(node.to_owned(), Living { process, logs, forced: false, observers: None });
         Ok(())
+    }
+
+    fn readiness(&self, ready: &Ready, logs: &NodeLogs) -> Result<ready::Ready, String> {
+        Ok(match ready {
+            Ready::Http { url, status } => {
+                ready::Ready::Http { client: self.client.clone(), url: url.clone(), status: *status }
+            }
+            Ready::Tcp(address) => ready::Ready::Tcp(
+                address.parse().map_err(|error| format!("ready.tcp: `{address}` is no address: {error}"))?,
+            ),
+            Ready::Log(pattern) => ready::Ready::Log { pattern: pattern.clone(), line: logs.ready_line() },
+            Ready::Exec(argv) => ready::Ready::Exec { argv: argv.clone(), run: self.probe() },
+        })
+    }
+
+    /// Runs readiness commands as nodes are run: held by the guards, with nothing of our environment.
+    fn probe(&self) -> ExecFn {
+        let (spawner, base) = (self.spawner.clone(), self.site.base.clone());
+        let number = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        ExecFn(Arc::new(move |argv, bound| {
+            let (spawner, base) = (spawner.clone(), base.clone());
+            let number = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Box::pin(async move {
+                let (program, args) = argv.split_first().ok_or("an empty command")?;
+                let spec = NodeSpec {
+                    name: format!("ready-check-{number}"),
+                    program: Program::Path(base.join(program)),
+                    args: args.iter().map(OsString::from).collect(),
+                    env: BTreeMap::new(),
+                    cwd: base,
+                };
+                let finished = spawner.run(&spec, bound).await.map_err(|error| error.to_string())?;
+                let code = match finished.exit.kind {
+                    ExitKind::Code(code) => Some(code),
+                    ExitKind::Signal(_) | ExitKind::Lost => None,
+                };
+                let output = [finished.stdout, finished.stderr].concat();
+                Ok(ExecEnd { code, output: String::from_utf8_lossy(&output).into_owned() })
+            })
+        }))
+    }
+
+    /// Begins to poll and ping a node that is ready: before that, silence would mean nothing.
+    fn observe(&mut self, node: &str) {
+        let (Some(place), Some(living)) = (self.site.nodes.get(node), self.living.get_mut(node)) else {
+            return;
+        };
+        if self.tearing_down {
+            return;
+        }
+        let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
+        let name = NodeName::from(node);
+        let polls = place.launch.signals.iter().filter_map(|(signal, source)| {
+            let (url, read) = match source {
+                Source::Json { url, pointer } => (url, Extract::Json(pointer.clone())),
+                Source::Metric { url, name } => (url, Extract::Metric(MetricName::parse(name)?)),
+                Source::Log { .. } => return None,
+            };
+            Some(SignalPoll {
+                node: NodeName::clone(&name),
+                signal: Arc::from(signal.as_str()),
+                url: Arc::from(url.as_str()),
+                read,
+                period: layer / POLLS_PER_LAYER,
+            })
+        });
+        let poller = Poller::start(&self.client, polls.collect(), &self.saw);
+        let pings = place.session.as_ref().and_then(|session| {
+            let target = PingTarget { node: name.clone(), address: session.address, key: session.key };
+            Some(self.pingers.get(session.dialect.name())?.watch(vec![target], layer, layer, &self.saw))
+        });
+        living.observers = Some((poller, pings));
     }
 
     fn watch_exit(&mut self, node: &str, incarnation: u32, process: &NodeProcess, logs: &NodeLogs) {
@@ -308,8 +411,9 @@ impl Watch {
             let mut tail: Vec<String> = stdout.into_iter().chain(stderr).collect();
             tail.drain(..tail.len().saturating_sub(TAIL_LINES));
             let status = match exit.kind {
-                ExitKind::Code { code } => ExitStatus::Code(code),
-                ExitKind::Signal { signal, .. } => ExitStatus::Signal(signal),
+                ExitKind::Code(code) => ExitStatus::Code(code),
+                ExitKind::Signal(signal) => ExitStatus::Signal(signal),
+                ExitKind::Lost => ExitStatus::Lost,
             };
             let _ = loop_.send(Happened::Exited { node, incarnation, status, tail }).await;
         });
@@ -323,8 +427,43 @@ impl Watch {
             session: place.session.clone(),
             agent: self.site.agent,
             netid: self.site.netid,
+            identity: launch::identity(self.site.seed, "the prober"),
         })
     }
+}
+
+/// Tells the end of every layer from genesis on, and how fit the host was during it.
+async fn tell_layers(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::Sender<Happened>) {
+    let mut before = HostLoad::read();
+    loop {
+        let tick = match ticker.tick().await {
+            Ok(tick) => tick,
+            Err(error) => {
+                tracing::error!(%error, "layers are not told any more");
+                return;
+            }
+        };
+        let now = HostLoad::read();
+        // Tick n is the start of layer n, and so the end of the one before it.
+        if let Some(ended) = tick.layer.checked_sub(1) {
+            let record = LayerRecord {
+                layer: i64::try_from(ended).unwrap_or(i64::MAX),
+                late_us: tick.late_us,
+                steal_ppm: ppm(now.steal_since(&before)).unwrap_or(0),
+                cpu_pressure_ppm: ppm(now.pressure_since(&before, layer)),
+            };
+            if loop_.send(Happened::LayerEnded(record)).await.is_err() {
+                return;
+            }
+        }
+        before = now;
+    }
+}
+
+/// A share from 0 to 1 in parts per million.
+fn ppm(share: Option<f64>) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is clamped to 0 to 1")]
+    share.map(|share| (share.clamp(0.0, 1.0) * 1e6) as u64)
 }
 
 /// Asks a node to stop, frozen or not, and kills it after its grace.
@@ -340,16 +479,5 @@ async fn stop_in_order(process: &NodeProcess, grace: Duration, node: &str, loop_
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again"),
-    }
-}
-
-/// A reading of the monotonic clock as an [`Instant`], which the standard library keeps opaque.
-fn instant_of(monotonic: u64) -> Instant {
-    let now = monotonic_ns();
-    let instant = Instant::now();
-    if monotonic >= now {
-        instant + Duration::from_nanos(monotonic - now)
-    } else {
-        instant.checked_sub(Duration::from_nanos(now - monotonic)).unwrap_or(instant)
     }
 }

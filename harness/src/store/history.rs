@@ -113,9 +113,8 @@ impl HistoryWriter {
         self.write(line)
     }
 
-    /// Writes one record, and returns when everything written so far is on the disk.
-    pub fn append_synced<R: Serialize>(&mut self, record: &R) -> Result<(), HistoryError> {
-        self.append(record)?;
+    /// Returns when everything written so far is on the disk.
+    pub fn sync(&mut self) -> Result<(), HistoryError> {
         Ok(self.file.sync_data()?)
     }
 
@@ -166,7 +165,7 @@ mod tests {
         let mut writer = create().unwrap();
         for seq in 0..3 {
             writer
-                .append_synced(&json!({"seq": seq, "text": "a\nb"}))
+                .append(&json!({"seq": seq, "text": "a\nb"}))
                 .unwrap();
             assert_eq!(lines(&path).len(), seq + 1);
         }

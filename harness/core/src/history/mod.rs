@@ -218,6 +218,8 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// It is gone, and nobody learnt how: somebody else reaped it.
+    Lost,
 }
 
 /// A panic as a node reported it.

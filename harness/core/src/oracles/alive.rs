@@ -145,7 +145,7 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
         (None, ExitStatus::Signal(_)) => {
             ("crash/signal".to_owned(), format!("{node} {}", ended(status)))
         }
-        (None, ExitStatus::Code(_)) => (
+        (None, ExitStatus::Code(_) | ExitStatus::Lost) => (
             "crash/exit".to_owned(),
             format!("{node} {} without being asked to stop", ended(status)),
         ),
@@ -192,7 +192,7 @@ fn stop(
         ExitStatus::Code(code) => expected.is_empty() || expected.contains(&code),
         // Killed outright, as in a hurried teardown: nobody asked.
         ExitStatus::Signal(SIGKILL) => true,
-        ExitStatus::Signal(_) => expected.is_empty(),
+        ExitStatus::Signal(_) | ExitStatus::Lost => expected.is_empty(),
     };
     if orderly {
         return None;
@@ -210,6 +210,7 @@ fn ended(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
+        ExitStatus::Lost => "ended nobody knows how, since another process reaped it".to_owned(),
     }
 }
 

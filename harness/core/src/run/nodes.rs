@@ -49,7 +49,7 @@ impl NodeView {
     pub(super) fn death(&self, status: ExitStatus, forced: bool) -> Death {
         let by_harness = match (self.ending, status) {
             (None, _) | (Some(_), ExitStatus::Signal(SIGABRT)) => false,
-            (Some(_), ExitStatus::Signal(SIGKILL)) => true,
+            (Some(_), ExitStatus::Signal(SIGKILL) | ExitStatus::Lost) => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
         };
         match self.ending {
