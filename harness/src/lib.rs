@@ -1,1 +1,4 @@
 //! The effects.
+
+pub mod agent;
+pub mod observe;
