@@ -8,11 +8,12 @@
 //! their owner holds: dropping the observer ends it.
 
 //pub mod lateness;
-//pub mod logs;
+mod lines;
+pub mod logs;
 //pub mod ping;
 //pub mod poll;
 pub mod procfs;
-//pub mod prometheus;
+pub mod prometheus;
 //pub mod ready;
 
 use std::sync::Arc;
