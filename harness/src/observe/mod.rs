@@ -7,14 +7,15 @@
 //! Observers judge nothing and act on nothing. Every task they start lives in a `JoinSet` that
 //! their owner holds: dropping the observer ends it.
 
-//pub mod lateness;
+mod http;
+pub mod lateness;
 mod lines;
 pub mod logs;
-//pub mod ping;
-//pub mod poll;
+pub mod ping;
+pub mod poll;
 pub mod procfs;
 pub mod prometheus;
-//pub mod ready;
+pub mod ready;
 
 use std::sync::Arc;
 use std::time::Duration;
