@@ -1,0 +1,618 @@
+//! Reads what nodes print: keeps it, finds events in it, and survives nodes that print too much.
+//!
+//! [`LogHub::attach`] starts one task for each of a node's two pipes; there is no thread per node.
+//! Bytes go to the node's log file up to a limit; lines of stdout that are JSON objects with an
+//! `event` that somebody wants become [`Observation::Event`]; the last lines are kept in memory
+//! for reports. A node that prints more than [`LogLimits::bytes_per_s`] loses what is too much:
+//! the kernel moves it from the pipe to `/dev/null` without a copy, and it is counted. The newest
+//! part of the pipe is never thrown away, so the last words of a node that dies are always read.
+//!
+//! Call it inside a Tokio runtime. It knows no event by name, and does not tell why a stream ended.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use regex::Regex;
+use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+use serde::Deserialize;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::lines::{Line, LineSplitter};
+use super::{LogEvent, NodeName, Observation, monotonic_ns};
+
+/// Bytes read at once.
+const CHUNK: usize = 16 * 1024;
+
+/// Size that a busy pipe is given: the most that an unprivileged process may ask for.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// Pause between two looks at a pipe that is over its rate. With [`PIPE_BYTES`] it also holds a
+/// node to about 1 GB/s, so that many of them cannot take the controller's CPU.
+const SKIM_PAUSE: Duration = Duration::from_millis(1);
+
+/// The rate is judged over windows of this length.
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// Limits on what one node's output may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct LogLimits {
+    /// Size at which a log file stops growing.
+    pub file_bytes: u64,
+    /// Longest line that is looked into.
+    pub line_bytes: usize,
+    /// Bytes per second and node beyond which output is thrown away.
+    pub bytes_per_s: u64,
+    /// Lines kept in memory of each stream.
+    pub tail_lines: usize,
+    /// Bytes kept in memory of each stream.
+    pub tail_bytes: usize,
+    /// How long per second a reader may wait for room in the event channel; after that it drops
+    /// events. While it waits, the node's pipe fills up; longer would hold up the node itself.
+    pub patience: Duration,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            file_bytes: 8 << 20,
+            line_bytes: 64 << 10,
+            bytes_per_s: 4_000_000,
+            tail_lines: 50,
+            tail_bytes: 16 << 10,
+            patience: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The pipes of one node, and where their bytes go.
+#[derive(Debug)]
+pub struct LogSpec {
+    /// Whose.
+    pub node: NodeName,
+    /// Directory for `stdout.log` and `stderr.log`, which are appended to.
+    pub dir: PathBuf,
+    /// Read end of the node's stdout.
+    pub stdout: OwnedFd,
+    /// Read end of the node's stderr.
+    pub stderr: OwnedFd,
+    /// Readiness by log line: the first line of either stream that matches is kept.
+    pub ready_line: Option<Regex>,
+}
+
+/// Why a node's logs cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The log file.
+    #[error("cannot write the log of node {node}; is the run directory writable and not full?")]
+    File {
+        /// Whose.
+        node: NodeName,
+        /// Names the file.
+        source: io::Error,
+    },
+    /// The descriptor.
+    #[error("the {stream} of node {node} is no pipe that can be read")]
+    Pipe {
+        /// Whose.
+        node: NodeName,
+        /// `stdout` or `stderr`.
+        stream: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Reads the logs of all nodes. Dropping it stops reading.
+#[derive(Debug)]
+pub struct LogHub {
+    wanted: Arc<BTreeSet<String>>,
+    limits: LogLimits,
+    out: mpsc::Sender<Observation>,
+    tasks: JoinSet<()>,
+}
+
+impl LogHub {
+    /// A hub that sends the events named in `wanted` to `out`.
+    pub fn new(
+        wanted: BTreeSet<String>,
+        limits: LogLimits,
+        out: mpsc::Sender<Observation>,
+    ) -> Self {
+        Self {
+            wanted: Arc::new(wanted),
+            limits,
+            out,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Starts reading a node's pipes, until both are closed. A node that is started again is
+    /// attached again.
+    pub fn attach(&mut self, spec: LogSpec) -> Result<NodeLogs, LogError> {
+        while self.tasks.try_join_next().is_some() {}
+        let budget = Arc::new(Mutex::new(Budget::new(
+            self.limits.bytes_per_s,
+            Instant::now(),
+        )));
+        let (matched, ready_line) = watch::channel(None);
+        let matched = Arc::new(matched);
+        let mut streams = Vec::new();
+        for (name, fd) in [("stdout", spec.stdout), ("stderr", spec.stderr)] {
+            let (closed, is_closed) = watch::channel(false);
+            let pipe = pipe::Receiver::from_owned_fd(fd).map_err(|source| LogError::Pipe {
+                node: Arc::clone(&spec.node),
+                stream: name,
+                source,
+            })?;
+            let file = LogFile::open(
+                &spec.dir.join(format!("{name}.log")),
+                self.limits.file_bytes,
+            )
+            .map_err(|source| LogError::File {
+                node: Arc::clone(&spec.node),
+                source,
+            })?;
+            let seen = Arc::new(Mutex::new(Seen::default()));
+            let parser = Parser {
+                node: Arc::clone(&spec.node),
+                wanted: (name == "stdout").then(|| Arc::clone(&self.wanted)),
+                splitter: LineSplitter::new(self.limits.line_bytes),
+                ready_line: spec
+                    .ready_line
+                    .clone()
+                    .map(|regex| (regex, Arc::clone(&matched))),
+            };
+            let reader = Reader {
+                pipe,
+                file,
+                parser,
+                seen: Arc::clone(&seen),
+                budget: Arc::clone(&budget),
+                limits: self.limits,
+                out: self.out.clone(),
+                keep: None,
+                skipped: 0,
+                patience: (self.limits.patience, Instant::now()),
+            };
+            self.tasks.spawn(async move {
+                reader.run().await;
+                closed.send_replace(true);
+            });
+            streams.push(StreamLogs {
+                name,
+                seen,
+                closed: is_closed,
+                limits: self.limits,
+            });
+        }
+        Ok(NodeLogs {
+            streams,
+            ready_line,
+        })
+    }
+}
+
+/// What was read of one node so far.
+#[derive(Debug, Clone)]
+pub struct NodeLogs {
+    /// Stdout, then stderr.
+    streams: Vec<StreamLogs>,
+    ready_line: watch::Receiver<Option<String>>,
+}
+
+#[derive(Debug, Clone)]
+struct StreamLogs {
+    name: &'static str,
+    seen: Arc<Mutex<Seen>>,
+    closed: watch::Receiver<bool>,
+    limits: LogLimits,
+}
+
+impl NodeLogs {
+    /// Counters of stdout and of stderr.
+    pub fn counts(&self) -> [LogCounts; 2] {
+        [0, 1].map(|index| lock(&self.streams[index].seen).counts.clone())
+    }
+
+    /// The last lines of stdout and of stderr, oldest first. What they contain is up to the node:
+    /// escape it before showing it.
+    pub fn tails(&self) -> [Vec<String>; 2] {
+        [0, 1].map(|index| {
+            let stream = &self.streams[index];
+            lock(&stream.seen).tail_lines(stream.limits.tail_lines)
+        })
+    }
+
+    /// The first line that matched [`LogSpec::ready_line`], once there is one.
+    pub fn ready_line(&self) -> watch::Receiver<Option<String>> {
+        self.ready_line.clone()
+    }
+
+    /// Waits until both pipes are closed and read to their end. They stay open as long as any
+    /// process holds them, so a bound is needed; when it runs out, the names of the open streams
+    /// are the error. Cancel-safe.
+    pub async fn drained(&mut self, bound: Duration) -> Result<(), Vec<&'static str>> {
+        let deadline = tokio::time::Instant::now() + bound;
+        let mut open = Vec::new();
+        for stream in &mut self.streams {
+            let closed = stream.closed.wait_for(|closed| *closed);
+            // A reader that was stopped is as good as drained: nothing more will come.
+            if tokio::time::timeout_at(deadline, closed).await.is_err() {
+                open.push(stream.name);
+            }
+        }
+        if open.is_empty() { Ok(()) } else { Err(open) }
+    }
+}
+
+/// What became of one stream's bytes and lines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LogCounts {
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Bytes thrown away unread, because the node printed too fast.
+    pub bytes_skipped: u64,
+    /// Bytes read and not written, because the file is full or cannot be written.
+    pub bytes_unwritten: u64,
+    /// Lines read.
+    pub lines: u64,
+    /// Lines of stdout that are events which somebody wants.
+    pub events: u64,
+    /// Lines of stdout that are JSON objects, but events which nobody wants.
+    pub unwanted: u64,
+    /// Lines of stdout that are no JSON object with an `event` string, not UTF-8, or too long.
+    pub garbage: u64,
+    /// Wanted events lost because the event channel stayed full.
+    pub events_lost: u64,
+    /// Why the log file could not be written, if so.
+    pub write_error: Option<String>,
+}
+
+/// What a reader shares with those who ask.
+#[derive(Debug, Default)]
+struct Seen {
+    counts: LogCounts,
+    tail: VecDeque<u8>,
+}
+
+impl Seen {
+    fn push_tail(&mut self, chunk: &[u8], most: usize) {
+        let chunk = &chunk[chunk.len().saturating_sub(most)..];
+        let too_many = (self.tail.len() + chunk.len()).saturating_sub(most);
+        self.tail.drain(..too_many);
+        self.tail.extend(chunk);
+    }
+
+    fn tail_lines(&self, most: usize) -> Vec<String> {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(most)..]
+            .iter()
+            .map(|line| (*line).to_owned())
+            .collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The task of one pipe.
+#[derive(Debug)]
+struct Reader {
+    pipe: pipe::Receiver,
+    file: LogFile,
+    parser: Parser,
+    seen: Arc<Mutex<Seen>>,
+    budget: Arc<Mutex<Budget>>,
+    limits: LogLimits,
+    out: mpsc::Sender<Observation>,
+    /// Bytes that are left in the pipe when the rest is thrown away; known once the pipe was
+    /// enlarged.
+    keep: Option<usize>,
+    /// Bytes thrown away since the last that were read.
+    skipped: u64,
+    /// What is left of [`LogLimits::patience`], and since when.
+    patience: (Duration, Instant),
+}
+
+impl Reader {
+    async fn run(mut self) {
+        loop {
+            if lock(&self.budget).is_spent(Instant::now()) {
+                self.skim();
+                tokio::time::sleep(SKIM_PAUSE).await;
+                continue;
+            }
+            if self.pipe.readable().await.is_err() {
+                break;
+            }
+            match self.read_chunk() {
+                Ok(None) => break,
+                Ok(Some(events)) => self.send(events).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!(node = %self.parser.node, %error, "a node's log cannot be read");
+                    break;
+                }
+            }
+        }
+        let mut events = Vec::new();
+        self.parser
+            .finish(&mut lock(&self.seen).counts, &mut events);
+        self.send(events).await;
+    }
+
+    /// Reads once; `None` at the end of the stream.
+    fn read_chunk(&mut self) -> io::Result<Option<Vec<LogEvent>>> {
+        let mut chunk = [0; CHUNK];
+        let length = self.pipe.try_read(&mut chunk)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let chunk = &chunk[..length];
+        lock(&self.budget).spend(length as u64);
+        let mut events = Vec::new();
+        let mut seen = lock(&self.seen);
+        if self.skipped > 0 {
+            let (rate, skipped) = (self.limits.bytes_per_s, self.skipped);
+            let note = format!("\n[{skipped} bytes skipped: more than {rate} bytes per second]\n");
+            self.file.write(note.as_bytes());
+            seen.push_tail(note.as_bytes(), self.limits.tail_bytes);
+            self.skipped = 0;
+        }
+        self.file.write(chunk);
+        seen.push_tail(chunk, self.limits.tail_bytes);
+        seen.counts.bytes += length as u64;
+        seen.counts.bytes_unwritten = self.file.unwritten;
+        seen.counts.write_error.clone_from(&self.file.error);
+        self.parser.feed(chunk, &mut seen.counts, &mut events);
+        Ok(Some(events))
+    }
+
+    /// Throws away all but the newest bytes of the pipe.
+    fn skim(&mut self) {
+        let keep = *self.keep.get_or_insert_with(|| {
+            // Where the user's share of pipe memory is used up, the default of 64 KiB stays.
+            let size = fcntl_setpipe_size(&self.pipe, PIPE_BYTES).unwrap_or(64 << 10);
+            (size / 2).min(128 << 10)
+        });
+        let waiting = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        let Some(surplus) = usize::try_from(waiting)
+            .ok()
+            .and_then(|w| w.checked_sub(keep))
+        else {
+            return;
+        };
+        let skipped = throw_away(&self.pipe, surplus);
+        if skipped > 0 {
+            self.parser.splitter.give_up();
+            self.skipped += skipped;
+            lock(&self.seen).counts.bytes_skipped += skipped;
+        }
+    }
+
+    async fn send(&mut self, events: Vec<LogEvent>) {
+        for event in events {
+            let began = Instant::now();
+            if began.duration_since(self.patience.1) >= Duration::from_secs(1) {
+                self.patience = (self.limits.patience, began);
+            }
+            let sent = self
+                .out
+                .send_timeout(Observation::Event(event), self.patience.0)
+                .await;
+            self.patience.0 = self.patience.0.saturating_sub(began.elapsed());
+            if sent.is_err() {
+                let mut seen = lock(&self.seen);
+                seen.counts.events -= 1;
+                seen.counts.events_lost += 1;
+            }
+        }
+    }
+}
+
+/// Moves up to `bytes` from a pipe to `/dev/null`; returns how many went.
+fn throw_away(pipe: &pipe::Receiver, bytes: usize) -> u64 {
+    let Ok(null) = fs_err::OpenOptions::new().write(true).open("/dev/null") else {
+        return 0;
+    };
+    let mut left = bytes;
+    while left > 0 {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        match splice(pipe, None, null.file(), None, left, flags) {
+            Ok(moved) if moved > 0 => left = left.saturating_sub(moved),
+            _ => break,
+        }
+    }
+    (bytes - left) as u64
+}
+
+/// Finds events in one stream.
+#[derive(Debug)]
+struct Parser {
+    node: NodeName,
+    /// Names of events to look for; `None` on stderr, which is text.
+    wanted: Option<Arc<BTreeSet<String>>>,
+    splitter: LineSplitter,
+    ready_line: Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
+}
+
+impl Parser {
+    fn feed(&mut self, chunk: &[u8], counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
+        let Self {
+            node,
+            wanted,
+            splitter,
+            ready_line,
+        } = self;
+        splitter.feed(chunk, |line| {
+            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+        });
+    }
+
+    fn finish(&mut self, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
+        let Self {
+            node,
+            wanted,
+            splitter,
+            ready_line,
+        } = self;
+        splitter.finish(|line| {
+            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+        });
+    }
+}
+
+fn take_line(
+    node: &NodeName,
+    wanted: Option<&BTreeSet<String>>,
+    ready_line: &mut Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
+    line: &Line<'_>,
+    counts: &mut LogCounts,
+    events: &mut Vec<LogEvent>,
+) {
+    counts.lines += 1;
+    if let (Some((regex, matched)), Line::Whole(bytes)) = (ready_line.as_ref(), line) {
+        let text = String::from_utf8_lossy(bytes);
+        if regex.is_match(&text) {
+            matched.send_if_modified(|first| first.replace(text.into_owned()).is_none());
+            *ready_line = None;
+        }
+    }
+    let Some(wanted) = wanted else { return };
+    match classify(line, wanted) {
+        LineKind::Garbage => counts.garbage += 1,
+        LineKind::Unwanted => counts.unwanted += 1,
+        LineKind::Event(event, fields) => {
+            counts.events += 1;
+            let (node, t_ns) = (Arc::clone(node), monotonic_ns());
+            events.push(LogEvent {
+                node,
+                t_ns,
+                event,
+                fields,
+            });
+        }
+    }
+}
+
+/// What a line of stdout is.
+enum LineKind {
+    Garbage,
+    Unwanted,
+    Event(String, serde_json::Map<String, serde_json::Value>),
+}
+
+fn classify(line: &Line<'_>, wanted: &BTreeSet<String>) -> LineKind {
+    /// Only the name is built before it is known that somebody wants the rest.
+    #[derive(Deserialize)]
+    struct Head {
+        event: String,
+    }
+
+    let Line::Whole(bytes) = line else {
+        return LineKind::Garbage;
+    };
+    // An array would pass for a struct, and most garbage is told by its first byte.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return LineKind::Garbage;
+    }
+    let Ok(head) = serde_json::from_slice::<Head>(bytes) else {
+        return LineKind::Garbage;
+    };
+    if !wanted.contains(&head.event) {
+        return LineKind::Unwanted;
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(fields) => LineKind::Event(head.event, fields),
+        Err(_) => LineKind::Garbage,
+    }
+}
+
+/// A log file that stops growing at a limit and tells how much it left out.
+#[derive(Debug)]
+struct LogFile {
+    file: fs_err::File,
+    room: u64,
+    unwritten: u64,
+    error: Option<String>,
+}
+
+impl LogFile {
+    fn open(path: &Path, limit: u64) -> io::Result<Self> {
+        let file = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)?;
+        let room = limit.saturating_sub(file.metadata()?.len());
+        Ok(Self {
+            file,
+            room,
+            unwritten: 0,
+            error: None,
+        })
+    }
+
+    /// Writes what still fits. After an error nothing more is tried: a hole would mislead.
+    fn write(&mut self, bytes: &[u8]) {
+        let fits = usize::try_from(self.room)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        self.unwritten += (bytes.len() - fits) as u64;
+        if fits == 0 {
+            return;
+        }
+        if let Err(error) = self.file.write_all(&bytes[..fits]) {
+            tracing::warn!(%error, "a node's log is no longer written");
+            self.error = Some(error.to_string());
+            self.unwritten += fits as u64;
+            self.room = 0;
+        } else {
+            self.room -= fits as u64;
+        }
+    }
+}
+
+/// Bytes that a node may still print in the current window.
+#[derive(Debug)]
+struct Budget {
+    per_window: u64,
+    left: u64,
+    window_began: Instant,
+}
+
+impl Budget {
+    fn new(bytes_per_s: u64, now: Instant) -> Self {
+        let windows_per_s = u64::try_from(1000 / WINDOW.as_millis()).unwrap_or(1);
+        let per_window = (bytes_per_s / windows_per_s).max(1);
+        Self {
+            per_window,
+            left: per_window,
+            window_began: now,
+        }
+    }
+
+    fn is_spent(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.window_began) >= WINDOW {
+            self.window_began = now;
+            self.left = self.per_window;
+        }
+        self.left == 0
+    }
+
+    fn spend(&mut self, bytes: u64) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+}
+
+#[cfg(test)]
+#[path = "logs_tests.rs"]
+mod tests;
