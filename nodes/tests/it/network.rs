@@ -70,6 +70,36 @@ fn every_transaction_reaches_every_node_once() {
 }
 
 #[test]
+fn gossip_travels_over_nodes_that_make_nothing() {
+    // A line: everybody knows the neighbours only, and the one miner is at its end.
+    let line = ["miner-0", "gateway-0", "gateway-1", "gateway-2"];
+    let network = Network::new(&line);
+    let mut nodes: Vec<Node> = line
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let mut json = network.json(name);
+            let all = json["nodes"].as_array_mut().unwrap();
+            let mut index = 0..;
+            all.retain(|_| {
+                index
+                    .next()
+                    .is_some_and(|other: usize| other.abs_diff(at) <= 1)
+            });
+            network.run(name, network.command_with(name, &json, &[]))
+        })
+        .collect();
+    for node in &mut nodes {
+        node.event("ready");
+    }
+    let ends = (&nodes[0], &nodes[3]);
+    let far = ends.1.until("mempool_txs_total", |txs| txs >= 10);
+    assert!(ends.0.metric("mempool_txs_total") >= far);
+    assert_eq!((ends.0.metric("peers"), ends.1.metric("peers")), (1, 1));
+    nodes.into_iter().for_each(Node::stop);
+}
+
+#[test]
 fn miners_keep_gossip_going_when_gateways_and_a_miner_die_and_a_restarted_node_is_taken_back() {
     let network = Network::new(&NODES);
     let mut nodes = start_all(&network);

@@ -1,6 +1,6 @@
 //! What a node is like as a process: bad input, full and closed pipes, signals, its name.
 
-use super::support::{Network, Node, binary, http, poll};
+use super::support::{Network, Node, Owned, binary, http, poll};
 use serde_json::json;
 use std::process::Stdio;
 use std::time::Duration;
@@ -100,7 +100,7 @@ fn a_reader_that_stops_or_goes_away_does_not_stop_the_node() {
         let mut command = network.command("miner-0", &["--alone"]);
         let (reader, writer) = std::io::pipe().unwrap();
         command.stdout(writer).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let mut child = Owned(command.spawn().unwrap());
         drop(command);
         let held = if closed { None } else { Some(reader) };
         let api = network.api("miner-0");
@@ -115,9 +115,7 @@ fn a_reader_that_stops_or_goes_away_does_not_stop_the_node() {
             },
         );
         assert_eq!(http(api, "GET", "/v1/nodestatus").0, 200);
-        assert!(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(child.0.try_wait().unwrap().is_none());
         drop(held);
     }
 }

@@ -125,6 +125,11 @@ impl Network {
 
     /// The command that starts `name` with further flags.
     pub(crate) fn command(&self, name: &str, flags: &[&str]) -> Command {
+        self.command_with(name, &self.json(name), flags)
+    }
+
+    /// As [`Self::command`], with a network file of its own.
+    pub(crate) fn command_with(&self, name: &str, json: &Value, flags: &[&str]) -> Command {
         let role = if name.starts_with("miner") {
             "miner"
         } else {
@@ -133,7 +138,7 @@ impl Network {
         let mut command = binary();
         command
             .args([role, "--name", name, "--network"])
-            .arg(self.write(name, &self.json(name)))
+            .arg(self.write(name, json))
             .args([
                 "--p2p",
                 &self.p2p(name).to_string(),
@@ -147,12 +152,11 @@ impl Network {
     }
 
     pub(crate) fn start(&self, name: &str, flags: &[&str]) -> Node {
-        Node::start(
-            self.command(name, flags),
-            self.p2p(name),
-            self.api(name),
-            Self::key(name),
-        )
+        self.run(name, self.command(name, flags))
+    }
+
+    pub(crate) fn run(&self, name: &str, command: Command) -> Node {
+        Node::start(command, self.p2p(name), self.api(name), Self::key(name))
     }
 }
 
@@ -172,7 +176,7 @@ pub(crate) fn binary() -> Command {
 
 /// A running node.
 pub(crate) struct Node {
-    child: Child,
+    child: Owned,
     pub(crate) p2p: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) key: wire::PublicKey,
@@ -187,8 +191,8 @@ impl Node {
         api: SocketAddr,
         key: wire::PublicKey,
     ) -> Self {
-        let mut child = command.spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut child = Owned(command.spawn().unwrap());
+        let stdout = BufReader::new(child.0.stdout.take().unwrap());
         let (sender, events) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stdout.lines() {
@@ -235,9 +239,10 @@ impl Node {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("still running; seen: {events:?}"),
             }
         }
-        let status = self.child.wait().unwrap();
+        let status = self.child.0.wait().unwrap();
         let mut text = String::new();
         self.child
+            .0
             .stderr
             .take()
             .unwrap()
@@ -247,7 +252,7 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
+        let pid = rustix::process::Pid::from_child(&self.child.0);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
@@ -266,11 +271,11 @@ impl Node {
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        self.child.0.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     pub(crate) fn metric(&self, name: &str) -> u64 {
@@ -302,10 +307,13 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+/// A process that does not outlive the test, not even a failed one.
+pub(crate) struct Owned(pub(crate) Child);
+
+impl Drop for Owned {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
