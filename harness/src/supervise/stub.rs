@@ -31,6 +31,9 @@ use crate::substrate::process::{
 };
 use crate::undo::{self, Intent, IntentLog, Part};
 
+/// How long the watchdog may take to go when it is told to.
+const GOODBYE_BOUND: Duration = Duration::from_millis(500);
+
 /// What to supervise.
 #[derive(Clone, Debug)]
 pub struct SuperviseConfig {
@@ -309,11 +312,7 @@ impl Stub<'_> {
             .and_then(|child| ended(&child.process.pidfd))
         {
             self.watchdog = None;
-            return Some(Outcome::Lost(format!(
-                "the watchdog died unexpectedly ({}), so the run was ended: without it a crash \
-                 could leave processes",
-                words_for(kind)
-            )));
+            return Some(Outcome::Lost(watchdog_died(kind)));
         }
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = i32::try_from(info.ssi_signo).unwrap_or(libc::SIGTERM);
@@ -372,11 +371,17 @@ impl Stub<'_> {
 
     fn finish(mut self, outcome: &Outcome) -> Supervised {
         let report = self.remove_everything();
+        let watchdog = self.dismiss_watchdog();
+        reap_children(|pid| self.bystanders.contains(&pid));
         if report.left.is_empty() {
             // A file that stays only makes `clean` look once more.
             let _ = undo::forget(self.intents.path());
         }
+        let interrupted = matches!(outcome, Outcome::Controller(ExitKind::Code(130 | 143)));
         let (mut code, reason) = match outcome {
+            Outcome::Controller(_) if watchdog.is_some() && !interrupted => {
+                (EXIT_SUBSTRATE, watchdog.map(watchdog_died))
+            }
             Outcome::Controller(ExitKind::Code(code)) => {
                 (u8::try_from(*code).unwrap_or(EXIT_SUBSTRATE), None)
             }
@@ -426,8 +431,6 @@ impl Stub<'_> {
             }
         }
         report.then(self.hunt(&[], deadline));
-        self.dismiss_watchdog();
-        reap_children(|pid| self.bystanders.contains(&pid));
         report
     }
 
@@ -454,19 +457,21 @@ impl Stub<'_> {
     }
 
     /// The watchdog goes last: until here it was the one to finish the job, had the stub died.
-    fn dismiss_watchdog(&mut self) {
-        let Some(watchdog) = self.watchdog.take() else {
-            return;
-        };
+    /// Says how it ended when it did not just go: a controller may have noticed its death, and
+    /// ended because of it, before this process did.
+    fn dismiss_watchdog(&mut self) -> Option<ExitKind> {
+        let watchdog = self.watchdog.take()?;
         if let Some(link) = &watchdog.link {
             let _ = link.send(&Message::Bye, &[]);
         }
         let pidfd = watchdog.process.pidfd.as_fd();
-        let bound = Instant::now() + Duration::from_millis(500);
-        if watchdog.link.is_none() || !wait_readable(&[pidfd], bound).unwrap_or(false) {
-            let _ = pidfd_send_signal(pidfd, Signal::KILL);
-            let _ = wait_readable(&[pidfd], bound + Duration::from_millis(500));
+        let bound = Instant::now() + GOODBYE_BOUND;
+        if watchdog.link.is_some() && wait_readable(&[pidfd], bound).unwrap_or(false) {
+            return ended(&watchdog.process.pidfd).filter(|kind| *kind != ExitKind::Code(0));
         }
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        let _ = wait_readable(&[pidfd], bound + GOODBYE_BOUND);
+        None
     }
 }
 
@@ -482,6 +487,14 @@ fn ended(pidfd: &OwnedFd) -> Option<ExitKind> {
         }),
         Err(_) => Some(ExitKind::Lost),
     }
+}
+
+fn watchdog_died(kind: ExitKind) -> String {
+    format!(
+        "the watchdog died unexpectedly ({}), so the run was ended: without it a crash could \
+         leave processes",
+        words_for(kind)
+    )
 }
 
 fn words_for(kind: ExitKind) -> String {
