@@ -7,7 +7,7 @@ use super::super::reader::{Field, Reader};
 use super::super::suggest::suggest;
 use super::super::{Selector, SourceSpan};
 use super::Known;
-use super::timeline::Heal;
+use super::timeline::{Heal, Heals};
 use crate::params::{Need, Param, Params, Shape, Value};
 
 /// Decoded parameters and where each was given.
@@ -45,7 +45,7 @@ pub(super) fn decode(
     field: &Field<'_>,
     at: SourceSpan,
     table: &'static [Param],
-    heals: &[Heal],
+    heals: &Heals,
     known: &Known<'_>,
 ) -> Option<Decoded> {
     let entries = match &field.node.kind {
@@ -63,7 +63,9 @@ pub(super) fn decode(
             return None;
         }
     };
+    // A value may also be missing quietly, when what it refers to could not be read.
     let before = reader.wrong.len();
+    let mut complete = true;
     let names: Vec<&str> = table.iter().map(|param| param.name).collect();
     let mut decoded = Decoded {
         params: Params::default(),
@@ -83,8 +85,9 @@ pub(super) fn decode(
             continue;
         };
         decoded.given.push((key.text.clone(), value.node.span));
-        if let Some(value) = self::value(reader, value, param.shape, heals, known) {
-            decoded.params.set(param.name, value);
+        match self::value(reader, value, param.shape, heals, known) {
+            Some(value) => decoded.params.set(param.name, value),
+            None => complete = false,
         }
     }
     for param in table {
@@ -105,7 +108,7 @@ pub(super) fn decode(
             _ => {}
         }
     }
-    (reader.wrong.len() == before).then_some(decoded)
+    (complete && reader.wrong.len() == before).then_some(decoded)
 }
 
 /// A default of a table goes through the same code as a value of a plan.
@@ -122,7 +125,7 @@ fn default(param: &Param, text: &str, known: &Known<'_>) -> Value {
         node: &node,
         path: param.name.to_owned(),
     };
-    value(&mut reader, &field, param.shape, &[], known).unwrap_or_else(|| {
+    value(&mut reader, &field, param.shape, &Heals::default(), known).unwrap_or_else(|| {
         panic!(
             "the default of `{}` does not fit its own shape: {:?}",
             param.name, reader.wrong
@@ -134,7 +137,7 @@ fn value(
     reader: &mut Reader,
     field: &Field<'_>,
     shape: Shape,
-    heals: &[Heal],
+    heals: &Heals,
     known: &Known<'_>,
 ) -> Option<Value> {
     match shape {
@@ -153,17 +156,24 @@ fn value(
 }
 
 /// The name of the entry that `heal all` or `heal NAME` refers to.
-fn heal(reader: &mut Reader, field: &Field<'_>, heals: &[Heal]) -> Option<String> {
+fn heal(reader: &mut Reader, field: &Field<'_>, heals: &Heals) -> Option<String> {
     let text = reader.text(field)?;
     let words: Vec<&str> = text.split_whitespace().collect();
     let meant: Vec<&Heal> = heals
+        .known
         .iter()
         .filter(|heal| heal.called == words.join(" "))
         .collect();
     match meant.as_slice() {
         [one] => Some(one.entry.clone()),
+        // The heal may be an entry that could not be read.
+        [] if !heals.complete => None,
         [] => {
-            let known: Vec<&str> = heals.iter().map(|heal| heal.called.as_str()).collect();
+            let known: Vec<&str> = heals
+                .known
+                .iter()
+                .map(|heal| heal.called.as_str())
+                .collect();
             let why = format!("no heal of the timeline is called `{}`", shorten(&text));
             reader.wrong(
                 field.node.span,

@@ -34,12 +34,20 @@ pub(super) struct Heal {
     pub(super) entry: String,
 }
 
-/// Faults and heals in the order of the text.
+/// The heals that expectations may refer to.
+#[derive(Debug, Default)]
+pub(super) struct Heals {
+    pub(super) known: Vec<Heal>,
+    /// Every entry of the timeline could be read.
+    pub(super) complete: bool,
+}
+
+/// Faults and heals in the order of the text, and whether all could be read.
 pub(super) fn timeline(
     reader: &mut Reader,
     field: Option<Field<'_>>,
     known: &Known<'_>,
-) -> Vec<Entry> {
+) -> (Vec<Entry>, bool) {
     let items = field
         .and_then(|field| reader.list(&field))
         .unwrap_or_default();
@@ -53,7 +61,8 @@ pub(super) fn timeline(
     for line in &lines {
         healed_entries(reader, line, &lines, items.len());
     }
-    lines.into_iter().map(|line| line.entry).collect()
+    let complete = lines.len() == items.len();
+    (lines.into_iter().map(|line| line.entry).collect(), complete)
 }
 
 fn line<'n>(
@@ -155,7 +164,7 @@ fn fault(
     known: &Known<'_>,
 ) -> Option<(Deed, Option<Span>)> {
     let kind = faults::by_name(kind)?;
-    let decoded = params::decode(reader, field, at, kind.params(), &[], known)?;
+    let decoded = params::decode(reader, field, at, kind.params(), &Heals::default(), known)?;
     if known.timed {
         for (key, why) in kind.check(&decoded.params, &known.calendar) {
             let (at, path) = decoded.place(key);
@@ -391,10 +400,13 @@ pub(super) fn nothing_after(
 pub(super) fn expectations<'n>(
     reader: &mut Reader,
     field: Option<Field<'n>>,
-    timeline: &[Entry],
+    (timeline, complete): (&[Entry], bool),
     known: &Known<'_>,
 ) -> Vec<(Expectation, Decoded)> {
-    let heals = heals(timeline);
+    let heals = Heals {
+        known: heals(timeline),
+        complete,
+    };
     let Some(field) = field else {
         return Vec::new();
     };

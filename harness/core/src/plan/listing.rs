@@ -1,0 +1,149 @@
+//! Roles as text, in exactly the form that a plan declares them in.
+//!
+//! Every value is written out, defaults and port numbers too, and periods in layers: what is printed means the same
+//! under any calendar that has the same epoch.
+
+use std::fmt::Write;
+
+use super::model::{Ready, Role, SettingKind, Source, StopSignal, Transport};
+use crate::time::{MICRO, Span};
+
+/// One role as an entry of `roles:`, indented by two spaces.
+pub fn render_role(role: &Role) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "    {text}");
+    };
+    line(format!(
+        "command: {}",
+        list(role.command.iter().map(|part| quote(part)))
+    ));
+    line(format!(
+        "settings: {}",
+        map(role
+            .settings
+            .iter()
+            .map(|(name, kind)| (name, setting(*kind).to_owned())))
+    ));
+    line(format!("speaks: {}", list(role.speaks.iter().cloned())));
+    let ports = role.ports.iter().map(|(name, port)| {
+        (
+            name,
+            format!(
+                "{{ port: {}, transport: {} }}",
+                port.number,
+                transport(port.transport)
+            ),
+        )
+    });
+    line(format!("ports: {}", map(ports)));
+    line(format!("ready: {}", ready(&role.ready)));
+    let signal = match role.stop.signal {
+        StopSignal::Term => "TERM",
+        StopSignal::Int => "INT",
+    };
+    line(format!(
+        "stop: {{ signal: {signal}, grace: {} }}",
+        wall(role.stop.grace_ns)
+    ));
+    line(format!(
+        "expect-exit: {}",
+        list(role.expect_exit.iter().map(ToString::to_string))
+    ));
+    let signals = role.signals.iter().map(|(name, signal)| {
+        let any_only = if signal.any_only {
+            ", any-only: true"
+        } else {
+            ""
+        };
+        (
+            name,
+            format!(
+                "{{ {}, period: {}{any_only} }}",
+                source(&signal.source),
+                layers(signal.period)
+            ),
+        )
+    });
+    line(format!("signals: {}", map(signals)));
+    line(format!(
+        "env: {}",
+        map(role.env.iter().map(|(name, value)| (name, quote(value))))
+    ));
+    format!("  {}:\n{out}", role.name)
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+fn map<'a>(entries: impl Iterator<Item = (&'a String, String)>) -> String {
+    let entries: Vec<String> = entries
+        .map(|(key, value)| format!("{key}: {value}"))
+        .collect();
+    if entries.is_empty() {
+        "{}".to_owned()
+    } else {
+        format!("{{ {} }}", entries.join(", "))
+    }
+}
+
+/// A double-quoted scalar: JSON strings are such.
+fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn setting(kind: SettingKind) -> &'static str {
+    match kind {
+        SettingKind::Count => "count",
+        SettingKind::Duration => "duration",
+        SettingKind::Size => "size",
+        SettingKind::Text => "text",
+        SettingKind::Flag => "flag",
+    }
+}
+
+fn transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Udp => "udp",
+        Transport::UdpTcp => "udp+tcp",
+    }
+}
+
+fn ready(ready: &Ready) -> String {
+    match ready {
+        Ready::Http { url, status } => format!("{{ http: {}, status: {status} }}", quote(url)),
+        Ready::Tcp(address) => format!("{{ tcp: {} }}", quote(address)),
+        Ready::Log(pattern) => format!("{{ log: {} }}", quote(pattern)),
+        Ready::Exec(command) => format!(
+            "{{ exec: {} }}",
+            list(command.iter().map(|part| quote(part)))
+        ),
+    }
+}
+
+fn source(source: &Source) -> String {
+    match source {
+        Source::Json { url, pointer } => format!("json: {}, from: {}", quote(pointer), quote(url)),
+        Source::Metric { url, name } => format!("metric: {}, from: {}", quote(name), quote(url)),
+        Source::Log { event, value } => format!("log: {}, value: {}", quote(event), quote(value)),
+    }
+}
+
+/// The largest unit that gives a whole number.
+fn wall(ns: u64) -> String {
+    for (unit, each) in [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)] {
+        if ns.is_multiple_of(each) {
+            return format!("{}{unit}", ns / each);
+        }
+    }
+    format!("{ns}ns")
+}
+
+/// Exact, unlike the display of spans, which rounds for people.
+fn layers(span: Span) -> String {
+    let text = format!("{}.{:06}", span.0 / MICRO, span.0 % MICRO);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text} {}", if text == "1" { "layer" } else { "layers" })
+}
