@@ -18,6 +18,9 @@ pub use p2p::wire;
 
 use std::process::ExitCode;
 
+/// The bundled roles as YAML, in the form a plan declares its own.
+pub const ROLES: &str = include_str!("roles.yaml");
+
 /// The command line of a node: `<role> --name ... --network ...`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct NodeArgs {

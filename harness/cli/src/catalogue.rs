@@ -1,7 +1,7 @@
 //! What is bundled: roles, releases, the wire dialect, the default network id. Core and harness know none of it.
 
-use tweedledum_core::plan::model::Role;
-use tweedledum_core::plan::{self, BundledRelease, Catalogue};
+use tweedledum_core::plan::model::{Release, Role};
+use tweedledum_core::plan::{self, Catalogue};
 
 use crate::commands::Failure;
 
@@ -9,20 +9,24 @@ use crate::commands::Failure;
 pub(crate) const NETID: u32 = 116;
 
 /// What plans may name without declaring it.
-pub(crate) fn catalogue() -> Catalogue<'static> {
+pub(crate) fn catalogue() -> Catalogue {
+    let release = |base: &tweedledum_nodes::releases::Base| Release {
+        name: base.name.to_owned(),
+        base: Some(base.name.to_owned()),
+        without: std::collections::BTreeSet::new(),
+        bin: None,
+    };
     Catalogue {
-        roles: tweedledum_nodes::ROLES,
-        releases: tweedledum_nodes::releases::BASES
-            .iter()
-            .map(|base| BundledRelease { name: base.name, base: base.name, without: &[] })
-            .collect(),
-        switches: tweedledum_nodes::releases::SWITCHES.iter().map(|switch| switch.name).collect(),
+        roles: tweedledum_nodes::ROLES.to_owned(),
+        releases: tweedledum_nodes::releases::BASES.iter().map(release).collect(),
+        switches: tweedledum_nodes::releases::SWITCHES.iter().map(|switch| switch.name.to_owned()).collect(),
     }
 }
 
 /// The bundled roles. They are part of this executable, so a mistake in them is a bug that a test finds.
 pub(crate) fn roles() -> Result<Vec<Role>, Failure> {
-    plan::bundled_roles(&catalogue()).map_err(|diagnostics| Failure::Plan {
-        rendered: plan::render(&diagnostics, "the bundled roles", tweedledum_nodes::ROLES, false),
-    })
+    let source = tweedledum_nodes::ROLES.as_bytes();
+    plan::bundled_roles(&catalogue())
+        .map(|roles| roles.into_values().collect())
+        .map_err(|wrong| Failure::Plan { rendered: plan::render(&wrong, "the bundled roles", source, false) })
 }

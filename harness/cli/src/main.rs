@@ -7,6 +7,7 @@ mod catalogue;
 mod commands;
 mod dialect;
 mod printer;
+mod progress;
 
 use std::process::ExitCode;
 

@@ -5,6 +5,7 @@ pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod internal;
 pub(crate) mod judge;
+pub(crate) mod judged;
 pub(crate) mod list;
 pub(crate) mod plan;
 pub(crate) mod run;
@@ -13,7 +14,7 @@ pub(crate) mod schema;
 use std::io::Read as _;
 use std::path::Path;
 
-use tweedledum_core::plan::{self, Plan};
+use tweedledum_core::plan::{PLAN_BYTES_MAX, Plan, parse, render};
 
 use crate::catalogue;
 use crate::printer::Printer;
@@ -62,11 +63,8 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
         return Err(Failure::Usage { message, hint: "name a plan, as plans/flood.yaml".to_owned() });
     }
     // One byte more than is allowed tells a plan that is too long without reading all of it.
-    file.take(plan::SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    plan::parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| {
-        let source = String::from_utf8_lossy(&bytes);
-        let name = path.display().to_string();
-        let rendered = plan::render(&diagnostics, &name, &source, printer.colour());
-        Failure::Plan { rendered }
+    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| Failure::Plan {
+        rendered: render(&diagnostics, &path.display().to_string(), &bytes, printer.colour()),
     })
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tweedledum_core::judge::{self, RunResult};
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
-use tweedledum_core::{report, schedule};
+use tweedledum_core::report::text;
+use tweedledum_core::schedule;
+use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Ground, Job};
 use tweedledum_harness::store::{self, RunDirectory};
@@ -19,8 +20,9 @@ use tweedledum_harness::substrate::process::Spawner;
 use tweedledum_harness::supervise::{self, SuperviseConfig};
 use tweedledum_harness::undo::IntentLog;
 
+use super::judged::Judged;
 use super::{Failure, internal, read_plan};
-use crate::args::{Format, RunArgs};
+use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
@@ -94,54 +96,61 @@ async fn conduct(
     fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
     let drawn = serde_json::to_vec_pretty(&schedule::resolve(plan, seed)).unwrap_or_default();
     store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
-    let mut results = Vec::new();
+    let mut verdicts = Vec::new();
     for (release, control) in turns {
         let own = directory.release(&release.name).map_err(|error| substrate(&error))?;
-        let job = Job { plan, release, control: *control, seed, netid: catalogue::NETID, dialects: &dialects, timeout, executables: executables.clone() };
+        let job = Job {
+            plan,
+            release,
+            control: *control,
+            seed,
+            netid: catalogue::NETID,
+            dialects: &dialects,
+            timeout,
+            executables: executables.clone(),
+        };
         let mut progress = Progress::new(printer, plan, &release.name);
-        let outcome = controller::run(ground, &job, &own, &mut |record| progress.saw(record))
+        let verdict = controller::run(ground, &job, &own, &mut |record| progress.saw(record))
             .await
             .map_err(|error| substrate(&error))?;
         progress.done();
-        let result = RunResult::new(*control, outcome.verdict);
-        write_reports(own.path(), &result)?;
-        printer.note(&report::text::render(&result.verdict, &own.path().display().to_string(), printer.colour()));
-        let interrupted = result.verdict.interrupted.is_some();
-        results.push(result);
+        let path = own.path().display().to_string();
+        let options = text::Options { colour: printer.colour(), directory: Some(&path), ..text::Options::default() };
+        printer.note(&text::run(&verdict, &options));
+        write_reports(own.path(), &Judged::Plain(Box::new(verdict.clone())))?;
+        let interrupted = verdict.interrupted.is_some();
+        verdicts.push(verdict);
         if interrupted {
             break;
         }
     }
-    finish(args.format, directory.path(), &results, printer)?;
+    let code = finish(args, directory.path(), verdicts, printer)?;
     for pruned in store::prune(&runs, args.keep)? {
         if let Some(why) = pruned.failed {
             printer.note(&format!("warning: cannot prune {}: {why}", pruned.path.display()));
         }
     }
-    Ok(judge::overall(&results).code())
-}
-
-/// Reports of one release, beside its history.
-fn write_reports(directory: &Path, result: &RunResult) -> Result<(), Failure> {
-    let verdict = format!("{:#}\n", report::json::render(&result.verdict));
-    store::write_atomic(&directory.join("verdict.json"), verdict.as_bytes())?;
-    let junit = report::junit::render(std::slice::from_ref(result));
-    store::write_atomic(&directory.join("junit.xml"), junit.as_bytes())?;
-    Ok(())
+    Ok(code)
 }
 
 /// Reports of all releases together, on top of the run directory and on standard output.
-pub(crate) fn finish(format: Format, directory: &Path, results: &[RunResult], printer: &Printer) -> Result<(), Failure> {
-    let summary = report::json::comparison(results);
-    store::write_atomic(&directory.join("verdict.json"), format!("{summary:#}\n").as_bytes())?;
-    let junit = report::junit::render(results);
-    store::write_atomic(&directory.join("junit.xml"), junit.as_bytes())?;
-    printer.note(&report::text::comparison(results, &directory.display().to_string(), printer.colour()));
-    match format {
-        Format::Text => {}
-        Format::Json => printer.json(&summary),
-        Format::Junit => printer.text(&junit),
+fn finish(args: &RunArgs, directory: &Path, verdicts: Vec<Verdict>, printer: &Printer) -> Result<u8, Failure> {
+    let Some(judged) = Judged::of(verdicts) else {
+        return Err(Failure::Substrate("nothing was run".to_owned()));
+    };
+    write_reports(directory, &judged)?;
+    let path = directory.display().to_string();
+    let options = text::Options { colour: printer.colour(), directory: Some(&path), ..text::Options::default() };
+    if let Some(summary) = judged.summary(&options) {
+        printer.note(&summary);
     }
+    judged.print(args.format, printer)?;
+    Ok(judged.exit_code().code())
+}
+
+fn write_reports(directory: &Path, judged: &Judged) -> Result<(), Failure> {
+    store::write_atomic(&directory.join("verdict.json"), judged.json()?.as_bytes())?;
+    store::write_atomic(&directory.join("junit.xml"), judged.junit()?.as_bytes())?;
     Ok(())
 }
 
