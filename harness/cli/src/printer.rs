@@ -2,7 +2,7 @@
 //!
 //! Colour and progress only where a person looks: not when `NO_COLOR` or `CI` is set, nor into files and pipes.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use crate::commands::Failure;
 

@@ -10,6 +10,7 @@ mod steps;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Network id of the nodes.
     pub netid: u32,
+    /// Where relative paths of executables start: the plan's directory.
+    pub base: PathBuf,
     /// The protocols that the agent speaks.
     pub dialects: &'a [Arc<dyn Dialect>],
     /// The run gives up after this much wall time.

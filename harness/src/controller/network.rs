@@ -118,7 +118,7 @@ impl Site {
             agent: IpAddr::V4(agent),
             seed: job.seed,
             netid: job.netid,
-            base: std::env::current_dir()?,
+            base: job.base.clone(),
         })
     }
 

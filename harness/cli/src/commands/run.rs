@@ -105,6 +105,7 @@ async fn conduct(
             control: *control,
             seed,
             netid: catalogue::NETID,
+            base: directory_of(&args.plan),
             dialects: &dialects,
             timeout,
             executables: executables.clone(),
@@ -186,11 +187,10 @@ fn executables(plan: &Plan, turns: &[Turn<'_>], file: &Path) -> Result<BTreeMap<
         }
     }
     let mut digests = BTreeMap::new();
-    let own = std::env::current_exe()?;
-    digests.insert("{release.bin}".to_owned(), store::file_sha256(&own)?);
+    digests.insert("{release.bin}".to_owned(), store::file_sha256(Path::new("/proc/self/exe"))?);
     for path in paths {
         let found = resolve(&path, file);
-        let digest = store::file_sha256(&found).map_err(|error| Failure::Usage {
+        let digest = executable(&found).map_err(|error| Failure::Usage {
             message: format!("the executable `{path}` cannot be used: {error}"),
             hint: "paths of executables are relative to the plan's directory; build it first, or give an absolute path".to_owned(),
         })?;
@@ -199,8 +199,24 @@ fn executables(plan: &Plan, turns: &[Turn<'_>], file: &Path) -> Result<BTreeMap<
     Ok(digests)
 }
 
+/// The digest of a file that can be executed.
+fn executable(path: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let metadata = fs_err::metadata(path)?;
+    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
+        let text = format!("{} is no executable file", path.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
+    }
+    store::file_sha256(path)
+}
+
 /// Executables are named relative to the plan, so that a plan means the same wherever it is run from.
-pub(crate) fn resolve(path: &str, plan: &Path) -> PathBuf {
-    let directory = plan.parent().unwrap_or_else(|| Path::new("."));
-    directory.join(path)
+fn resolve(path: &str, plan: &Path) -> PathBuf {
+    directory_of(plan).join(path)
+}
+
+/// The directory of a plan, absolute.
+fn directory_of(plan: &Path) -> PathBuf {
+    let absolute = std::path::absolute(plan).unwrap_or_else(|_| plan.to_owned());
+    absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -18,7 +18,6 @@ use std::sync::Arc;
 use fs_err::File;
 use nix::unistd::execv;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use sha2::{Digest as _, Sha256};
 
 use super::identity::ProcessId;
 use super::packet::PacketSocket;
@@ -46,17 +45,9 @@ impl OwnExecutable {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 
-    /// The SHA-256 of the executable's bytes. Reads the whole file.
-    pub fn sha256(&self) -> io::Result<[u8; 32]> {
-        let mut file = File::open(self.path())?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hash.finalize().into()),
-                length => hash.update(buffer.get(..length).unwrap_or_default()),
-            }
-        }
+    /// SHA-256 of the executable's bytes in hex: of what is running, whatever its path holds by now.
+    pub fn sha256(&self) -> io::Result<String> {
+        crate::store::file_sha256(&self.path())
     }
 }
 
