@@ -51,7 +51,7 @@ pub(crate) struct RunArgs {
     /// Judge this one release plainly, instead of running the plan's controls
     #[arg(long, value_name = "NAME")]
     pub(crate) release: Option<String>,
-    /// Seed of everything random [default: the plan's own, else 1]
+    /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// Where run directories are kept
@@ -84,7 +84,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct PlanArgs {
     /// The plan
     pub(crate) plan: PathBuf,
-    /// Seed of everything random [default: the plan's own, else 1]
+    /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// What is written to standard output
