@@ -66,10 +66,34 @@ const LATER: Span = Span::layers(16);
 
 /// All relations, the strongest explanation of an effect first.
 pub const TABLE: &[Row] = &[
-    row("crash/*", CauseKind::Fault, Relation::SameNode, SOON, "{cause}; {effect}"),
-    row("hang/*", CauseKind::Fault, Relation::SameNode, SOON, "{cause}; {effect}"),
-    row("deaf/*", CauseKind::Fault, Relation::SameNode, SOON, "{cause}; {effect}"),
-    row("stop/*", CauseKind::Fault, Relation::SameNode, SOON, "{cause}; {effect}"),
+    row(
+        "crash/*",
+        CauseKind::Fault,
+        Relation::SameNode,
+        SOON,
+        "{cause}; {effect}",
+    ),
+    row(
+        "hang/*",
+        CauseKind::Fault,
+        Relation::SameNode,
+        SOON,
+        "{cause}; {effect}",
+    ),
+    row(
+        "deaf/*",
+        CauseKind::Fault,
+        Relation::SameNode,
+        SOON,
+        "{cause}; {effect}",
+    ),
+    row(
+        "stop/*",
+        CauseKind::Fault,
+        Relation::SameNode,
+        SOON,
+        "{cause}; {effect}",
+    ),
     row(
         "role/all-dead",
         CauseKind::Finding("crash/*"),
@@ -98,9 +122,21 @@ pub const TABLE: &[Row] = &[
         LATER,
         "{cause}, and then {effect}",
     ),
-    fallback("stalled/*", CauseKind::Finding("crash/*"), "{cause}, and then {effect}"),
-    fallback("stalled/*", CauseKind::Finding("deaf/*"), "{cause}, and then {effect}"),
-    fallback("stalled/*", CauseKind::Finding("hang/*"), "{cause}, and then {effect}"),
+    fallback(
+        "stalled/*",
+        CauseKind::Finding("crash/*"),
+        "{cause}, and then {effect}",
+    ),
+    fallback(
+        "stalled/*",
+        CauseKind::Finding("deaf/*"),
+        "{cause}, and then {effect}",
+    ),
+    fallback(
+        "stalled/*",
+        CauseKind::Finding("hang/*"),
+        "{cause}, and then {effect}",
+    ),
     fallback("stalled/*", CauseKind::Fault, "{cause}, and then {effect}"),
     row(
         "unrecovered/*",
@@ -109,8 +145,16 @@ pub const TABLE: &[Row] = &[
         LATER,
         "{cause}, and then {effect}",
     ),
-    fallback("unrecovered/*", CauseKind::Finding("crash/*"), "{cause}, and then {effect}"),
-    fallback("unrecovered/*", CauseKind::Fault, "{cause}, and then {effect}"),
+    fallback(
+        "unrecovered/*",
+        CauseKind::Finding("crash/*"),
+        "{cause}, and then {effect}",
+    ),
+    fallback(
+        "unrecovered/*",
+        CauseKind::Fault,
+        "{cause}, and then {effect}",
+    ),
 ];
 
 const fn row(
@@ -213,7 +257,9 @@ fn link(findings: &[Finding], faults: &[FaultReport], calendar: &Calendar) -> Ve
             };
             let mut fitting: Vec<&Present> = candidates
                 .into_iter()
-                .filter(|cause| related(row, cause, effect) && in_time(row, cause, effect, calendar))
+                .filter(|cause| {
+                    related(row, cause, effect) && in_time(row, cause, effect, calendar)
+                })
                 .collect();
             fitting.sort_by_key(|cause| (cause.from_ns, cause.record));
             explained |= !fitting.is_empty();

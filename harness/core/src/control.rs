@@ -124,15 +124,17 @@ fn must_fail(result: &mut ControlResult) -> Gave {
             if finding.counts {
                 result.wrong_reasons.push(place);
             }
-        } else if control.findings.iter().any(|pattern| is_meant(pattern, finding))
+        } else if control
+            .findings
+            .iter()
+            .any(|pattern| is_meant(pattern, finding))
             && !linked(place, control, verdict)
         {
             result.unlinked.push(place);
         }
     }
-    let facts = result.missing.is_empty()
-        && result.wrong_reasons.is_empty()
-        && result.unlinked.is_empty();
+    let facts =
+        result.missing.is_empty() && result.wrong_reasons.is_empty() && result.unlinked.is_empty();
     // A failure counts as the demanded one only if the faults are known to have caused it; other doubts (a void layer
     // somewhere, an end cut short by what was found) take nothing from facts that are all there.
     let unproved = verdict.reasons.iter().any(|reason| {

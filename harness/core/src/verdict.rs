@@ -264,8 +264,31 @@ pub struct Expectation {
     pub demanded_layers: Option<u64>,
     /// How many of these were void.
     pub void_layers: u64,
-    /// What was seen: `what` counted, how many were needed at least, how many there were.
+    /// How much it had to go on.
     pub data: Data,
+    /// Its findings: places in [`Verdict::findings`].
+    pub findings: Vec<usize>,
+    /// Why nothing can be said, in the words of its reasons.
+    pub doubts: Vec<String>,
+}
+
+impl Expectation {
+    /// One that has seen nothing yet.
+    pub fn new(what: impl Into<String>, kind: &str, always: bool, data: Data) -> Self {
+        Self {
+            what: what.into(),
+            kind: kind.to_owned(),
+            always,
+            held: Held::Unknown,
+            bound_layers: None,
+            worst_layers: None,
+            demanded_layers: None,
+            void_layers: 0,
+            data,
+            findings: Vec::new(),
+            doubts: Vec::new(),
+        }
+    }
 }
 
 /// How much a check had to go on.
@@ -381,7 +404,11 @@ impl ExitCode {
 
 /// The exit code of several runs: the one that counts most. No run at all shows nothing, so it is inconclusive.
 pub fn exit_code(codes: &[ExitCode]) -> ExitCode {
-    codes.iter().copied().min().unwrap_or(ExitCode::Inconclusive)
+    codes
+        .iter()
+        .copied()
+        .min()
+        .unwrap_or(ExitCode::Inconclusive)
 }
 
 impl Verdict {

@@ -199,6 +199,8 @@ fn demand_felt(faults: &[FaultReport], header: &Header, out: &mut Output) {
 
 fn measured(fault: &FaultReport) -> String {
     let detail = fault.detail.iter();
-    let detail: Vec<String> = detail.map(|(key, value)| format!("{key} {value}")).collect();
+    let detail: Vec<String> = detail
+        .map(|(key, value)| format!("{key} {value}"))
+        .collect();
     detail.join(", ")
 }

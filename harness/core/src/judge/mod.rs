@@ -18,11 +18,23 @@ use crate::verdict::{
 
 use evidence::Evidences;
 
-/// An oracle and whether it had doubts of its own.
+/// An oracle and its doubts.
 #[derive(Debug)]
 struct Seat {
     oracle: Box<dyn Oracle>,
     doubted: bool,
+    doubts: Vec<String>,
+}
+
+impl Seat {
+    /// Lets the oracle speak and remembers which doubts are its own.
+    fn hears(&mut self, out: &mut Output, speak: impl FnOnce(&mut dyn Oracle, &mut Output)) {
+        let (doubts, kept) = (out.doubts, out.reasons.len());
+        speak(self.oracle.as_mut(), out);
+        self.doubted |= out.doubts > doubts;
+        let own = out.reasons.iter().skip(kept);
+        self.doubts.extend(own.map(|reason| reason.text.clone()));
+    }
 }
 
 /// Judges one run. Give it every record in order, then ask for the verdict.
@@ -72,6 +84,7 @@ impl Judge {
         let seat = |oracle| Seat {
             oracle,
             doubted: false,
+            doubts: Vec::new(),
         };
         Ok(Self {
             world: World::new(header),
@@ -91,7 +104,7 @@ impl Judge {
     pub fn observe(&mut self, record: &Record) {
         self.number(record.seq);
         if let Body::Layer(layer) = &record.body {
-            self.layer(layer.layer, record.seq);
+            self.layer(layer.layer, record);
         }
         self.world.fold(record);
         self.evidence.observe(record);
@@ -113,10 +126,11 @@ impl Judge {
         if self.world.stopping {
             self.stopped_ns.get_or_insert(self.world.now.t_ns);
         }
+        let world = &self.world;
         for seat in &mut self.seats {
-            let doubts = self.out.doubts;
-            seat.oracle.observe(record, &self.world, &mut self.out);
-            seat.doubted |= self.out.doubts > doubts;
+            seat.hears(&mut self.out, |oracle, out| {
+                oracle.observe(record, world, out)
+            });
         }
     }
 
@@ -173,11 +187,11 @@ impl Judge {
         let cut_short = self.cut_short();
         self.finish_oracles(cut_short);
         self.finish_history();
-        let expectations = self.expectations(cut_short);
         let mut findings = std::mem::take(&mut self.out.findings);
         let mut faults = self.evidence.reports(&self.header);
         let doubtful = self.take_doubtful(&mut findings);
         let chain = causes::explain(&mut findings, &faults, &self.header.calendar);
+        let expectations = self.expectations(&findings, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;
         evidence::doubt(&faults, &self.header, early, &mut self.out);
@@ -198,7 +212,10 @@ impl Judge {
             {
                 let after = findings[link.effect].proved_ns.saturating_sub(begun);
                 let layers = self.world.in_layers(after);
-                let least = timings.detected_after.entry(entry.clone()).or_insert(layers);
+                let least = timings
+                    .detected_after
+                    .entry(entry.clone())
+                    .or_insert(layers);
                 *least = least.min(layers);
             }
         }
@@ -253,7 +270,8 @@ impl Judge {
     }
 
     /// Every layer from genesis on has a record; oracles decide at layers, so a missing one is a hole.
-    fn layer(&mut self, layer: i64, seq: u64) {
+    fn layer(&mut self, layer: i64, record: &Record) {
+        let seq = record.seq;
         let expected = match self.world.last_layer {
             Some(last) => last.saturating_add(1),
             None => layer.min(0),
@@ -263,35 +281,46 @@ impl Judge {
             let missing = format!("{} layers", layer.abs_diff(expected));
             self.out.doubt(Code::ObserverGap, text, missing, vec![seq]);
         }
+        // Layers and times must tell the same story, or every bound is a guess.
+        let end = self.world.layer_start_ns(layer.saturating_add(1));
+        let slack = self.world.layer_ns() / oracles::LATE_PART;
+        if record.t_ns.saturating_add(slack) < end {
+            let text = format!("layer {layer} is recorded as over before its time");
+            let early = format!("{} ns", end - record.t_ns);
+            self.out.doubt(Code::HistoryDamaged, text, early, vec![seq]);
+        }
     }
 
     fn finish_oracles(&mut self, cut_short: bool) {
         let kept = self.out.reasons.len();
+        let world = &self.world;
         for seat in &mut self.seats {
-            let doubts = self.out.doubts;
-            seat.oracle.finish(&self.world, &mut self.out);
-            seat.doubted |= self.out.doubts > doubts;
-        }
-        for index in 0..self.seats.len() {
-            let report = self.seats[index].oracle.report(&self.world);
-            if report.data.had < report.data.least {
-                self.seats[index].doubted = true;
-                let text = format!(
-                    "`{}` had too little data: {}",
-                    report.what, report.data.what
-                );
-                let measurement =
-                    format!("{} of at least {}", report.data.had, report.data.least);
-                let records = vec![self.world.now.seq];
-                self.out.doubt(Code::NoData, text, measurement, records);
-            }
+            seat.hears(&mut self.out, |oracle, out| {
+                oracle.finish(world, out);
+                let report = oracle.report(world);
+                if report.data.had < report.data.least {
+                    let (what, data) = (report.what, report.data);
+                    let text = format!("`{what}` had too little data: {}", data.what);
+                    let measurement = format!("{} of at least {}", data.had, data.least);
+                    out.doubt(Code::NoData, text, measurement, vec![world.now.seq]);
+                }
+            });
         }
         if cut_short {
             let mut place = 0;
+            let mut moot = Vec::new();
             self.out.reasons.retain(|reason| {
                 place += 1;
-                place <= kept || !matches!(reason.code, Code::NoData | Code::NotDemanded)
+                let kept =
+                    place <= kept || !matches!(reason.code, Code::NoData | Code::NotDemanded);
+                if !kept {
+                    moot.push(reason.text.clone());
+                }
+                kept
             });
+            for seat in &mut self.seats {
+                seat.doubts.retain(|doubt| !moot.contains(doubt));
+            }
         }
     }
 
@@ -310,7 +339,12 @@ impl Judge {
                 out.doubt(Code::NotReady, text, "", last);
             }
             Some(Ending::Substrate(why)) => {
-                out.doubt(Code::Substrate, format!("the substrate failed: {why}"), "", last);
+                out.doubt(
+                    Code::Substrate,
+                    format!("the substrate failed: {why}"),
+                    "",
+                    last,
+                );
             }
             Some(Ending::TimedOut) => out.doubt(
                 Code::TimedOut,
@@ -343,25 +377,24 @@ impl Judge {
         }
     }
 
-    fn expectations(&self, cut_short: bool) -> Vec<Expectation> {
-        let mut expectations = Vec::with_capacity(self.seats.len());
-        for seat in &self.seats {
+    fn expectations(&self, findings: &[Finding], cut_short: bool) -> Vec<Expectation> {
+        let judged = |seat: &Seat| {
             let mut report = seat.oracle.report(&self.world);
-            let mut own = self
-                .out
-                .findings
-                .iter()
-                .filter(|it| it.counts && seat.oracle.owns(it));
-            let violated = own.any(|finding| !seat.oracle.unfit(finding));
+            let own = findings.iter().enumerate();
+            let own = own.filter(|(_, it)| seat.oracle.owns(it));
+            report.findings = own.map(|(place, _)| place).collect();
+            report.doubts.clone_from(&seat.doubts);
+            let mut broken = report.findings.iter();
+            let broken = broken.any(|place| findings[*place].counts);
             let unsure = seat.doubted || cut_short && !report.always || self.ended.is_none();
-            report.held = match (violated, unsure) {
+            report.held = match (broken, unsure) {
                 (true, _) => Held::No,
                 (false, true) => Held::Unknown,
                 (false, false) => Held::Yes,
             };
-            expectations.push(report);
-        }
-        expectations
+            report
+        };
+        self.seats.iter().map(judged).collect()
     }
 
     /// Stalls that an unfit host may have made.

@@ -8,7 +8,7 @@ use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
 use crate::plan::model::Plan;
 use crate::time::Span;
-use crate::verdict::{Code, Data, Expectation, Finding, Held};
+use crate::verdict::{Code, Data, Expectation, Finding};
 
 #[derive(Debug)]
 pub(super) struct Advance;
@@ -348,7 +348,8 @@ impl Advances {
         );
         let since = world.when(from.t_ns);
         if world.steady_until_ns().is_none_or(|until| due_ns < until) {
-            let text = format!("{signal} of {label} {verb} from {since} on, before any fault began");
+            let text =
+                format!("{signal} of {label} {verb} from {since} on, before any fault began");
             let measurement = format!("bound {}", self.within);
             let records = vec![from.seq, world.now.seq];
             out.doubt(Code::SteadyStateNotReached, text, measurement, records);
@@ -471,29 +472,22 @@ impl Oracle for Advances {
 
     fn report(&self, world: &World) -> Expectation {
         let worst = self.watched.iter().map(|watched| watched.worst_ns).max();
-        let samples = |watched: &Watched| watched.group.samples(world, &self.signal);
         let demanded = self.watched.iter().map(|watched| watched.demanded_layers);
+        // What the group with the least had: a single advance shows that the signal is the right one; that it goes on
+        // is what the bound is for.
+        let had = self.watched.iter().map(|watched| watched.advances).min();
+        let data = Data {
+            what: "advances".to_owned(),
+            least: 1,
+            had: had.unwrap_or(0),
+        };
+        let void = self.watched.iter().map(|it| it.void_layers).max();
         Expectation {
-            what: self.what.clone(),
-            kind: "advance".to_owned(),
-            always: false,
-            held: Held::Unknown,
             bound_layers: Some(self.within.in_layers()),
             worst_layers: worst.map(|worst| world.in_layers(worst)),
             demanded_layers: demanded.min(),
-            void_layers: self.watched.iter().map(|it| it.void_layers).max().unwrap_or(0),
-            // A value, its advance, and a look in every bound: less shows nothing. The least is per group, and so is
-            // what there was: that of the group with the least.
-            data: Data {
-                what: "advances".to_owned(),
-                least: 1,
-                had: self
-                    .watched
-                    .iter()
-                    .map(|watched| watched.advances.min(samples(watched)))
-                    .min()
-                    .unwrap_or(0),
-            },
+            void_layers: void.unwrap_or(0),
+            ..Expectation::new(self.what.clone(), "advance", false, data)
         }
     }
 

@@ -13,7 +13,7 @@ use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
 use crate::time::Span;
-use crate::verdict::{Data, Expectation, Finding, Held};
+use crate::verdict::{Data, Expectation, Finding};
 
 #[derive(Debug)]
 pub(super) struct Agree;
@@ -105,14 +105,7 @@ impl Agrees {
         }
     }
 
-    fn sample(
-        &mut self,
-        record: &Record,
-        node: &str,
-        text: &str,
-        world: &World,
-        out: &mut Output,
-    ) {
+    fn sample(&mut self, record: &Record, node: &str, text: &str, world: &World, out: &mut Output) {
         let Some((height, value)) = text.split_once(':') else {
             return;
         };
@@ -178,26 +171,17 @@ impl Oracle for Agrees {
     }
 
     fn report(&self, _world: &World) -> Expectation {
-        Expectation {
-            what: format!("agree about {}", self.signal),
-            kind: "agree".to_owned(),
-            always: false,
-            held: Held::Unknown,
-            bound_layers: None,
-            worst_layers: None,
-            demanded_layers: None,
-            void_layers: 0,
-            // One node agrees with itself: then one height is all there can be.
-            data: Data {
-                what: "heights compared".to_owned(),
-                least: 1,
-                had: if self.nodes.len() > 1 {
-                    self.shared
-                } else {
-                    self.heights.len() as u64
-                },
+        // One node agrees with itself: then one height is all there can be.
+        let data = Data {
+            what: "heights compared".to_owned(),
+            least: 1,
+            had: if self.nodes.len() > 1 {
+                self.shared
+            } else {
+                self.heights.len() as u64
             },
-        }
+        };
+        Expectation::new(format!("agree about {}", self.signal), "agree", false, data)
     }
 
     /// Convergence: a height was shown by more than one node after the last undo.

@@ -10,7 +10,7 @@ use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Body, Death, Exit, ExitStatus, Header, NodeState, Panic, Record};
 use crate::schedule::Action;
-use crate::verdict::{Code, Data, Expectation, Finding, Held};
+use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// A role of one node has no "all": its crash says everything.
 const ALL_MIN: usize = 2;
@@ -89,7 +89,8 @@ impl Alive {
     fn all_dead(&mut self, record: &Record, world: &World, out: &mut Output) {
         for (role, nodes) in &self.roles {
             let dead = |node: &String| world.dead_by_itself(node);
-            if nodes.len() < ALL_MIN || self.all_dead.contains_key(role) || !nodes.iter().all(dead) {
+            if nodes.len() < ALL_MIN || self.all_dead.contains_key(role) || !nodes.iter().all(dead)
+            {
                 continue;
             }
             let mut records: Vec<u64> = nodes
@@ -142,9 +143,10 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
                 "{node} was killed by signal 9, which the harness did not send: the kernel may have run out of memory"
             ),
         ),
-        (None, ExitStatus::Signal(_)) => {
-            ("crash/signal".to_owned(), format!("{node} {}", ended(status)))
-        }
+        (None, ExitStatus::Signal(_)) => (
+            "crash/signal".to_owned(),
+            format!("{node} {}", ended(status)),
+        ),
         (None, ExitStatus::Code(_)) => (
             "crash/exit".to_owned(),
             format!("{node} {} without being asked to stop", ended(status)),
@@ -185,7 +187,8 @@ fn stop(
     }
     let node = &exit.node;
     if ignored {
-        let text = format!("{node} ignored its stop signal for the whole grace and had to be killed");
+        let text =
+            format!("{node} ignored its stop signal for the whole grace and had to be killed");
         return Some(("stop/ignored".to_owned(), text, counts));
     }
     let orderly = match status {
@@ -225,21 +228,12 @@ impl Oracle for Alive {
     }
 
     fn report(&self, world: &World) -> Expectation {
-        Expectation {
-            what: "no node dies by itself".to_owned(),
-            kind: "alive".to_owned(),
-            always: true,
-            held: Held::Unknown,
-            bound_layers: None,
-            worst_layers: None,
-            demanded_layers: None,
-            void_layers: 0,
-            data: Data {
-                what: "nodes that were ready".to_owned(),
-                least: world.nodes.len() as u64,
-                had: self.ready.len() as u64,
-            },
-        }
+        let data = Data {
+            what: "nodes that were ready".to_owned(),
+            least: world.nodes.len() as u64,
+            had: self.ready.len() as u64,
+        };
+        Expectation::new("no node dies by itself", "alive", true, data)
     }
 
     fn owns(&self, finding: &Finding) -> bool {

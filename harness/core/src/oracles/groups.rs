@@ -33,7 +33,11 @@ impl Group {
 
     /// Whether enough of its nodes are free to advance: not excused. What died by itself is not excused.
     pub(super) fn able(&self, world: &World) -> bool {
-        let excused = self.members.iter().filter(|node| world.excused(node)).count();
+        let excused = self
+            .members
+            .iter()
+            .filter(|node| world.excused(node))
+            .count();
         self.members.len() - excused >= self.quorum
     }
 
@@ -50,7 +54,10 @@ impl Group {
 
     /// How often the signal was read on its nodes.
     pub(super) fn samples(&self, world: &World, signal: &str) -> u64 {
-        let tracks = self.members.iter().filter_map(|node| world.track(node, signal));
+        let tracks = self
+            .members
+            .iter()
+            .filter_map(|node| world.track(node, signal));
         tracks.map(|track| track.samples).sum()
     }
 }

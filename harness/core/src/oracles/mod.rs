@@ -21,6 +21,8 @@ mod safety;
 mod void;
 mod world;
 
+pub(crate) use world::LATE_PART;
+
 pub use void::VoidTime;
 pub use world::{Ended, Mark, NodeView, Track, World, height};
 

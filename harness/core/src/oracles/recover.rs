@@ -7,7 +7,7 @@ use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
 use crate::time::Span;
-use crate::verdict::{Code, Data, Expectation, Finding, Fresh, Held};
+use crate::verdict::{Code, Data, Expectation, Finding, Fresh};
 
 #[derive(Debug)]
 pub(super) struct Recover;
@@ -92,7 +92,10 @@ impl Recovers {
         for expect in header.expect.iter().filter(|it| it.kind == "advance") {
             let signal = expect.params.text("signal");
             for group in groups(expect.params.nodes("of"), header) {
-                if !awaited.iter().any(|it| it.signal == signal && it.group == group) {
+                if !awaited
+                    .iter()
+                    .any(|it| it.signal == signal && it.group == group)
+                {
                     awaited.push(Awaited {
                         signal: signal.to_owned(),
                         group,
@@ -191,7 +194,10 @@ fn charge(
             && finding.role == group.role;
         let node = finding.node.is_some() && finding.node.as_deref() == group.node();
         let all = finding.id == "role/all-dead" && finding.role == group.role;
-        let silent = node && ["crash/", "hang/"].iter().any(|area| finding.id.starts_with(area));
+        let silent = node
+            && ["crash/", "hang/"]
+                .iter()
+                .any(|area| finding.id.starts_with(area));
         finding.recovered_ns.is_none() && (stall || all || silent)
     });
     if let Some(open) = open {
@@ -238,7 +244,10 @@ impl Oracle for Recovers {
             .map(|awaited| format!("`{}` of {}", awaited.signal, awaited.group.label))
             .collect();
         if self.healed.is_none() {
-            let text = format!("{} was never carried out, so nothing shows a recovery", self.after);
+            let text = format!(
+                "{} was never carried out, so nothing shows a recovery",
+                self.after
+            );
             out.doubt(Code::NoData, text, "", records);
         } else if !missing.is_empty() && !self.overdue {
             let text = format!(
@@ -257,29 +266,26 @@ impl Oracle for Recovers {
     }
 
     fn report(&self, world: &World) -> Expectation {
-        let worst = self
-            .fresh(world)
-            .into_iter()
+        // The slowest; none at all when one never came.
+        let fresh = self.fresh(world);
+        let worst = fresh
+            .iter()
             .map(|fresh| fresh.layers)
-            .try_fold(0.0_f64, |worst, layers| Some(worst.max(layers?)));
+            .try_fold(0.0_f64, |worst, layers| Some(worst.max(layers?)))
+            .filter(|_| !fresh.is_empty());
+        let had = self.awaited.iter().filter(|it| it.fresh.is_some()).count();
+        let data = Data {
+            what: "signals that advanced freshly".to_owned(),
+            least: 1,
+            had: had as u64,
+        };
+        let what = format!("recover within {} after {}", self.within, self.after);
         Expectation {
-            what: format!("recover within {} after {}", self.within, self.after),
-            kind: "recover".to_owned(),
-            always: false,
-            held: Held::Unknown,
             bound_layers: Some(self.within.in_layers()),
             worst_layers: worst,
-            demanded_layers: Some(self.layers),
+            demanded_layers: self.healed.map(|_| self.layers),
             void_layers: self.void_layers,
-            data: Data {
-                what: "signals that advanced freshly".to_owned(),
-                least: 1,
-                had: self
-                    .awaited
-                    .iter()
-                    .filter(|awaited| awaited.fresh.is_some())
-                    .count() as u64,
-            },
+            ..Expectation::new(what, "recover", false, data)
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Body, Header, Record};
-use crate::verdict::{Code, Data, Expectation, Finding, Held};
+use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// Layers in a row without an answer. One can be a burst that overflowed a socket buffer, two a burst at their border.
 const MISSES: u32 = 3;
@@ -82,7 +82,10 @@ impl Responds {
             .map(|(name, _)| name.clone())
             .collect();
         // The result of a ping comes up to a layer after it was sent, so a node owes answers from its second layer on.
-        let owes_since = world.now.t_ns.saturating_sub(world.layer_ns().saturating_mul(2));
+        let owes_since = world
+            .now
+            .t_ns
+            .saturating_sub(world.layer_ns().saturating_mul(2));
         let owing: BTreeSet<String> = world
             .nodes
             .iter()
@@ -201,13 +204,9 @@ impl Run {
         let mut records = std::mem::take(&mut self.records);
         records.push(world.now.seq);
         if self.unwitnessed {
-            let text = format!("{text}; but no other node was heard either, so it may be the harness");
-            out.doubt(
-                Code::ObserverGap,
-                text,
-                format!("{MISSES} layers"),
-                records,
-            );
+            let text =
+                format!("{text}; but no other node was heard either, so it may be the harness");
+            out.doubt(Code::ObserverGap, text, format!("{MISSES} layers"), records);
             return;
         }
         self.open = Some(out.find(Finding {
@@ -266,20 +265,14 @@ impl Oracle for Responds {
     fn report(&self, _world: &World) -> Expectation {
         // A node whose role is pinged and that never answered was never shown to be reachable at all.
         let pinged = self.nodes.values().filter(|watched| watched.pinged);
+        let data = Data {
+            what: "nodes that answered a ping".to_owned(),
+            least: pinged.clone().count() as u64,
+            had: pinged.filter(|watched| watched.answered > 0).count() as u64,
+        };
         Expectation {
-            what: "every living node answers".to_owned(),
-            kind: "responds".to_owned(),
-            always: true,
-            held: Held::Unknown,
             bound_layers: Some(f64::from(MISSES)),
-            worst_layers: None,
-            demanded_layers: None,
-            void_layers: 0,
-            data: Data {
-                what: "nodes that answered a ping".to_owned(),
-                least: pinged.clone().count() as u64,
-                had: pinged.filter(|watched| watched.answered > 0).count() as u64,
-            },
+            ..Expectation::new("every living node answers", "responds", true, data)
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::world::{World, height};
 use super::{Oracle, Output};
 use crate::history::{Body, Header, NodeState, Record, Sample};
-use crate::verdict::{Data, Expectation, Finding, Held};
+use crate::verdict::{Data, Expectation, Finding};
 
 #[derive(Debug)]
 pub(super) struct Safety {
@@ -82,22 +82,13 @@ impl Oracle for Safety {
     }
 
     fn report(&self, _world: &World) -> Expectation {
-        Expectation {
-            what: "heights never go back".to_owned(),
-            kind: "safety".to_owned(),
-            always: true,
-            held: Held::Unknown,
-            bound_layers: None,
-            worst_layers: None,
-            demanded_layers: None,
-            void_layers: 0,
-            // A network without heights has none that could go back.
-            data: Data {
-                what: "values compared".to_owned(),
-                least: 0,
-                had: self.compared,
-            },
-        }
+        // A network without heights has none that could go back.
+        let data = Data {
+            what: "values compared".to_owned(),
+            least: 0,
+            had: self.compared,
+        };
+        Expectation::new("heights never go back", "safety", true, data)
     }
 
     fn owns(&self, finding: &Finding) -> bool {

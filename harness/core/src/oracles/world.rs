@@ -16,7 +16,7 @@ use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// A layer is void when the controller woke later than this part of it: one fifth.
-const LATE_PART: u64 = 5;
+pub(crate) const LATE_PART: u64 = 5;
 
 /// A moment of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -69,7 +69,11 @@ impl NodeView {
 
     /// Whether it is excused by something that no heal has taken back.
     pub fn excused_for_good(&self) -> bool {
-        self.excused() && self.impaired_by.iter().any(|entry| !self.undone.contains(entry))
+        self.excused()
+            && self
+                .impaired_by
+                .iter()
+                .any(|entry| !self.undone.contains(entry))
     }
 }
 
@@ -215,7 +219,12 @@ impl World {
     /// The end of the steady state: the first fault, or, in a run without any, the end of the epochs that are given to
     /// start up. `None` while it has not come.
     pub fn steady_until_ns(&self) -> Option<u64> {
-        if self.schedule.steps.iter().any(crate::schedule::Step::begins) {
+        if self
+            .schedule
+            .steps
+            .iter()
+            .any(crate::schedule::Step::begins)
+        {
             return self.first_fault.map(|mark| mark.t_ns);
         }
         let epochs = Span(self.calendar.epoch().0.saturating_mul(STEADY_EPOCHS));
@@ -261,9 +270,10 @@ impl World {
         self.calendar.span_of_ns(ns).in_layers()
     }
 
-    /// Protocol time of a moment, for people: `layer 11.2`.
+    /// Protocol time of a moment, for people: `epoch 2.75`.
     pub fn when(&self, t_ns: u64) -> String {
-        self.calendar.instant(self.genesis_ns, t_ns).to_string()
+        let instant = self.calendar.instant(self.genesis_ns, t_ns);
+        self.calendar.describe(instant)
     }
 
     fn node(&mut self, change: &NodeChange) {
@@ -319,7 +329,12 @@ impl World {
             .or_default();
         track.samples += 1;
         track.seen = Some(self.now);
-        if ready && track.value.as_ref().is_some_and(|old| advances(old, &sample.value)) {
+        if ready
+            && track
+                .value
+                .as_ref()
+                .is_some_and(|old| advances(old, &sample.value))
+        {
             track.advanced = Some(self.now);
         }
         track.value = Some(sample.value.clone());
@@ -375,15 +390,18 @@ impl World {
     fn layer(&mut self, layer: &LayerRecord) {
         self.layers += 1;
         self.last_layer = Some(layer.layer);
-        self.last_layer_void = layer.late_us.saturating_mul(1000) > self.layer_ns() / LATE_PART;
+        let end = self.layer_start_ns(layer.layer.saturating_add(1));
+        // A record that comes late was made late, whatever it says itself.
+        let late = layer
+            .late_us
+            .saturating_mul(1000)
+            .max(self.now.t_ns.saturating_sub(end));
+        self.last_layer_void = late > self.layer_ns() / LATE_PART;
         if self.last_layer_void {
             self.void_layers += 1;
-            let from = self.layer_start_ns(layer.layer);
             // The lateness itself lies after the layer's end and is as void as the layer.
-            let to = self
-                .layer_start_ns(layer.layer.saturating_add(1))
-                .max(self.now.t_ns);
-            self.void.add(from, to);
+            let from = self.layer_start_ns(layer.layer);
+            self.void.add(from, end.max(self.now.t_ns));
         }
     }
 
