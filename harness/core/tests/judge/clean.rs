@@ -125,7 +125,7 @@ fn a_killed_node_ends_by_signal_and_that_is_fine() {
 fn a_hurried_teardown_is_no_finding() {
     let mut net = Net::new(vec![advance("tx", every_of("miner"), 3)], vec![]);
     net.until(20);
-    let t_ns = net.at(20);
+    let t_ns = at(20);
     net.exits(
         t_ns,
         "miner-0",
@@ -148,10 +148,10 @@ fn impacts_count_not_kinds() {
             on,
         })
     };
-    net.push(net.at(10), impact(true));
+    net.push(at(10), impact(true));
     net.node("miner-0").stuck = true;
     net.until(18);
-    net.push(net.at(18), impact(false));
+    net.push(at(18), impact(false));
     net.node("miner-0").stuck = false;
     passes(net.until(26).end());
 }
@@ -201,7 +201,7 @@ proptest! {
             mix.wrapping_mul(0xff51_afd7_ed55_8ccd) % (LAYER * 6 / 10)
         };
         for layer in 0..28 {
-            let deaf = (seed >> (layer % 60)) & 3 == 0 && layer % 3 == 0;
+            let deaf = (seed >> (layer % 60)).is_multiple_of(4) && layer % 3 == 0;
             net.node("gateway-1").deaf = deaf;
             net.until(layer + 1);
         }

@@ -97,7 +97,7 @@ fn an_interrupted_run_is_no_pass() {
     for (signal, code) in [(2, 130), (15, 143), (1, 130)] {
         let mut net = net();
         net.until(12);
-        net.push(net.at(12), Body::Interrupt(Interrupt { signal }));
+        net.push(at(12), Body::Interrupt(Interrupt { signal }));
         let verdict = net.stop(Ending::Interrupted(signal)).verdict();
         assert_eq!(verdict.verdict, Outcome::Inconclusive);
         assert_eq!(verdict.exit_code().code(), code);

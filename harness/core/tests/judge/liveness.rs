@@ -22,8 +22,8 @@ fn one_success_then_stall() {
     let finding = &net.verdict().findings[0];
     // The last advance is in layer 10, three layers later the next was due. The first look after that is in layer 14,
     // and at its end it is known that the host was fit.
-    assert_eq!(finding.due_ns, net.at(13) + LAYER * 4 / 20);
-    assert_eq!(finding.proved_ns, net.at(15));
+    assert_eq!(finding.due_ns, at(13) + LAYER * 4 / 20);
+    assert_eq!(finding.proved_ns, at(15));
     assert_eq!(finding.recovered_ns, None);
     assert!(finding.text.contains("did not advance for 3 layers"));
 }
@@ -36,7 +36,7 @@ fn a_stall_that_ends_is_still_a_stall() {
     net.until(30).end();
     fails(&net, &["stalled/tx miner-1"]);
     let recovered = net.verdict().findings[0].recovered_ns;
-    assert_eq!(recovered, Some(net.at(16) + LAYER * 4 / 20));
+    assert_eq!(recovered, Some(at(16) + LAYER * 4 / 20));
 }
 
 #[test]
@@ -138,16 +138,29 @@ fn in_a_run_without_faults_a_stall_is_a_finding() {
 #[test]
 fn a_hole_in_the_samples_is_no_pass() {
     let mut net = flooded(miners(3));
-    // Pings go on; nobody reads the signal any more.
-    net.until(12).end();
-    let mut net = flooded(miners(3));
+    // Pings go on; nobody reads the signals of one miner any more.
     net.until(30).end();
-    let all = net.at(12)..net.at(22);
+    let all = at(12)..at(22);
     drop_records(&mut net, |record| {
         matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0")
             && all.contains(&record.t_ns)
     });
     unclear(&net, &["observer-gap"]);
+}
+
+/// A log says something only when something happened: there, silence of a living node is a stall and no hole.
+#[test]
+fn silence_of_a_pushed_signal_is_a_stall() {
+    let mut net = flooded(miners(3)).with(|header| {
+        let miner = header.roles.get_mut("miner").unwrap();
+        miner.pushed.insert("tx".to_owned());
+    });
+    net.until(30).end();
+    drop_records(&mut net, |record| {
+        matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0" && sample.signal == "tx")
+            && record.t_ns >= at(12)
+    });
+    fails(&net, &["stalled/tx miner-0"]);
 }
 
 #[test]
@@ -163,7 +176,7 @@ fn a_hole_hides_no_stall_that_a_later_look_shows() {
     let mut net = flooded(miners(3));
     net.until(12).node("miner-0").stuck = true;
     net.until(30).end();
-    let all = net.at(12)..net.at(14);
+    let all = at(12)..at(14);
     drop_records(&mut net, |record| {
         matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0")
             && all.contains(&record.t_ns)

@@ -22,6 +22,10 @@ pub(crate) const LAYER: u64 = 1_000_000_000;
 pub(crate) const GENESIS: u64 = 10_000_000_000;
 
 /// How a node behaves.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a way to misbehave, and they combine freely"
+)]
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Node {
     pub(crate) role: String,
@@ -68,6 +72,11 @@ pub(crate) struct Net {
     pub(crate) jitter: fn(i64, usize) -> u64,
     pub(crate) faults: Vec<Fault>,
     now: u64,
+}
+
+/// When a layer begins.
+pub(crate) fn at(layer: i64) -> u64 {
+    GENESIS + u64::try_from(layer).unwrap() * LAYER
 }
 
 pub(crate) fn flood(node: &str, at: i64, to: i64) -> Fault {
@@ -234,10 +243,6 @@ impl Net {
         nodes.filter(|node| node.role == role).for_each(change);
     }
 
-    pub(crate) fn at(&self, layer: i64) -> u64 {
-        GENESIS + u64::try_from(layer).unwrap() * LAYER
-    }
-
     pub(crate) fn push(&mut self, t_ns: u64, body: Body) -> u64 {
         self.now = self.now.max(t_ns);
         let seq = self.records.len() as u64;
@@ -280,7 +285,7 @@ impl Net {
     }
 
     pub(crate) fn stop(&mut self, why: Ending) -> &mut Self {
-        let t_ns = self.at(self.layer) + LAYER / 10;
+        let t_ns = at(self.layer) + LAYER / 10;
         for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
             if !self.nodes[&name].dead {
                 self.exits(t_ns, &name, by_harness(None, ExitStatus::Code(0)), None);
@@ -315,7 +320,7 @@ impl Net {
 
     /// The node panics in this component in the middle of the present layer.
     pub(crate) fn panics(&mut self, node: &str, component: &str) {
-        let t_ns = self.at(self.layer) + 1;
+        let t_ns = at(self.layer) + 1;
         let panic = Panic {
             component: Some(component.into()),
             message: "entry was just deleted".into(),
@@ -331,7 +336,7 @@ impl Net {
 
     /// The node is started again and ready.
     pub(crate) fn restarts(&mut self, node: &str) {
-        let t_ns = self.at(self.layer) + 1;
+        let t_ns = at(self.layer) + 1;
         let it = self.node(node);
         it.dead = false;
         it.incarnation += 1;
@@ -384,7 +389,7 @@ impl Net {
             action: step.action,
             phase,
         });
-        self.push(self.at(self.layer), body);
+        self.push(at(self.layer), body);
     }
 
     fn impact(&mut self, fault: &Fault, on: bool) {
@@ -404,7 +409,7 @@ impl Net {
         match &fault.action {
             Action::Kill { node } => {
                 let death = by_harness(Some(id), ExitStatus::Signal(9));
-                self.exits(self.at(self.layer), node, death, None);
+                self.exits(at(self.layer), node, death, None);
             }
             Action::Freeze { node } => self.node(node).frozen = true,
             _ => {}
@@ -431,7 +436,7 @@ impl Net {
     }
 
     fn one_layer(&mut self) {
-        let (layer, start) = (self.layer, self.at(self.layer));
+        let (layer, start) = (self.layer, at(self.layer));
         let mut happened: Vec<(u64, Body)> = Vec::new();
         for (index, (name, node)) in (0_u64..).zip(&mut self.nodes) {
             if node.dead || node.unwatched {
@@ -502,7 +507,7 @@ impl Net {
     pub(crate) fn settled(&self) -> bool {
         let mut judge = Judge::new(&self.header).unwrap();
         self.records.iter().for_each(|record| judge.observe(record));
-        judge.settled(self.at(self.layer))
+        judge.settled(at(self.layer))
     }
 }
 

@@ -17,7 +17,7 @@ fn net() -> Net {
 fn death(death: Death, panic: Option<Panic>, findings: &[&str]) {
     let mut net = net();
     net.until(12);
-    net.exits(net.at(12), "gateway-1", death, panic);
+    net.exits(at(12), "gateway-1", death, panic);
     net.until(24).end();
     if findings.is_empty() {
         passes(&net);
@@ -26,12 +26,12 @@ fn death(death: Death, panic: Option<Panic>, findings: &[&str]) {
     }
 }
 
-fn panic(component: Option<&str>) -> Option<Panic> {
-    Some(Panic {
+fn panic(component: Option<&str>) -> Panic {
+    Panic {
         component: component.map(str::to_owned),
         message: "went wrong".into(),
         place: None,
-    })
+    }
 }
 
 #[test]
@@ -50,15 +50,19 @@ fn deaths_are_classified() {
         None,
         &["crash/signal gateway-1"],
     );
-    death(abort(), panic(None), &["crash/panic gateway-1"]);
+    death(abort(), Some(panic(None)), &["crash/panic gateway-1"]);
     death(
         abort(),
-        panic(Some("session-table")),
+        Some(panic(Some("session-table"))),
         &["crash/session-table gateway-1"],
     );
     // A component that is no plain word is not believed.
     for hostile in ["", "A b", "../x", "::error::", &"x".repeat(500)] {
-        death(abort(), panic(Some(hostile)), &["crash/panic gateway-1"]);
+        death(
+            abort(),
+            Some(panic(Some(hostile))),
+            &["crash/panic gateway-1"],
+        );
     }
 }
 
@@ -67,7 +71,7 @@ fn a_kill_from_outside_names_the_likely_reason() {
     let mut net = net();
     net.until(12);
     let death = Death::Itself(ExitStatus::Signal(9));
-    net.exits(net.at(12), "gateway-1", death, None);
+    net.exits(at(12), "gateway-1", death, None);
     let text = &net.until(24).end().verdict().findings[0].text.clone();
     assert!(text.contains("out of memory"), "{text}");
 }
@@ -89,7 +93,7 @@ fn disorderly_stops() {
         for said in [true, false] {
             let mut net = net();
             net.until(24);
-            let t_ns = net.at(24);
+            let t_ns = at(24);
             if !said {
                 net = net.with(|header| {
                     header.roles.get_mut("gateway").unwrap().expect_exit.clear();
@@ -174,7 +178,7 @@ fn alive_but_deaf() {
     net.until(24).end();
     fails(&net, &["deaf/udp gateway-1"]);
     let finding = &net.verdict().findings[0];
-    assert_eq!(finding.proved_ns, net.at(15), "three layers");
+    assert_eq!(finding.proved_ns, at(15), "three layers");
     let mut net = crate::nodes::net();
     net.until(12).node("miner-0").deaf = true;
     fails(net.until(24).end(), &["deaf/udp miner-0"]);

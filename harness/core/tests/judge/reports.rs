@@ -82,7 +82,7 @@ proptest! {
         let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], vec![flood("gateway-0", 10, 16)]);
         net.until(11);
         let panic = Panic { component: Some(words.clone()), message: words.clone(), place: Some(words.clone()) };
-        net.exits(net.at(11), "gateway-0", Death::Itself(ExitStatus::Signal(6)), Some(panic));
+        net.exits(at(11), "gateway-0", Death::Itself(ExitStatus::Signal(6)), Some(panic));
         let verdict = net.until(20).end().verdict();
         let options = text::Options { verbose: true, ..text::Options::default() };
         let shown = text::run(&verdict, &options);
