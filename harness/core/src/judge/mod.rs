@@ -129,7 +129,7 @@ impl Judge {
         let world = &self.world;
         for seat in &mut self.seats {
             seat.hears(&mut self.out, |oracle, out| {
-                oracle.observe(record, world, out)
+                oracle.observe(record, world, out);
             });
         }
     }

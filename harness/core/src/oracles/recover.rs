@@ -64,7 +64,8 @@ struct Awaited {
     group: Group,
     /// The first advance after the heal.
     fresh: Option<Mark>,
-    charged: Option<Option<usize>>,
+    /// Its own finding, if it has one.
+    charged: Option<usize>,
 }
 
 /// The fold behind `recover`.
@@ -129,8 +130,8 @@ impl Recovers {
             }
             let advanced = awaited.group.advanced(world, &awaited.signal);
             awaited.fresh = advanced.filter(|at| at.seq > healed.seq);
-            if let (Some(fresh), Some(place)) = (awaited.fresh, awaited.charged) {
-                out.recovered(place, fresh.t_ns);
+            if let Some(fresh) = awaited.fresh {
+                out.recovered(awaited.charged, fresh.t_ns);
             }
         }
     }
@@ -151,14 +152,14 @@ impl Recovers {
         let due_ns = world.void.later(healed.t_ns, self.within_ns);
         for awaited in &mut self.awaited {
             if awaited.fresh.is_none() && owes(&awaited.group, world) {
-                awaited.charged = Some(charge(
+                awaited.charged = charge(
                     awaited,
                     &self.after,
                     self.within,
                     [healed, world.now],
                     due_ns,
                     out,
-                ));
+                );
             }
         }
     }

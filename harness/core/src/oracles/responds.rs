@@ -34,8 +34,9 @@ struct Run {
     unwitnessed: bool,
     records: Vec<u64>,
     from_ns: u64,
-    /// What is held against the node: a finding's place.
-    open: Option<Option<usize>>,
+    /// It was found and is not over; the finding's place, unless there were too many.
+    open: bool,
+    place: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +120,7 @@ impl Watched {
         for run in [&mut self.hang, &mut self.deaf] {
             *run = Run {
                 open: run.open,
+                place: run.place,
                 ..Run::default()
             };
         }
@@ -197,7 +199,7 @@ impl Run {
         if self.layers <= MISSES {
             self.records.extend(record.map(|(seq, _)| seq));
         }
-        self.layers == MISSES && self.open.is_none()
+        self.layers == MISSES && !self.open
     }
 
     fn prove(&mut self, name: &str, id: &str, text: String, world: &World, out: &mut Output) {
@@ -209,7 +211,8 @@ impl Run {
             out.doubt(Code::ObserverGap, text, format!("{MISSES} layers"), records);
             return;
         }
-        self.open = Some(out.find(Finding {
+        self.open = true;
+        self.place = out.find(Finding {
             id: id.to_owned(),
             node: Some(name.to_owned()),
             role: world.nodes.get(name).map(|view| view.role.clone()),
@@ -221,14 +224,12 @@ impl Run {
             counts: true,
             notes: Vec::new(),
             tail: Vec::new(),
-        }));
+        });
     }
 
     /// It answered.
     fn over(&mut self, world: &World, out: &mut Output) {
-        if let Some(place) = self.open {
-            out.recovered(place, world.now.t_ns);
-        }
+        out.recovered(self.place, world.now.t_ns);
         *self = Self::default();
     }
 }

@@ -1,0 +1,124 @@
+//! No green without evidence.
+
+use tweedledum_core::history::{Body, Ending, Grade, Interrupt, Phase};
+use tweedledum_core::verdict::{Cleanup, Outcome};
+
+use crate::net::*;
+
+fn net() -> Net {
+    Net::new(
+        vec![advance("tx", every_of("miner"), 3), recover(6)],
+        vec![flood("gateway-0", 10, 16)],
+    )
+}
+
+/// The run with one more word about its fault at layer 15.
+fn with_evidence(grade: Grade, held: bool) -> Net {
+    let mut net = net();
+    net.until(if grade == Grade::Gone { 18 } else { 15 });
+    let fault = net.faults[0].clone();
+    net.evidence(&fault, grade, held);
+    net.until(26).end();
+    net
+}
+
+#[test]
+fn a_fault_must_be_seen_and_seen_gone() {
+    passes(net().until(26).end());
+    unclear(
+        &with_evidence(Grade::Applied, false),
+        &["fault-not-applied"],
+    );
+    unclear(&with_evidence(Grade::Gone, false), &["fault-not-gone"]);
+}
+
+#[test]
+fn a_fault_that_was_not_even_begun() {
+    let mut net = net();
+    net.faults.clear();
+    let verdict = net.until(26).end().verdict();
+    assert!(codes(&verdict).contains("fault-not-applied"));
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+#[test]
+fn what_must_be_felt_must_be_felt() {
+    let felt = |header: &mut tweedledum_core::history::Header| {
+        header.faults.get_mut("flood").unwrap().must_be_felt = true;
+    };
+    unclear(net().with(felt).until(26).end(), &["fault-not-felt"]);
+    passes(&with_evidence(Grade::Felt, true).with(felt));
+    // A kill that ended its target was felt.
+    let expect = vec![advance("tx", any_of("miner"), 3)];
+    let mut net = Net::new(expect, vec![kill("miner-0", 10, Some(12))])
+        .with(|header| header.faults.get_mut("kill").unwrap().must_be_felt = true);
+    passes(net.until(26).end());
+}
+
+#[test]
+fn a_failed_step_is_told() {
+    let mut net = net();
+    net.until(26).end();
+    for record in &mut net.records {
+        match &mut record.body {
+            Body::Step(change) if change.step == 1 && change.phase == Phase::Done => {
+                change.phase = Phase::Failed("no such socket".into());
+            }
+            Body::Evidence(evidence) if evidence.grade == Grade::Gone => evidence.held = false,
+            _ => {}
+        }
+    }
+    let verdict = net.verdict();
+    let gone = verdict
+        .reasons
+        .iter()
+        .find(|it| it.code.name() == "fault-not-gone");
+    assert!(gone.unwrap().text.contains("no such socket"), "{gone:?}");
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+#[test]
+fn what_is_left_behind_outranks_the_verdict() {
+    let mut net = net();
+    net.until(26).end();
+    for record in &mut net.records {
+        if let Body::TornDown(torn_down) = &mut record.body {
+            torn_down.left.push("process 77".into());
+        }
+    }
+    let verdict = net.verdict();
+    assert_eq!(verdict.verdict, Outcome::Pass);
+    assert_eq!(verdict.cleanup, Cleanup::Left(vec!["process 77".into()]));
+    assert_eq!(verdict.exit_code().code(), 5);
+}
+
+#[test]
+fn an_interrupted_run_is_no_pass() {
+    for (signal, code) in [(2, 130), (15, 143), (1, 130)] {
+        let mut net = net();
+        net.until(12);
+        net.push(at(12), Body::Interrupt(Interrupt { signal }));
+        let verdict = net.stop(Ending::Interrupted(signal)).verdict();
+        assert_eq!(verdict.verdict, Outcome::Inconclusive);
+        assert_eq!(verdict.exit_code().code(), code);
+    }
+}
+
+#[test]
+fn runs_that_could_not_be_run() {
+    for ending in [
+        Ending::Substrate("the watchdog died".into()),
+        Ending::TimedOut,
+        Ending::NotReady(vec!["miner-0".into()]),
+    ] {
+        let verdict = net().until(12).stop(ending.clone()).verdict();
+        assert_eq!(verdict.verdict, Outcome::Error, "{ending:?}");
+        assert_eq!(verdict.exit_code().code(), 4);
+    }
+}
+
+#[test]
+fn an_early_end_before_everything_was_seen_is_no_pass() {
+    let verdict = net().until(12).stop(Ending::Early).verdict();
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}

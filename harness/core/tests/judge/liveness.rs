@@ -1,0 +1,296 @@
+//! What must be caught about progress.
+
+use tweedledum_core::history::{Body, Record};
+use tweedledum_core::verdict::{Held, Outcome};
+
+use crate::net::*;
+
+fn miners(within: i64) -> Vec<tweedledum_core::history::ExpectInfo> {
+    vec![advance("tx", every_of("miner"), within)]
+}
+
+fn flooded(expect: Vec<tweedledum_core::history::ExpectInfo>) -> Net {
+    Net::new(expect, vec![flood("gateway-0", 10, 20)])
+}
+
+#[test]
+fn one_success_then_stall() {
+    let mut net = flooded(miners(3));
+    net.until(11).node("miner-1").stuck = true;
+    net.until(30).end();
+    fails(&net, &["stalled/tx miner-1"]);
+    let finding = &net.verdict().findings[0];
+    // The last advance is in layer 10, three layers later the next was due. The first look after that is in layer 14,
+    // and at its end it is known that the host was fit.
+    assert_eq!(finding.due_ns, at(13) + LAYER * 4 / 20);
+    assert_eq!(finding.proved_ns, at(15));
+    assert_eq!(finding.recovered_ns, None);
+    assert!(finding.text.contains("did not advance for 3 layers"));
+}
+
+#[test]
+fn a_stall_that_ends_is_still_a_stall() {
+    let mut net = flooded(miners(3));
+    net.until(11).node("miner-1").stuck = true;
+    net.until(16).node("miner-1").stuck = false;
+    net.until(30).end();
+    fails(&net, &["stalled/tx miner-1"]);
+    let recovered = net.verdict().findings[0].recovered_ns;
+    assert_eq!(recovered, Some(at(16) + LAYER * 4 / 20));
+}
+
+#[test]
+fn halted_but_agreeing() {
+    let mut net = flooded(vec![
+        advance("verified", every_of("miner"), 3),
+        agree("root"),
+    ]);
+    net.until(12).all("miner", |miner| miner.unverified = true);
+    net.until(30).end();
+    let stalls = ["miner-0", "miner-1", "miner-2"].map(|name| format!("stalled/verified {name}"));
+    fails(&net, &stalls.each_ref().map(String::as_str));
+    let verdict = net.verdict();
+    let agrees = verdict.expectations.iter().find(|it| it.kind == "agree");
+    assert_eq!(agrees.unwrap().held, Held::Yes);
+}
+
+/// Transactions go on and every source answers; only what is verified stands still.
+#[test]
+fn looks_synced_while_verified_is_frozen() {
+    let mut net = flooded(vec![
+        advance("tx", every_of("miner"), 3),
+        advance("verified", every_of("miner"), 3),
+    ]);
+    net.until(12).node("miner-0").unverified = true;
+    fails(net.until(30).end(), &["stalled/verified miner-0"]);
+}
+
+#[test]
+fn any_needs_one_and_only_all_fail_it() {
+    let mut net = flooded(vec![advance("tx", any_of("miner"), 3)]);
+    net.until(12).node("miner-0").stuck = true;
+    net.until(13).node("miner-1").stuck = true;
+    passes(net.until(30).end());
+
+    let mut net = flooded(vec![advance("tx", any_of("miner"), 3)]);
+    net.until(12).all("miner", |miner| miner.stuck = true);
+    net.until(30).end();
+    fails(&net, &["stalled/tx miner"]);
+}
+
+#[test]
+fn stressed_is_not_excused() {
+    let mut net = Net::new(miners(3), vec![flood("miner-0", 10, 20)]);
+    net.until(10).node("miner-0").stuck = true;
+    net.until(20).node("miner-0").stuck = false;
+    fails(net.until(30).end(), &["stalled/tx miner-0"]);
+}
+
+/// Frozen and thawed, and then it does not go on: the excuse ends with the fault.
+#[test]
+fn an_excuse_ends_with_its_fault() {
+    let mut net = Net::new(miners(3), vec![pause("miner-0", 10, 14)]);
+    net.until(14).node("miner-0").stuck = true;
+    fails(net.until(30).end(), &["stalled/tx miner-0"]);
+}
+
+#[test]
+fn a_dead_node_excuses_nobody() {
+    let mut net = flooded(vec![advance("tx", every_of("miner"), 3)])
+        .with(|header| header.tolerates = vec![more_than_two_thirds("miner")]);
+    net.until(12).panics("miner-0", "mesh");
+    net.node("miner-1").stuck = true;
+    net.until(30).end();
+    fails(
+        &net,
+        &[
+            "crash/mesh miner-0",
+            "stalled/tx miner-0",
+            "stalled/tx miner-1",
+        ],
+    );
+}
+
+#[test]
+fn a_stall_before_the_first_fault_says_nothing_about_it() {
+    let mut net = flooded(miners(3));
+    net.until(5).node("miner-1").stuck = true;
+    unclear(net.until(30).end(), &["steady-state-not-reached"]);
+}
+
+#[test]
+fn what_never_advanced_never_was_steady() {
+    let mut net = flooded(miners(3));
+    net.node("miner-1").stuck = true;
+    let verdict = net.until(30).end().verdict();
+    assert_eq!(found(&verdict), Vec::<String>::new());
+    assert!(codes(&verdict).contains("steady-state-not-reached"));
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+#[test]
+fn in_a_run_without_faults_a_stall_is_a_finding() {
+    let mut net = Net::new(miners(3), vec![]);
+    net.until(12).node("miner-1").stuck = true;
+    fails(net.until(24).end(), &["stalled/tx miner-1"]);
+}
+
+#[test]
+fn a_hole_in_the_samples_is_no_pass() {
+    let mut net = flooded(miners(3));
+    // Pings go on; nobody reads the signals of one miner any more.
+    net.until(30).end();
+    let all = at(12)..at(22);
+    drop_records(&mut net, |record| {
+        matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0")
+            && all.contains(&record.t_ns)
+    });
+    unclear(&net, &["observer-gap"]);
+}
+
+/// A log says something only when something happened: there, silence of a living node is a stall and no hole.
+#[test]
+fn silence_of_a_pushed_signal_is_a_stall() {
+    let mut net = flooded(miners(3)).with(|header| {
+        let miner = header.roles.get_mut("miner").unwrap();
+        miner.pushed.insert("tx".to_owned());
+    });
+    net.until(30).end();
+    drop_records(&mut net, |record| {
+        matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0" && sample.signal == "tx")
+            && record.t_ns >= at(12)
+    });
+    fails(&net, &["stalled/tx miner-0"]);
+}
+
+#[test]
+fn garbage_from_a_node_is_no_pass_and_no_stall() {
+    let mut net = flooded(miners(3));
+    net.until(12).node("miner-0").garbled = true;
+    unclear(net.until(30).end(), &["observer-gap"]);
+}
+
+/// A look after the bound that still shows the old value proves the stall, hole or not.
+#[test]
+fn a_hole_hides_no_stall_that_a_later_look_shows() {
+    let mut net = flooded(miners(3));
+    net.until(12).node("miner-0").stuck = true;
+    net.until(30).end();
+    let all = at(12)..at(14);
+    drop_records(&mut net, |record| {
+        matches!(&record.body, Body::Sample(sample) if sample.node == "miner-0")
+            && all.contains(&record.t_ns)
+    });
+    fails(&net, &["stalled/tx miner-0"]);
+}
+
+#[test]
+fn missing_layers_are_a_hole() {
+    let mut net = flooded(miners(3));
+    net.until(30).end();
+    drop_records(
+        &mut net,
+        |record| matches!(&record.body, Body::Layer(layer) if (14..17).contains(&layer.layer)),
+    );
+    unclear(&net, &["observer-gap"]);
+}
+
+#[test]
+fn an_unfit_host_makes_stalls_doubtful_and_crashes_stay_facts() {
+    let stall_on_a_slow_host = |crash: bool| {
+        let mut net = flooded(miners(3));
+        net.until(10);
+        // Every second layer is void: the stall shows in the others.
+        for layer in 10..30 {
+            net.late_us = if layer % 2 == 0 { 400_000 } else { 100 };
+            if layer == 12 {
+                net.node("miner-0").stuck = true;
+            }
+            if layer == 13 && crash {
+                net.panics("gateway-1", "session-table");
+            }
+            net.until(layer + 1);
+        }
+        net.end();
+        net
+    };
+    let net = stall_on_a_slow_host(false);
+    unclear(&net, &["void-layers"]);
+    assert_eq!(net.verdict().doubtful[0].id, "stalled/tx");
+    let net = stall_on_a_slow_host(true);
+    fails(&net, &["crash/session-table gateway-1"]);
+}
+
+#[test]
+fn never_recovered() {
+    let mut net = flooded(vec![advance("tx", every_of("miner"), 20), recover(6)]);
+    net.until(19).node("miner-2").stuck = true;
+    net.until(30).end();
+    fails(&net, &["unrecovered/tx miner-2"]);
+    assert_eq!(
+        net.verdict().timings.fresh_after[2].layers,
+        None,
+        "never is not zero"
+    );
+}
+
+#[test]
+fn a_restarted_node_that_stands_still_is_not_excused_for_ever() {
+    let expect = vec![advance("tx", every_of("miner"), 9), recover(6)];
+    let mut net = Net::new(expect, vec![kill("miner-0", 10, Some(14))]);
+    net.node("miner-0").stuck = false;
+    net.until(14).node("miner-0").stuck = true;
+    net.until(22).end();
+    fails(&net, &["unrecovered/tx miner-0"]);
+}
+
+#[test]
+fn an_open_stall_is_not_found_twice() {
+    let mut net = flooded(vec![advance("tx", every_of("miner"), 3), recover(6)]);
+    net.until(12).node("miner-2").stuck = true;
+    net.until(30).end();
+    fails(&net, &["stalled/tx miner-2"]);
+    let notes = &net.verdict().findings[0].notes;
+    assert_eq!(
+        notes,
+        &["`tx` did not recover within 6 layers after heal all"]
+    );
+}
+
+#[test]
+fn disagreement_is_found_once_per_node() {
+    let mut net = flooded(vec![advance("root", every_of("miner"), 3), agree("root")]);
+    net.until(12).node("miner-2").forked = true;
+    fails(net.until(30).end(), &["disagree/root miner-2"]);
+}
+
+#[test]
+fn heights_that_go_back_are_found() {
+    let mut net = flooded(miners(3));
+    net.until(12).node("miner-0").verified = 3;
+    // It goes back as a number and as the height of its root.
+    fails(
+        net.until(30).end(),
+        &["safety/went-back miner-0", "safety/went-back miner-0"],
+    );
+}
+
+#[test]
+fn what_was_hardly_demanded_is_no_pass() {
+    let faults = vec![pause("miner-0", 9, 28), pause("miner-1", 9, 28)];
+    let mut net = Net::new(vec![advance("tx", every_of("miner"), 12)], faults)
+        .with(|header| header.tolerates = vec![more_than_two_thirds("miner")]);
+    unclear(net.until(29).end(), &["not-demanded"]);
+}
+
+/// Removes records as an observer that never made them would: numbers stay without gaps.
+fn drop_records(net: &mut Net, drop: impl Fn(&Record) -> bool) {
+    net.records.retain(|record| !drop(record));
+    let count = net.records.len() as u64;
+    for (seq, record) in (0..).zip(&mut net.records) {
+        record.seq = seq;
+        if let Body::End(end) = &mut record.body {
+            end.count = count;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Histories that the judge must catch, and histories it must leave alone.
+//!
+//! [`net`] plays a small network in virtual time and writes the history of it; the tests make it misbehave. It is a test
+//! of oracles, judge, causes, controls and reports together, through the public interface only.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, and says where"
+)]
+
+mod causes;
+mod clean;
+mod evidence;
+mod history;
+mod liveness;
+mod net;
+mod nodes;
+mod reports;

@@ -1,0 +1,670 @@
+//! A network in virtual time that writes the history a controller would write of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tweedledum_core::control::{ControlResult, compare};
+use tweedledum_core::faults::Impact;
+use tweedledum_core::history::read::Line;
+use tweedledum_core::history::{
+    Body, Death, End, Ending, Evidence, Exit, ExitStatus, ExpectInfo, FaultInfo, Gap, Grade,
+    Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase, Ping, Record,
+    RoleInfo, Sample, SignalValue, StepChange, TornDown,
+};
+use tweedledum_core::judge::{Judge, judge_history};
+use tweedledum_core::params::{Params, Value};
+use tweedledum_core::plan::Selector;
+use tweedledum_core::plan::model::{Amount, Control, FindingPattern, Relation, Tolerance};
+use tweedledum_core::schedule::{Action, Class, Datagrams, Part, Schedule, Step};
+use tweedledum_core::time::{Calendar, ProtocolTime, Span};
+use tweedledum_core::verdict::{Outcome, Verdict};
+
+pub(crate) const LAYER: u64 = 1_000_000_000;
+pub(crate) const GENESIS: u64 = 10_000_000_000;
+
+/// How a node behaves.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a way to misbehave, and they combine freely"
+)]
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Node {
+    pub(crate) role: String,
+    pub(crate) dead: bool,
+    pub(crate) frozen: bool,
+    /// Answers nothing, while its process lives.
+    pub(crate) hung: bool,
+    /// Answers something unreadable.
+    pub(crate) garbled: bool,
+    /// Nobody asks it anything.
+    pub(crate) unwatched: bool,
+    /// Answers no ping.
+    pub(crate) deaf: bool,
+    /// Its transactions stand still.
+    pub(crate) stuck: bool,
+    /// Its verified layer stands still.
+    pub(crate) unverified: bool,
+    /// Its state is another one.
+    pub(crate) forked: bool,
+    pub(crate) tx: u64,
+    pub(crate) verified: u64,
+    pub(crate) incarnation: u32,
+}
+
+/// A fault of the schedule.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) entry: &'static str,
+    pub(crate) node: String,
+    pub(crate) action: Action,
+    pub(crate) undo: Option<Action>,
+    pub(crate) at: i64,
+    pub(crate) to: i64,
+}
+
+pub(crate) struct Net {
+    pub(crate) header: Header,
+    pub(crate) records: Vec<Record>,
+    pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) layer: i64,
+    /// How late the controller wakes in the layers to come.
+    pub(crate) late_us: u64,
+    /// What is added to the offset of a node's samples in a layer, in nanoseconds.
+    pub(crate) jitter: fn(i64, usize) -> u64,
+    pub(crate) faults: Vec<Fault>,
+    now: u64,
+}
+
+/// When a layer begins.
+pub(crate) fn at(layer: i64) -> u64 {
+    GENESIS + u64::try_from(layer).unwrap() * LAYER
+}
+
+pub(crate) fn flood(node: &str, at: i64, to: i64) -> Fault {
+    Fault {
+        entry: "flood",
+        node: node.to_owned(),
+        action: Action::Flood {
+            node: node.to_owned(),
+            sources: 320,
+            over: Span::layers(1),
+            datagrams: Datagrams::WellFormed,
+            last_after_ns: None,
+        },
+        undo: Some(Action::EndFlood {
+            node: node.to_owned(),
+        }),
+        at,
+        to,
+    }
+}
+
+pub(crate) fn pause(node: &str, at: i64, to: i64) -> Fault {
+    let node = node.to_owned();
+    Fault {
+        entry: "pause",
+        action: Action::Freeze { node: node.clone() },
+        undo: Some(Action::Thaw { node: node.clone() }),
+        node,
+        at,
+        to,
+    }
+}
+
+pub(crate) fn kill(node: &str, at: i64, to: Option<i64>) -> Fault {
+    let node = node.to_owned();
+    Fault {
+        entry: "kill",
+        action: Action::Kill { node: node.clone() },
+        undo: to.map(|_| Action::Start { node: node.clone() }),
+        node,
+        at,
+        to: to.unwrap_or(i64::MAX),
+    }
+}
+
+pub(crate) fn advance(signal: &str, of: Selector, layers: i64) -> ExpectInfo {
+    let mut params = Params::default();
+    params.set("signal", Value::Text(signal.into()));
+    params.set("of", Value::Nodes(of));
+    params.set("within", Value::Span(Span::layers(layers)));
+    ExpectInfo {
+        kind: "advance".into(),
+        params,
+    }
+}
+
+pub(crate) fn recover(layers: i64) -> ExpectInfo {
+    let mut params = Params::default();
+    params.set("after", Value::Text("heal all".into()));
+    params.set("within", Value::Span(Span::layers(layers)));
+    ExpectInfo {
+        kind: "recover".into(),
+        params,
+    }
+}
+
+pub(crate) fn agree(signal: &str) -> ExpectInfo {
+    let mut params = Params::default();
+    params.set("about", Value::Text(signal.into()));
+    ExpectInfo {
+        kind: "agree".into(),
+        params,
+    }
+}
+
+pub(crate) fn every_of(role: &str) -> Selector {
+    Selector::Every(role.into())
+}
+
+pub(crate) fn any_of(role: &str) -> Selector {
+    Selector::Any(role.into())
+}
+
+pub(crate) fn must_fail(findings: &[(&str, Option<&str>)]) -> Control {
+    Control {
+        release: "x".into(),
+        must_pass: false,
+        findings: findings
+            .iter()
+            .map(|(id, role)| FindingPattern {
+                id: (*id).into(),
+                role: role.map(str::to_owned),
+                says: None,
+            })
+            .collect(),
+        also_allowed: Vec::new(),
+    }
+}
+
+pub(crate) fn more_than_two_thirds(role: &str) -> Tolerance {
+    Tolerance {
+        amount: Amount::MoreThan {
+            numerator: 2,
+            denominator: 3,
+        },
+        of: every_of(role),
+        relation: Relation::Unimpaired,
+    }
+}
+
+impl Net {
+    /// Three miners with `tx`, `verified` and `root`, two gateways that are only pinged; all ready before genesis.
+    pub(crate) fn new(expect: Vec<ExpectInfo>, faults: Vec<Fault>) -> Self {
+        let names = ["gateway-0", "gateway-1", "miner-0", "miner-1", "miner-2"];
+        let role = |name: &str| name.split('-').next().unwrap().to_owned();
+        let header = header(
+            &names.map(|name| (name.to_owned(), role(name))),
+            expect,
+            &faults,
+        );
+        let mut net = Self {
+            nodes: header
+                .nodes
+                .iter()
+                .map(|info| {
+                    let node = Node {
+                        role: info.role.clone(),
+                        ..Node::default()
+                    };
+                    (info.name.clone(), node)
+                })
+                .collect(),
+            header,
+            records: Vec::new(),
+            layer: 0,
+            late_us: 100,
+            jitter: |_, _| 0,
+            faults,
+            now: 0,
+        };
+        net.push(0, Body::Header(Box::new(net.header.clone())));
+        for name in names {
+            net.state(1, name, NodeState::Starting);
+            net.state(2, name, NodeState::Ready);
+        }
+        net
+    }
+
+    /// The same with one tolerance, control or other change of the header.
+    #[must_use]
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Header)) -> Self {
+        change(&mut self.header);
+        self.records[0].body = Body::Header(Box::new(self.header.clone()));
+        self
+    }
+
+    pub(crate) fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.get_mut(name).unwrap()
+    }
+
+    /// Changes the behaviour of every node of a role.
+    pub(crate) fn all(&mut self, role: &str, change: impl Fn(&mut Node)) {
+        let nodes = self.nodes.values_mut();
+        nodes.filter(|node| node.role == role).for_each(change);
+    }
+
+    pub(crate) fn push(&mut self, t_ns: u64, body: Body) -> u64 {
+        self.now = self.now.max(t_ns);
+        let seq = self.records.len() as u64;
+        self.records.push(Record {
+            seq,
+            t_ns: self.now,
+            body,
+        });
+        seq
+    }
+
+    pub(crate) fn state(&mut self, t_ns: u64, node: &str, state: NodeState) {
+        let incarnation = self.nodes[node].incarnation;
+        self.push(
+            t_ns,
+            Body::Node(NodeChange {
+                node: node.into(),
+                incarnation,
+                state,
+                pid: None,
+                detail: None,
+            }),
+        );
+    }
+
+    /// Plays until the beginning of this layer, carrying out the schedule on the way.
+    pub(crate) fn until(&mut self, layer: i64) -> &mut Self {
+        while self.layer < layer {
+            self.carry();
+            self.one_layer();
+            self.layer += 1;
+        }
+        self
+    }
+
+    /// Ends the run as it was scheduled, at the present layer.
+    pub(crate) fn end(&mut self) -> &mut Self {
+        self.carry();
+        self.stop(Ending::Scheduled)
+    }
+
+    pub(crate) fn stop(&mut self, why: Ending) -> &mut Self {
+        let t_ns = at(self.layer) + LAYER / 10;
+        for name in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            if !self.nodes[&name].dead {
+                self.exits(t_ns, &name, by_harness(None, ExitStatus::Code(0)), None);
+            }
+        }
+        self.push(t_ns, Body::TornDown(TornDown { left: Vec::new() }));
+        let count = self.records.len() as u64 + 1;
+        self.push(t_ns, Body::End(End { count, why }));
+        self
+    }
+
+    pub(crate) fn exits(
+        &mut self,
+        t_ns: u64,
+        node: &str,
+        death: Death,
+        panic: Option<Panic>,
+    ) -> u64 {
+        self.node(node).dead = true;
+        let incarnation = self.nodes[node].incarnation;
+        self.push(
+            t_ns,
+            Body::Exit(Exit {
+                node: node.into(),
+                incarnation,
+                death,
+                panic,
+                tail: vec!["last words".into()],
+            }),
+        )
+    }
+
+    /// The node panics in this component in the middle of the present layer.
+    pub(crate) fn panics(&mut self, node: &str, component: &str) {
+        let t_ns = at(self.layer) + 1;
+        let panic = Panic {
+            component: Some(component.into()),
+            message: "entry was just deleted".into(),
+            place: Some("src/table.rs:7".into()),
+        };
+        self.exits(
+            t_ns,
+            node,
+            Death::Itself(ExitStatus::Signal(6)),
+            Some(panic),
+        );
+    }
+
+    /// The node is started again and ready.
+    pub(crate) fn restarts(&mut self, node: &str) {
+        let t_ns = at(self.layer) + 1;
+        let it = self.node(node);
+        it.dead = false;
+        it.incarnation += 1;
+        it.tx = 0;
+        self.state(t_ns, node, NodeState::Starting);
+        self.state(t_ns, node, NodeState::Ready);
+    }
+
+    pub(crate) fn evidence(&mut self, fault: &Fault, grade: Grade, held: bool) {
+        let step = self.step_of(fault);
+        let body = Body::Evidence(Evidence {
+            entry: fault.entry.into(),
+            step,
+            node: fault.node.clone(),
+            grade,
+            held,
+            detail: BTreeMap::from([
+                ("sent".to_owned(), 320.into()),
+                ("sources".to_owned(), 320.into()),
+            ]),
+        });
+        self.push(self.now, body);
+    }
+
+    fn step_of(&self, fault: &Fault) -> u32 {
+        let steps = &self.header.schedule.steps;
+        let step = steps
+            .iter()
+            .find(|step| step.entry == fault.entry && step.action == fault.action);
+        step.unwrap().id
+    }
+
+    fn carry(&mut self) {
+        for fault in self.faults.clone() {
+            if fault.at == self.layer {
+                self.begin(&fault);
+            }
+            if fault.to == self.layer {
+                self.heal(&fault);
+            }
+        }
+    }
+
+    fn phase(&mut self, id: u32, phase: Phase) {
+        let step = self.header.schedule.steps.iter().find(|it| it.id == id);
+        let step = step.unwrap().clone();
+        let body = Body::Step(StepChange {
+            step: id,
+            entry: step.entry,
+            action: step.action,
+            phase,
+        });
+        self.push(at(self.layer), body);
+    }
+
+    fn impact(&mut self, fault: &Fault, on: bool) {
+        let body = Body::Impact(ImpactChange {
+            entry: fault.entry.into(),
+            node: fault.node.clone(),
+            impact: impact(&fault.action),
+            on,
+        });
+        self.push(self.now, body);
+    }
+
+    fn begin(&mut self, fault: &Fault) {
+        let id = self.step_of(fault);
+        self.phase(id, Phase::Begun);
+        self.impact(fault, true);
+        match &fault.action {
+            Action::Kill { node } => {
+                let death = by_harness(Some(id), ExitStatus::Signal(9));
+                self.exits(at(self.layer), node, death, None);
+            }
+            Action::Freeze { node } => self.node(node).frozen = true,
+            _ => {}
+        }
+        self.phase(id, Phase::Done);
+        self.evidence(fault, Grade::Armed, true);
+        self.evidence(fault, Grade::Applied, true);
+    }
+
+    fn heal(&mut self, fault: &Fault) {
+        let begun = self.step_of(fault);
+        let steps = self.header.schedule.steps.iter();
+        let id = steps.clone().find(|it| it.part == Part::Ends(begun));
+        let id = id.unwrap().id;
+        self.phase(id, Phase::Begun);
+        self.phase(id, Phase::Done);
+        match &fault.action {
+            Action::Kill { node } => self.restarts(node),
+            Action::Freeze { node } => self.node(node).frozen = false,
+            _ => {}
+        }
+        self.evidence(fault, Grade::Gone, true);
+        self.impact(fault, false);
+    }
+
+    fn one_layer(&mut self) {
+        let (layer, start) = (self.layer, at(self.layer));
+        let mut happened: Vec<(u64, Body)> = Vec::new();
+        for (index, (name, node)) in (0_u64..).zip(&mut self.nodes) {
+            if node.dead || node.unwatched {
+                continue;
+            }
+            let jitter = (self.jitter)(layer, usize::try_from(index).unwrap());
+            let t_ns = start + (index + 1) * LAYER / 20 + jitter;
+            let silent = node.frozen || node.hung;
+            if node.role == "miner" {
+                if !silent {
+                    node.tx += u64::from(!node.stuck);
+                    node.verified += u64::from(!node.unverified);
+                }
+                if silent || node.garbled {
+                    let gap = Gap {
+                        node: name.clone(),
+                        source: "/metrics".into(),
+                        why: "nothing useful".into(),
+                        answered: !silent,
+                    };
+                    happened.push((t_ns, Body::Gap(gap)));
+                } else {
+                    let fork = if node.forked { "other" } else { "state" };
+                    let root = format!("{}:{fork}-{}", node.verified, node.verified);
+                    for (signal, value) in [
+                        ("tx", SignalValue::Number(node.tx)),
+                        ("verified", SignalValue::Number(node.verified)),
+                        ("root", SignalValue::Text(root)),
+                    ] {
+                        let sample = Sample {
+                            node: name.clone(),
+                            signal: signal.into(),
+                            value,
+                        };
+                        happened.push((t_ns, Body::Sample(sample)));
+                    }
+                }
+            }
+            let rtt_us = (!silent && !node.deaf).then_some(80);
+            let ping = Ping {
+                node: name.clone(),
+                rtt_us,
+            };
+            happened.push((t_ns, Body::Ping(ping)));
+        }
+        happened.sort_by_key(|(t_ns, _)| *t_ns);
+        for (t_ns, body) in happened {
+            self.push(t_ns, body);
+        }
+        let body = Body::Layer(LayerRecord {
+            layer,
+            late_us: self.late_us,
+            steal_ppm: 0,
+            cpu_pressure_ppm: None,
+        });
+        self.push(start + LAYER, body);
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        judge(&self.records)
+    }
+
+    pub(crate) fn control(&self) -> ControlResult {
+        compare(self.header.control.as_ref().unwrap(), self.verdict())
+    }
+
+    /// Whether a live judge would have let the run end now.
+    pub(crate) fn settled(&self) -> bool {
+        let mut judge = Judge::new(&self.header).unwrap();
+        self.records.iter().for_each(|record| judge.observe(record));
+        judge.settled(at(self.layer))
+    }
+}
+
+pub(crate) fn judge(records: &[Record]) -> Verdict {
+    let lines = records
+        .iter()
+        .map(|record| Ok(Line::Record(Box::new(record.clone()))));
+    judge_history(lines).unwrap()
+}
+
+pub(crate) fn by_harness(step: Option<u32>, status: ExitStatus) -> Death {
+    Death::Harness {
+        step,
+        ignored_stop: false,
+        status,
+    }
+}
+
+/// `id node` of every finding, causes first.
+pub(crate) fn found(verdict: &Verdict) -> Vec<String> {
+    verdict
+        .findings
+        .iter()
+        .map(|finding| format!("{} {}", finding.id, finding.of()))
+        .collect()
+}
+
+pub(crate) fn codes(verdict: &Verdict) -> BTreeSet<&'static str> {
+    verdict.reasons.iter().map(|it| it.code.name()).collect()
+}
+
+#[track_caller]
+pub(crate) fn passes(net: &Net) {
+    let verdict = net.verdict();
+    assert_eq!(
+        verdict.verdict,
+        Outcome::Pass,
+        "{:#?}\n{:#?}",
+        verdict.findings,
+        verdict.reasons
+    );
+}
+
+/// The run fails with exactly these findings.
+#[track_caller]
+pub(crate) fn fails(net: &Net, findings: &[&str]) {
+    let verdict = net.verdict();
+    assert_eq!(found(&verdict), findings, "{:#?}", verdict.reasons);
+    assert_eq!(verdict.verdict, Outcome::Fail);
+}
+
+/// Nothing is found, and the run is inconclusive for exactly these reasons.
+#[track_caller]
+pub(crate) fn unclear(net: &Net, reasons: &[&str]) {
+    let verdict = net.verdict();
+    assert_eq!(found(&verdict), Vec::<String>::new());
+    let expected: BTreeSet<&str> = reasons.iter().copied().collect();
+    assert_eq!(codes(&verdict), expected, "{:#?}", verdict.reasons);
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+fn impact(action: &Action) -> Impact {
+    match action {
+        Action::Flood { .. } | Action::EndFlood { .. } => Impact::Stressed,
+        _ => Impact::Impaired,
+    }
+}
+
+fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault]) -> Header {
+    let period = |layers: i64| Span::layers(layers);
+    let role = |signals: &[&str]| RoleInfo {
+        signals: signals
+            .iter()
+            .map(|name| ((*name).to_owned(), period(1)))
+            .collect(),
+        expect_exit: BTreeSet::from([0]),
+        pinged: true,
+        pushed: BTreeSet::new(),
+    };
+    Header {
+        format: "1.0".into(),
+        run: "0123456789abcdef".into(),
+        boot: "boot".into(),
+        started_unix_ns: 0,
+        plan: "plan".into(),
+        plan_digest: "digest".into(),
+        release: "x".into(),
+        executables: BTreeMap::new(),
+        substrate: "virtual".into(),
+        genesis_ns: GENESIS,
+        calendar: Calendar {
+            layer_ns: LAYER,
+            layers_per_epoch: 4,
+        },
+        nodes: nodes
+            .iter()
+            .map(|(name, role)| NodeInfo {
+                name: name.clone(),
+                role: role.clone(),
+                address: "127.0.0.1".into(),
+            })
+            .collect(),
+        roles: BTreeMap::from([
+            ("miner".to_owned(), role(&["tx", "verified", "root"])),
+            ("gateway".to_owned(), role(&[])),
+        ]),
+        tolerates: Vec::new(),
+        expect,
+        faults: faults
+            .iter()
+            .map(|fault| {
+                let info = FaultInfo {
+                    kind: "kind".into(),
+                    must_be_felt: false,
+                };
+                (fault.entry.to_owned(), info)
+            })
+            .collect(),
+        schedule: schedule(faults),
+        control: None,
+    }
+}
+
+fn schedule(faults: &[Fault]) -> Schedule {
+    let layers = |layers: i64| ProtocolTime::GENESIS.plus(Span::layers(layers));
+    let mut steps = Vec::new();
+    for fault in faults {
+        let id = u32::try_from(steps.len()).unwrap();
+        let class = fault.undo.clone();
+        steps.push(Step {
+            id,
+            at: layers(fault.at),
+            entry: fault.entry.into(),
+            action: fault.action.clone(),
+            part: Part::Begins {
+                impact: impact(&fault.action),
+                class: class.map_or(Class::EndsWithRun, Class::Restores),
+            },
+        });
+        if let Some(undo) = &fault.undo {
+            steps.push(Step {
+                id: id + 1,
+                at: layers(fault.to),
+                entry: fault.entry.into(),
+                action: undo.clone(),
+                part: Part::Ends(id),
+            });
+        }
+    }
+    let ends = faults.iter().filter(|fault| fault.undo.is_some());
+    Schedule {
+        version: 1,
+        plan: "plan".into(),
+        seed: 7,
+        healed_at: ends.map(|fault| layers(fault.to)).max(),
+        steps,
+        windows: Vec::new(),
+        ends_at: layers(100),
+    }
+}

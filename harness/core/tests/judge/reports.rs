@@ -1,0 +1,99 @@
+//! What people and machines read.
+
+use proptest::prelude::*;
+use tweedledum_core::history::{Death, ExitStatus};
+use tweedledum_core::history::{Ending, Panic};
+use tweedledum_core::report::{json, junit, text};
+use tweedledum_core::verdict::Verdict;
+
+use crate::causes::{both, incident};
+use crate::net::*;
+
+fn failing() -> Verdict {
+    let mut net = incident();
+    net.until(20).stop(Ending::Early);
+    net.verdict()
+}
+
+fn unclear_run() -> Verdict {
+    let mut net = Net::new(
+        vec![advance("tx", every_of("miner"), 3)],
+        vec![flood("gateway-0", 10, 16)],
+    );
+    net.until(12).node("miner-0").garbled = true;
+    net.until(20).end();
+    net.verdict()
+}
+
+#[test]
+fn on_a_terminal() {
+    let options = text::Options {
+        directory: Some("runs/plan-x-7"),
+        ..text::Options::default()
+    };
+    insta::assert_snapshot!("text_fail", text::run(&failing(), &options));
+    insta::assert_snapshot!("text_unclear", text::run(&unclear_run(), &options));
+    insta::assert_snapshot!(
+        "text_comparison",
+        text::comparison(&both(), &text::Options::default())
+    );
+    let verbose = text::Options {
+        verbose: true,
+        ..text::Options::default()
+    };
+    insta::assert_snapshot!("text_verbose", text::run(&failing(), &verbose));
+}
+
+#[test]
+fn colours_only_when_asked_for() {
+    let plain = text::run(&failing(), &text::Options::default());
+    assert!(!plain.contains('\u{1b}'));
+    let options = text::Options {
+        colour: true,
+        ..text::Options::default()
+    };
+    let coloured = text::run(&failing(), &options);
+    assert!(coloured.starts_with("\u{1b}[1;31mfail\u{1b}[0m"));
+}
+
+#[test]
+fn as_json() {
+    let text = json::run(&failing()).unwrap();
+    let back: Verdict = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, failing());
+    insta::assert_snapshot!("verdict_json", text);
+    let comparison = json::comparison(&both()).unwrap();
+    assert!(comparison.starts_with("{\n  \"schema\": 1,\n  \"plan\": \"plan\""));
+}
+
+#[test]
+fn as_junit() {
+    insta::assert_snapshot!("junit_fail", junit::run(&failing()).unwrap());
+    insta::assert_snapshot!("junit_unclear", junit::run(&unclear_run()).unwrap());
+    insta::assert_snapshot!("junit_comparison", junit::comparison(&both()).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A node may say what it likes: nothing of it reaches a terminal, a CI system or an XML reader as anything but text.
+    #[test]
+    fn hostile_words_are_only_words(words in "(::error::|##\\[x\\]|\u{1b}\\[31m|\r|\n|\u{0}|\u{ffff}|]]>|<a>|&|.){0,30}") {
+        let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], vec![flood("gateway-0", 10, 16)]);
+        net.until(11);
+        let panic = Panic { component: Some(words.clone()), message: words.clone(), place: Some(words.clone()) };
+        net.exits(at(11), "gateway-0", Death::Itself(ExitStatus::Signal(6)), Some(panic));
+        let verdict = net.until(20).end().verdict();
+        let options = text::Options { verbose: true, ..text::Options::default() };
+        let shown = text::run(&verdict, &options);
+        prop_assert!(shown.chars().all(|c| c == '\n' || !c.is_control()));
+        prop_assert!(!shown.lines().any(|line| line.trim_start().starts_with("::")));
+        prop_assert!(!shown.contains("##"));
+        let xml = junit::run(&verdict).unwrap();
+        let legal = |c: char| matches!(c, '\n' | '\t') || (!c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}'));
+        prop_assert!(xml.chars().all(legal));
+        prop_assert!(!xml.contains("##"));
+        let json = json::run(&verdict).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
+    }
+}
