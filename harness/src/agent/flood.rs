@@ -13,16 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::drops::DropsCounter;
+use super::stop::Stop;
 use super::{DatagramKind, DatagramSpec, Dialect, source_seed};
 use crate::observe::monotonic_ns;
-use crate::observe::procfs::{DropsSeen, DropsWatch, udp_sockets};
+use crate::observe::procfs::{DropsSeen, udp_sockets};
 
 /// Most datagrams sent back to back when the flooder is late. A default socket buffer holds 256
 /// small datagrams; an eighth of that leaves room for a reader that is late too.
@@ -365,10 +367,8 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
             report.max_late = report.max_late.max(sent_at.saturating_duration_since(due));
         }
         Err(error) => {
-            *report
-                .errors
-                .entry(error.raw_os_error().unwrap_or(0))
-                .or_default() += 1
+            let errno = error.raw_os_error().unwrap_or(0);
+            *report.errors.entry(errno).or_default() += 1;
         }
     }
     note_refusal(source, report);
@@ -473,92 +473,6 @@ fn report_of(progress: &Progress) -> Result<FloodReport, FloodError> {
     match progress {
         Progress::Held(report) | Progress::Closed(report) => Ok(report.clone()),
         Progress::Sending => Err(FloodError::Died),
-    }
-}
-
-/// A request to stop that a sleeping thread notices at once.
-#[derive(Debug, Default)]
-struct Stop {
-    requested: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    fn request(&self) {
-        *self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    /// Sleeps until `deadline`; true if a stop was requested before.
-    fn wait_until(&self, deadline: Instant) -> bool {
-        let mut requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if *requested || left.is_zero() {
-                return *requested;
-            }
-            let waited = self.changed.wait_timeout(requested, left);
-            requested = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Sleeps until a stop is requested.
-    fn wait(&self) {
-        let requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(requested, |requested| !*requested));
-    }
-}
-
-/// The target's drop counter, looked at from two threads.
-#[derive(Debug)]
-struct DropsCounter {
-    watch: Mutex<Option<DropsWatch>>,
-    stop: Stop,
-}
-
-impl DropsCounter {
-    /// A counter that has taken its first look, before anything is sent.
-    fn new(target: SocketAddr) -> Self {
-        let counter = Self {
-            watch: Mutex::new(Some(DropsWatch::new(target))),
-            stop: Stop::default(),
-        };
-        counter.look();
-        counter
-    }
-
-    /// One look. If the table cannot be read, nothing is known any more.
-    fn look(&self) {
-        let table = udp_sockets();
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        match (table, watch.as_mut()) {
-            (Ok(sockets), Some(watch)) => watch.look(&sockets),
-            (Err(error), _) => {
-                tracing::warn!(%error, "cannot read the table of UDP sockets");
-                *watch = None;
-            }
-            (Ok(_), None) => {}
-        }
-    }
-
-    fn look_every(&self, period: Duration) {
-        while !self.stop.wait_until(Instant::now() + period) {
-            self.look();
-        }
-    }
-
-    fn seen(&self) -> Option<DropsSeen> {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.as_ref().map(DropsWatch::seen)
     }
 }
 
