@@ -328,29 +328,50 @@ fn send_all(
         tracing::debug!(%error, "timer slack stays at its default");
     }
     let start = at.max(Instant::now());
-    let pause = BURST_PAUSE.min(
-        spec.over
-            .mul_f64(f64::from(BURST_MAX) / f64::from(spec.sources) / 2.0),
-    );
-    let mut in_burst = 0;
+    let mut pacer = Pacer::new(spec);
     for (ordinal, source) in (0..).zip(sources) {
         let due = start + spec.offset(ordinal);
-        let now = Instant::now();
-        let wait_until = if due > now {
-            in_burst = 0;
-            due
-        } else if in_burst >= BURST_MAX {
-            in_burst = 0;
-            now + pause
-        } else {
-            now
-        };
-        in_burst += 1;
-        if stop.wait_until(wait_until) {
+        if stop.wait_until(pacer.send_at(due, Instant::now())) {
             report.stopped_early = true;
             return;
         }
         send_one(source, due, ordinal < spec.paced(), report);
+    }
+}
+
+/// Keeps a flooder that is late from sending everything at once.
+#[derive(Debug)]
+struct Pacer {
+    /// Datagrams sent back to back so far.
+    in_burst: u32,
+    /// Pause after a full burst; short enough to catch up at twice the asked rate.
+    pause: Duration,
+}
+
+impl Pacer {
+    fn new(spec: &FloodSpec) -> Self {
+        let twice = spec
+            .over
+            .mul_f64(f64::from(BURST_MAX) / f64::from(spec.sources) / 2.0);
+        Self {
+            in_burst: 0,
+            pause: BURST_PAUSE.min(twice),
+        }
+    }
+
+    /// When the next datagram may go that was due at `due`.
+    fn send_at(&mut self, due: Instant, now: Instant) -> Instant {
+        let at = if due > now {
+            self.in_burst = 0;
+            due
+        } else if self.in_burst >= BURST_MAX {
+            self.in_burst = 0;
+            now + self.pause
+        } else {
+            now
+        };
+        self.in_burst += 1;
+        at
     }
 }
 
