@@ -150,10 +150,10 @@ mod tests {
             }),
             ("table of UDP sockets could not be read", |r| r.drops = None),
             ("no UDP socket was bound", |r| {
-                r.drops.as_mut().unwrap().bound_at_first = false
+                r.drops.as_mut().unwrap().bound_at_first = false;
             }),
             ("256 of 320 datagrams arrived", |r| {
-                r.drops.as_mut().unwrap().rise = 64
+                r.drops.as_mut().unwrap().rise = 64;
             }),
             ("errno: {105: 1}", |r| {
                 r.sent = 319;

@@ -13,16 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::drops::DropsCounter;
+use super::stop::Stop;
 use super::{DatagramKind, DatagramSpec, Dialect, source_seed};
 use crate::observe::monotonic_ns;
-use crate::observe::procfs::{DropsSeen, DropsWatch, udp_sockets};
+use crate::observe::procfs::{DropsSeen, udp_sockets};
 
 /// Most datagrams sent back to back when the flooder is late. A default socket buffer holds 256
 /// small datagrams; an eighth of that leaves room for a reader that is late too.
@@ -326,29 +328,50 @@ fn send_all(
         tracing::debug!(%error, "timer slack stays at its default");
     }
     let start = at.max(Instant::now());
-    let pause = BURST_PAUSE.min(
-        spec.over
-            .mul_f64(f64::from(BURST_MAX) / f64::from(spec.sources) / 2.0),
-    );
-    let mut in_burst = 0;
+    let mut pacer = Pacer::new(spec);
     for (ordinal, source) in (0..).zip(sources) {
         let due = start + spec.offset(ordinal);
-        let now = Instant::now();
-        let wait_until = if due > now {
-            in_burst = 0;
-            due
-        } else if in_burst >= BURST_MAX {
-            in_burst = 0;
-            now + pause
-        } else {
-            now
-        };
-        in_burst += 1;
-        if stop.wait_until(wait_until) {
+        if stop.wait_until(pacer.send_at(due, Instant::now())) {
             report.stopped_early = true;
             return;
         }
         send_one(source, due, ordinal < spec.paced(), report);
+    }
+}
+
+/// Keeps a flooder that is late from sending everything at once.
+#[derive(Debug)]
+struct Pacer {
+    /// Datagrams sent back to back so far.
+    in_burst: u32,
+    /// Pause after a full burst; short enough to catch up at twice the asked rate.
+    pause: Duration,
+}
+
+impl Pacer {
+    fn new(spec: &FloodSpec) -> Self {
+        let twice = spec
+            .over
+            .mul_f64(f64::from(BURST_MAX) / f64::from(spec.sources) / 2.0);
+        Self {
+            in_burst: 0,
+            pause: BURST_PAUSE.min(twice),
+        }
+    }
+
+    /// When the next datagram may go that was due at `due`.
+    fn send_at(&mut self, due: Instant, now: Instant) -> Instant {
+        let at = if due > now {
+            self.in_burst = 0;
+            due
+        } else if self.in_burst >= BURST_MAX {
+            self.in_burst = 0;
+            now + self.pause
+        } else {
+            now
+        };
+        self.in_burst += 1;
+        at
     }
 }
 
@@ -365,10 +388,8 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
             report.max_late = report.max_late.max(sent_at.saturating_duration_since(due));
         }
         Err(error) => {
-            *report
-                .errors
-                .entry(error.raw_os_error().unwrap_or(0))
-                .or_default() += 1
+            let errno = error.raw_os_error().unwrap_or(0);
+            *report.errors.entry(errno).or_default() += 1;
         }
     }
     note_refusal(source, report);
@@ -473,92 +494,6 @@ fn report_of(progress: &Progress) -> Result<FloodReport, FloodError> {
     match progress {
         Progress::Held(report) | Progress::Closed(report) => Ok(report.clone()),
         Progress::Sending => Err(FloodError::Died),
-    }
-}
-
-/// A request to stop that a sleeping thread notices at once.
-#[derive(Debug, Default)]
-struct Stop {
-    requested: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    fn request(&self) {
-        *self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.changed.notify_all();
-    }
-
-    /// Sleeps until `deadline`; true if a stop was requested before.
-    fn wait_until(&self, deadline: Instant) -> bool {
-        let mut requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if *requested || left.is_zero() {
-                return *requested;
-            }
-            let waited = self.changed.wait_timeout(requested, left);
-            requested = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Sleeps until a stop is requested.
-    fn wait(&self) {
-        let requested = self
-            .requested
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(requested, |requested| !*requested));
-    }
-}
-
-/// The target's drop counter, looked at from two threads.
-#[derive(Debug)]
-struct DropsCounter {
-    watch: Mutex<Option<DropsWatch>>,
-    stop: Stop,
-}
-
-impl DropsCounter {
-    /// A counter that has taken its first look, before anything is sent.
-    fn new(target: SocketAddr) -> Self {
-        let counter = Self {
-            watch: Mutex::new(Some(DropsWatch::new(target))),
-            stop: Stop::default(),
-        };
-        counter.look();
-        counter
-    }
-
-    /// One look. If the table cannot be read, nothing is known any more.
-    fn look(&self) {
-        let table = udp_sockets();
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        match (table, watch.as_mut()) {
-            (Ok(sockets), Some(watch)) => watch.look(&sockets),
-            (Err(error), _) => {
-                tracing::warn!(%error, "cannot read the table of UDP sockets");
-                *watch = None;
-            }
-            (Ok(_), None) => {}
-        }
-    }
-
-    fn look_every(&self, period: Duration) {
-        while !self.stop.wait_until(Instant::now() + period) {
-            self.look();
-        }
-    }
-
-    fn seen(&self) -> Option<DropsSeen> {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        watch.as_ref().map(DropsWatch::seen)
     }
 }
 

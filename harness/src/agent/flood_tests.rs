@@ -290,18 +290,29 @@ fn what_cannot_be_sent_is_an_error_with_numbers_in_it() {
 }
 
 #[test]
-fn catching_up_is_done_in_bounded_bursts() {
-    // Due a second ago: everything is late, and only bursts and their pauses are left.
-    let at = block();
-    let receiver = UdpSocket::bind((at(5), 0)).unwrap();
-    let spec = spec(receiver.local_addr().unwrap(), at(250), 200, 1);
-    let mut flood = run(spec);
-    let report = wait(flood.sent()).unwrap();
-    assert_eq!(report.sent, 200);
-    assert!(
-        report.paced_span().unwrap() >= Duration::from_micros(6 * 80),
-        "{report:?}"
-    );
+fn catching_up_is_done_in_bounded_bursts_at_twice_the_rate() {
+    let target: SocketAddr = ([127, 0, 0, 1], 9).into();
+    let ip: IpAddr = target.ip();
+    for (sources, over_ms, pause_us) in [(320, 125, 1000), (100_000, 1000, 160)] {
+        let pause = Duration::from_micros(pause_us);
+        let mut pacer = Pacer::new(&spec(target, ip, sources, over_ms));
+        let start = Instant::now();
+        let mut now = start + Duration::from_secs(9);
+        let mut pauses = Vec::new();
+        for sent in 0..=4 * BURST_MAX {
+            let at = pacer.send_at(start, now);
+            if at > now {
+                pauses.push((sent, at - now));
+            }
+            now = at;
+        }
+        let want: Vec<_> = (1..=4).map(|burst| (burst * BURST_MAX, pause)).collect();
+        assert_eq!(pauses, want);
+        // On time again: as planned, and a new burst may follow.
+        let later = now + Duration::from_secs(1);
+        assert_eq!(pacer.send_at(later, now), later);
+        assert_eq!(pacer.send_at(start, later), later);
+    }
 }
 
 /// Prints how well rates are held; `cargo test --release -- --ignored --nocapture rates`.

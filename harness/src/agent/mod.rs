@@ -6,8 +6,10 @@
 //!
 //! It does not decide whom to hit or when: that is the schedule's.
 
+mod drops;
 pub mod evidence;
 pub mod flood;
+mod stop;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,6 +1,5 @@
 //! One bounded HTTP request, and words for what went wrong with it.
 
-use std::error::Error as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ pub fn http_client(source: Option<IpAddr>) -> Result<Client, reqwest::Error> {
         .redirect(reqwest::redirect::Policy::none())
         .pool_max_idle_per_host(1)
         // Longer than any poll's period in practice; a node that closes first is dialled again.
-        .pool_idle_timeout(Duration::from_secs(120))
+        .pool_idle_timeout(Duration::from_mins(2))
         .tcp_nodelay(true)
         .local_address(source)
         .build()
@@ -170,7 +169,7 @@ pub(crate) mod testing {
                     .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 8000000000\r\n\r\n")
                     .await?;
                 loop {
-                    stream.write_all(&[b'x'; 65536]).await?;
+                    stream.write_all(&[b'x'; 8192]).await?;
                 }
             }
             "/cut" => {

@@ -56,7 +56,7 @@ impl LayerTicker {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(Self {
-            timer: AsyncFd::new(timer)?,
+            timer: register(timer)?,
             genesis_ns,
             layer_ns,
             next: monotonic_ns().saturating_sub(genesis_ns).div_ceil(layer_ns),
@@ -107,6 +107,16 @@ impl LayerTicker {
         rustix::time::timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
         Ok(())
     }
+}
+
+/// Registers a descriptor that nobody else holds.
+#[expect(
+    deprecated,
+    reason = "sound for an `OwnedFd`, which stays open as long as it is registered; its successor \
+              is an unsafe function for the sake of other types"
+)]
+fn register(timer: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(timer)
 }
 
 /// Wall clock minus monotonic clock. Read twice around, so that being interrupted in between does

@@ -10,21 +10,22 @@
 //! Call it inside a Tokio runtime. It knows no event by name, and does not tell why a stream ended.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use regex::Regex;
 use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
-use serde::Deserialize;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::lines::{Line, LineSplitter};
-use super::{LogEvent, NodeName, Observation, monotonic_ns};
+use super::lines::LineSplitter;
+use super::log_events::Parser;
+use super::log_sink::{Budget, LogFile};
+use super::{LogEvent, NodeName, Observation};
 
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
@@ -35,9 +36,6 @@ const PIPE_BYTES: usize = 1 << 20;
 /// Pause between two looks at a pipe that is over its rate. With [`PIPE_BYTES`] it also holds a
 /// node to about 1 GB/s, so that many of them cannot take the controller's CPU.
 const SKIM_PAUSE: Duration = Duration::from_millis(1);
-
-/// The rate is judged over windows of this length.
-const WINDOW: Duration = Duration::from_millis(100);
 
 /// Limits on what one node's output may cost.
 #[derive(Debug, Clone, Copy)]
@@ -433,184 +431,6 @@ fn throw_away(pipe: &pipe::Receiver, bytes: usize) -> u64 {
         }
     }
     (bytes - left) as u64
-}
-
-/// Finds events in one stream.
-#[derive(Debug)]
-struct Parser {
-    node: NodeName,
-    /// Names of events to look for; `None` on stderr, which is text.
-    wanted: Option<Arc<BTreeSet<String>>>,
-    splitter: LineSplitter,
-    ready_line: Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
-}
-
-impl Parser {
-    fn feed(&mut self, chunk: &[u8], counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
-        let Self {
-            node,
-            wanted,
-            splitter,
-            ready_line,
-        } = self;
-        splitter.feed(chunk, |line| {
-            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
-        });
-    }
-
-    fn finish(&mut self, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
-        let Self {
-            node,
-            wanted,
-            splitter,
-            ready_line,
-        } = self;
-        splitter.finish(|line| {
-            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
-        });
-    }
-}
-
-fn take_line(
-    node: &NodeName,
-    wanted: Option<&BTreeSet<String>>,
-    ready_line: &mut Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
-    line: &Line<'_>,
-    counts: &mut LogCounts,
-    events: &mut Vec<LogEvent>,
-) {
-    counts.lines += 1;
-    if let (Some((regex, matched)), Line::Whole(bytes)) = (ready_line.as_ref(), line) {
-        let text = String::from_utf8_lossy(bytes);
-        if regex.is_match(&text) {
-            matched.send_if_modified(|first| first.replace(text.into_owned()).is_none());
-            *ready_line = None;
-        }
-    }
-    let Some(wanted) = wanted else { return };
-    match classify(line, wanted) {
-        LineKind::Garbage => counts.garbage += 1,
-        LineKind::Unwanted => counts.unwanted += 1,
-        LineKind::Event(event, fields) => {
-            counts.events += 1;
-            let (node, t_ns) = (Arc::clone(node), monotonic_ns());
-            events.push(LogEvent {
-                node,
-                t_ns,
-                event,
-                fields,
-            });
-        }
-    }
-}
-
-/// What a line of stdout is.
-enum LineKind {
-    Garbage,
-    Unwanted,
-    Event(String, serde_json::Map<String, serde_json::Value>),
-}
-
-fn classify(line: &Line<'_>, wanted: &BTreeSet<String>) -> LineKind {
-    /// Only the name is built before it is known that somebody wants the rest.
-    #[derive(Deserialize)]
-    struct Head {
-        event: String,
-    }
-
-    let Line::Whole(bytes) = line else {
-        return LineKind::Garbage;
-    };
-    // An array would pass for a struct, and most garbage is told by its first byte.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return LineKind::Garbage;
-    }
-    let Ok(head) = serde_json::from_slice::<Head>(bytes) else {
-        return LineKind::Garbage;
-    };
-    if !wanted.contains(&head.event) {
-        return LineKind::Unwanted;
-    }
-    match serde_json::from_slice(bytes) {
-        Ok(fields) => LineKind::Event(head.event, fields),
-        Err(_) => LineKind::Garbage,
-    }
-}
-
-/// A log file that stops growing at a limit and tells how much it left out.
-#[derive(Debug)]
-struct LogFile {
-    file: fs_err::File,
-    room: u64,
-    unwritten: u64,
-    error: Option<String>,
-}
-
-impl LogFile {
-    fn open(path: &Path, limit: u64) -> io::Result<Self> {
-        let file = fs_err::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)?;
-        let room = limit.saturating_sub(file.metadata()?.len());
-        Ok(Self {
-            file,
-            room,
-            unwritten: 0,
-            error: None,
-        })
-    }
-
-    /// Writes what still fits. After an error nothing more is tried: a hole would mislead.
-    fn write(&mut self, bytes: &[u8]) {
-        let fits = usize::try_from(self.room)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        self.unwritten += (bytes.len() - fits) as u64;
-        if fits == 0 {
-            return;
-        }
-        if let Err(error) = self.file.write_all(&bytes[..fits]) {
-            tracing::warn!(%error, "a node's log is no longer written");
-            self.error = Some(error.to_string());
-            self.unwritten += fits as u64;
-            self.room = 0;
-        } else {
-            self.room -= fits as u64;
-        }
-    }
-}
-
-/// Bytes that a node may still print in the current window.
-#[derive(Debug)]
-struct Budget {
-    per_window: u64,
-    left: u64,
-    window_began: Instant,
-}
-
-impl Budget {
-    fn new(bytes_per_s: u64, now: Instant) -> Self {
-        let windows_per_s = u64::try_from(1000 / WINDOW.as_millis()).unwrap_or(1);
-        let per_window = (bytes_per_s / windows_per_s).max(1);
-        Self {
-            per_window,
-            left: per_window,
-            window_began: now,
-        }
-    }
-
-    fn is_spent(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.window_began) >= WINDOW {
-            self.window_began = now;
-            self.left = self.per_window;
-        }
-        self.left == 0
-    }
-
-    fn spend(&mut self, bytes: u64) {
-        self.left = self.left.saturating_sub(bytes);
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use super::super::log_sink::WINDOW;
+use super::super::monotonic_ns;
 use super::*;
 
 /// A hub with one node attached, and the write ends of its pipes.
@@ -13,7 +15,7 @@ struct Rig {
     stderr: Option<io::PipeWriter>,
     events: mpsc::Receiver<Observation>,
     dir: tempfile::TempDir,
-    _hub: LogHub,
+    hub: LogHub,
 }
 
 impl Rig {
@@ -38,7 +40,7 @@ impl Rig {
             stderr: Some(stderr),
             events,
             dir,
-            _hub: hub,
+            hub,
         }
     }
 
@@ -157,7 +159,7 @@ async fn a_full_file_stops_growing_across_restarts_and_counts_the_rest() {
         stderr: stderr_read.into(),
         ready_line: None,
     };
-    rig.logs = rig._hub.attach(spec).unwrap();
+    rig.logs = rig.hub.attach(spec).unwrap();
     (rig.stdout, rig.stderr) = (Some(again), Some(stderr));
     rig.print("y".repeat(600));
     rig.end().await;
@@ -312,7 +314,7 @@ async fn a_node_that_prints_too_fast_costs_little_and_its_last_words_are_read() 
         let bound = Duration::from_secs(if ends_in_newline { 10 } else { 1 });
         let found = tokio::time::timeout(bound, drained).await.is_ok();
         rig.logs.drained(Duration::from_secs(10)).await.unwrap();
-        let (cpu, elapsed) = (thread_cpu() - cpu, began.elapsed());
+        let (cpu, elapsed) = (thread_cpu().saturating_sub(cpu), began.elapsed());
         let written = thread.join().unwrap();
         let [counts, _] = rig.logs.counts();
         println!(

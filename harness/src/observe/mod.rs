@@ -10,6 +10,8 @@
 mod http;
 pub mod lateness;
 mod lines;
+mod log_events;
+mod log_sink;
 pub mod logs;
 pub mod ping;
 pub mod poll;
@@ -35,6 +37,11 @@ pub fn monotonic_ns() -> u64 {
 /// Nanoseconds since the Unix epoch: the clock by which nodes tick their layers.
 pub fn unix_ns() -> u64 {
     timespec_ns(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
+}
+
+/// The same moment for the standard library's and the runtime's timers; now, if it is past.
+pub fn instant_at(t_ns: u64) -> std::time::Instant {
+    std::time::Instant::now() + Duration::from_nanos(t_ns.saturating_sub(monotonic_ns()))
 }
 
 /// A clock reading as nanoseconds; a reading before zero counts as zero.

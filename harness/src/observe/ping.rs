@@ -196,16 +196,15 @@ async fn ping(shared: &Shared, target: &PingTarget, bound: Duration) -> Ping {
         rtt: None,
         send_error: None,
     };
-    match shared.socket.send_to(&datagram, target.address).await {
-        Err(error) => ping.send_error = Some(error.to_string()),
-        Ok(_) => {
-            let answer = tokio::time::timeout(bound, answer).await;
-            ping.rtt = answer
-                .ok()
-                .and_then(Result::ok)
-                .map(|at| at.duration_since(sent));
-        }
+    if let Err(error) = shared.socket.send_to(&datagram, target.address).await {
+        ping.send_error = Some(error.to_string());
+        return ping;
     }
+    let answer = tokio::time::timeout(bound, answer).await;
+    ping.rtt = answer
+        .ok()
+        .and_then(Result::ok)
+        .map(|at| at.duration_since(sent));
     ping
 }
 
@@ -231,12 +230,11 @@ fn take_answer(shared: &Shared, datagram: &[u8], source: SocketAddr) {
         })
         .map(|(id, _)| *id)
         .next();
-    match answered.and_then(|id| waiting.remove(&id)) {
+    if let Some(ping) = answered.and_then(|id| waiting.remove(&id)) {
         // The one who waited may just have given up.
-        Some(ping) => drop(ping.answered.send(at)),
-        None => {
-            shared.unexpected.fetch_add(1, Ordering::Relaxed);
-        }
+        ping.answered.send(at).ok();
+    } else {
+        shared.unexpected.fetch_add(1, Ordering::Relaxed);
     }
 }
 

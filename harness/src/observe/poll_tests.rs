@@ -279,7 +279,7 @@ fn measure_poll_cost() {
                 seen.recv().await.unwrap();
                 polls += 1;
             }
-            let (spent, elapsed) = (cpu() - before, began.elapsed());
+            let (spent, elapsed) = (cpu().saturating_sub(before), began.elapsed());
             println!(
                 "{:.0} polls/s: {:?} CPU each, {:.2} % of a core",
                 f64::from(polls) / elapsed.as_secs_f64(),

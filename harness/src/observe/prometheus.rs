@@ -1,6 +1,6 @@
 //! A parser for the Prometheus text format, as far as polling single values needs it.
 //!
-//! Reads version 0.0.4 and what OpenMetrics adds to sample lines (exemplars, which are ignored).
+//! Reads version 0.0.4 and what `OpenMetrics` adds to sample lines (exemplars, which are ignored).
 //! Lines that cannot be read are counted, never an error: one bad line of a foreign node must not
 //! hide the others. Comments, types and time stamps are skipped.
 //!

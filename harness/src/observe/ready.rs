@@ -132,7 +132,7 @@ pub async fn until_ready(
             Ok(()) => return Ok(began.elapsed()),
             // A try that the deadline cut short says less than the one before it.
             Err(Failure::TooShort) if tries > 1 => {}
-            Err(Failure::TooShort) => last = "no answer".to_owned(),
+            Err(Failure::TooShort) => "no answer".clone_into(&mut last),
             Err(Failure::Seen(text)) => last = text,
         }
         tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;

@@ -1,0 +1,120 @@
+//! Finds events among the lines of one stream.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use regex::Regex;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::lines::{Line, LineSplitter};
+use super::logs::LogCounts;
+use super::{LogEvent, NodeName, monotonic_ns};
+
+/// Finds events in one stream.
+#[derive(Debug)]
+pub(super) struct Parser {
+    pub(super) node: NodeName,
+    /// Names of events to look for; `None` on stderr, which is text.
+    pub(super) wanted: Option<Arc<BTreeSet<String>>>,
+    pub(super) splitter: LineSplitter,
+    /// The pattern of a line to look for, and whom to tell of the first.
+    pub(super) ready_line: Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
+}
+
+impl Parser {
+    pub(super) fn feed(
+        &mut self,
+        chunk: &[u8],
+        counts: &mut LogCounts,
+        events: &mut Vec<LogEvent>,
+    ) {
+        let Self {
+            node,
+            wanted,
+            splitter,
+            ready_line,
+        } = self;
+        splitter.feed(chunk, |line| {
+            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+        });
+    }
+
+    pub(super) fn finish(&mut self, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
+        let Self {
+            node,
+            wanted,
+            splitter,
+            ready_line,
+        } = self;
+        splitter.finish(|line| {
+            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+        });
+    }
+}
+
+fn take_line(
+    node: &NodeName,
+    wanted: Option<&BTreeSet<String>>,
+    ready_line: &mut Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
+    line: &Line<'_>,
+    counts: &mut LogCounts,
+    events: &mut Vec<LogEvent>,
+) {
+    counts.lines += 1;
+    if let (Some((regex, matched)), Line::Whole(bytes)) = (ready_line.as_ref(), line) {
+        let text = String::from_utf8_lossy(bytes);
+        if regex.is_match(&text) {
+            matched.send_if_modified(|first| first.replace(text.into_owned()).is_none());
+            *ready_line = None;
+        }
+    }
+    let Some(wanted) = wanted else { return };
+    match classify(line, wanted) {
+        LineKind::Garbage => counts.garbage += 1,
+        LineKind::Unwanted => counts.unwanted += 1,
+        LineKind::Event(event, fields) => {
+            counts.events += 1;
+            let (node, t_ns) = (Arc::clone(node), monotonic_ns());
+            events.push(LogEvent {
+                node,
+                t_ns,
+                event,
+                fields,
+            });
+        }
+    }
+}
+
+/// What a line of stdout is.
+enum LineKind {
+    Garbage,
+    Unwanted,
+    Event(String, serde_json::Map<String, serde_json::Value>),
+}
+
+fn classify(line: &Line<'_>, wanted: &BTreeSet<String>) -> LineKind {
+    /// Only the name is built before it is known that somebody wants the rest.
+    #[derive(Deserialize)]
+    struct Head {
+        event: String,
+    }
+
+    let Line::Whole(bytes) = line else {
+        return LineKind::Garbage;
+    };
+    // An array would pass for a struct, and most garbage is told by its first byte.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return LineKind::Garbage;
+    }
+    let Ok(head) = serde_json::from_slice::<Head>(bytes) else {
+        return LineKind::Garbage;
+    };
+    if !wanted.contains(&head.event) {
+        return LineKind::Unwanted;
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(fields) => LineKind::Event(head.event, fields),
+        Err(_) => LineKind::Garbage,
+    }
+}
