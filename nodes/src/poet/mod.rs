@@ -1,6 +1,6 @@
 //! Proofs of elapsed time: sequential work, its merkle tree on disk, the proof, and its check.
 //!
-//! The PoSW of 2020: the merkle root of a round's members is the statement ([`members`]); labels are
+//! The sequential work of 2020: the merkle root of a round's members is the statement ([`members`]); labels are
 //! computed one after the other, each over the tree so far ([`work`]); a proof opens leaves that the
 //! root itself picks ([`proof`]). [`tree`] reads the layers back from disk, [`store`] and [`challenges`]
 //! are what lies in a data directory, [`rate`] measures a host. To change what the network proves,

@@ -155,7 +155,7 @@ fn a_lie_is_found_even_when_the_poet_signs_it() {
         );
     }
     let lie = lied(&true_one, |lie| {
-        lie.members = Members::new([[77; 32]]).unwrap()
+        lie.members = Members::new([[77; 32]]).unwrap();
     });
     assert!(lie.verify(small()).is_err(), "other members");
     let lie = lied(&true_one, |lie| {
@@ -174,7 +174,7 @@ fn a_lie_is_found_even_when_the_poet_signs_it() {
         })
     );
     let lie = lied(&true_one, |lie| {
-        lie.siblings.truncate(lie.siblings.len() - 1)
+        lie.siblings.truncate(lie.siblings.len() - 1);
     });
     assert!(
         matches!(lie.verify(small()), Err(ProofError::Siblings { .. })),
@@ -245,7 +245,9 @@ fn damaged_layers_make_no_proof() {
         fs_err::write(layer(number), [whole.as_slice(), &[0; 32]].concat()).unwrap();
         assert!(open().is_err());
         let mut damaged = whole.clone();
-        damaged.iter_mut().for_each(|byte| *byte ^= 1);
+        for byte in &mut damaged {
+            *byte ^= 1;
+        }
         fs_err::write(layer(number), damaged).unwrap();
         // All nodes of the layer are wrong, so any that is read shows it; the proof may need none.
         if let Ok(proof) = Proof::make(&open().unwrap(), members(), 3, &key()) {

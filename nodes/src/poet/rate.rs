@@ -146,7 +146,10 @@ mod tests {
         );
         let [median, least, greatest] = rate.over_raw;
         assert!(least <= median && median <= greatest, "{rate:?}");
-        assert_eq!(spread(vec![3.0, 1.0, 2.0]), [2.0, 1.0, 3.0]);
+        assert_eq!(
+            format!("{:?}", spread(vec![3.0, 1.0, 2.0])),
+            "[2.0, 1.0, 3.0]"
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ use crate::p2p::codec::{Reader, WireError, Writer};
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha256};
 
-const SERVICE: &[u8; 4] = b"TPS1";
-const ROUND: &[u8; 4] = b"TPR1";
+const SERVICE: [u8; 4] = *b"TPS1";
+const ROUND: [u8; 4] = *b"TPR1";
 const CHECK_BYTES: usize = 8;
 /// Bytes of the state of a round without its nodes: name, time, mark; time, parameters, three counts,
 /// next label; check.
@@ -99,7 +99,7 @@ impl ServiceState {
     /// As the bytes of a file.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        sealed(out.raw(SERVICE).u32(self.next_round).raw(&self.secret))
+        sealed(out.raw(&SERVICE).u32(self.next_round).raw(&self.secret))
     }
 
     /// Out of the bytes of a file.
@@ -127,7 +127,7 @@ impl RoundState {
     /// As the bytes of a file.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.raw(ROUND).u64(self.opened_ms);
+        out.raw(&ROUND).u64(self.opened_ms);
         out.u8(self.execution.is_some().into());
         if let Some(execution) = &self.execution {
             execution.encode(&mut out);
@@ -142,9 +142,10 @@ impl RoundState {
     pub fn decode(bytes: &[u8]) -> Result<Self, StateError> {
         let mut reader = opened(bytes, ROUND)?;
         let opened_ms = reader.u64("time of opening")?;
-        let execution = match reader.bool("mark of an execution")? {
-            true => Some(Execution::decode(&mut reader)?),
-            false => None,
+        let execution = if reader.bool("mark of an execution")? {
+            Some(Execution::decode(&mut reader)?)
+        } else {
+            None
         };
         reader.finish()?;
         Ok(Self {
@@ -206,7 +207,7 @@ fn sealed(out: &mut Writer) -> Vec<u8> {
     bytes
 }
 
-fn opened<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Result<Reader<'a>, StateError> {
+fn opened(bytes: &[u8], kind: [u8; 4]) -> Result<Reader<'_>, StateError> {
     if bytes.is_empty() {
         return Err(StateError::Empty);
     }
@@ -298,7 +299,7 @@ mod tests {
 
         #[test]
         fn any_fields_decode_or_are_refused(fields in prop::collection::vec(any::<u8>(), 0..200)) {
-            let bytes = sealed(Writer::default().raw(ROUND).raw(&fields));
+            let bytes = sealed(Writer::default().raw(&ROUND).raw(&fields));
             if let Ok(state) = RoundState::decode(&bytes) {
                 prop_assert_eq!(state.encode(), bytes);
             }

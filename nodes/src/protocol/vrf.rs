@@ -96,18 +96,20 @@ pub fn verify(
     alpha: &[u8],
     proof: &[u8; PROOF_LEN],
 ) -> Result<[u8; OUTPUT_LEN], VrfError> {
-    let y = validate_key(public)?;
+    let key = validate_key(public)?;
     let (gamma, c, s) = decode(proof)?;
     let h = encode_to_curve(public, alpha)?;
     let minus_c = -scalar(&c);
-    let u = EdwardsPoint::vartime_double_scalar_mul_basepoint(&minus_c, &y, &s);
-    let v = EdwardsPoint::vartime_multiscalar_mul([s, minus_c], [h, gamma]);
     let points = [
         *public,
         h.compress().to_bytes(),
         gamma.compress().to_bytes(),
-        u.compress().to_bytes(),
-        v.compress().to_bytes(),
+        EdwardsPoint::vartime_double_scalar_mul_basepoint(&minus_c, &key, &s)
+            .compress()
+            .to_bytes(),
+        EdwardsPoint::vartime_multiscalar_mul([s, minus_c], [h, gamma])
+            .compress()
+            .to_bytes(),
     ];
     // Everything compared here is public.
     if challenge(&points) != c {

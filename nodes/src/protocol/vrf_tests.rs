@@ -185,9 +185,10 @@ fn only_one_encoding_of_a_point_and_of_a_scalar_is_taken() {
             "order 4, other sign",
             "order 8",
         ];
-        let expected = match canonical.contains(what) || what.starts_with("order 8") {
-            true => VrfError::Challenge,
-            false => VrfError::Gamma,
+        let expected = if canonical.contains(what) || what.starts_with("order 8") {
+            VrfError::Challenge
+        } else {
+            VrfError::Gamma
         };
         assert_eq!(verify(&public, b"", &bad), Err(expected), "{what}");
     }
