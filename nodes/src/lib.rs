@@ -7,6 +7,7 @@
 
 mod node;
 mod p2p;
+pub mod poet;
 mod protocol;
 pub mod releases;
 mod roles;
@@ -15,6 +16,7 @@ mod runtime;
 mod settings;
 
 pub use p2p::wire;
+pub use protocol::vrf;
 
 use std::process::ExitCode;
 

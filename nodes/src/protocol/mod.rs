@@ -5,3 +5,4 @@
 pub(crate) mod mempool;
 pub(crate) mod topics;
 pub(crate) mod transaction;
+pub mod vrf;
