@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Starts a network of real processes, breaks it as a plan says, and judges whether it kept advancing.
 #[derive(Debug, Parser)]
 #[command(name = "tweedledum", version, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 pass, 1 fail, 2 bad plan or command line (nothing was started), 3 inconclusive, \
-    4 could not be run, 5 something was left behind, 130 or 143 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 pass, 1 fail, 2 bad plan or command line (nothing was started), 3 inconclusive, \
+    4 could not be run, 5 something was left behind, 130 or 143 interrupted."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -19,15 +19,24 @@ pub(crate) fn catalogue() -> Catalogue {
     };
     Catalogue {
         roles: tweedledum_nodes::ROLES.to_owned(),
-        releases: tweedledum_nodes::releases::BASES.iter().map(release).collect(),
-        switches: tweedledum_nodes::releases::SWITCHES.iter().map(|switch| switch.name.to_owned()).collect(),
+        releases: tweedledum_nodes::releases::BASES
+            .iter()
+            .map(release)
+            .collect(),
+        switches: tweedledum_nodes::releases::SWITCHES
+            .iter()
+            .map(|switch| switch.name.to_owned())
+            .collect(),
     }
 }
 
 /// The bundled roles. They are part of this executable, so a mistake in them is a bug, which a test finds.
 pub(crate) fn roles() -> Result<Vec<Role>, Failure> {
     // A period given in layers reads the same whatever a layer lasts.
-    let calendar = Calendar { layer_ns: 1_000_000_000, layers_per_epoch: 1 };
+    let calendar = Calendar {
+        layer_ns: 1_000_000_000,
+        layers_per_epoch: 1,
+    };
     let roles = plan::bundled_roles(&catalogue(), &calendar).map_err(Failure::Substrate)?;
     Ok(roles.into_values().collect())
 }

@@ -26,18 +26,39 @@ impl Dialect for UdpSession2020 {
                 return [spec.seed.as_slice(), &wire::public_key(spec.seed)].concat();
             }
         };
-        wire::ping(spec.seed, spec.target_key, &nonce(spec.seed), netid, spec.now_unix_ns, 1)
+        wire::ping(
+            spec.seed,
+            spec.target_key,
+            &nonce(spec.seed),
+            netid,
+            spec.now_unix_ns,
+            1,
+        )
     }
 
     fn ping(&self, spec: &PingSpec<'_>) -> Vec<u8> {
         let mut nonce = nonce(spec.identity);
         // The agent's key is used for many pings, so each needs a nonce of its own.
         nonce[..8].copy_from_slice(&spec.request.to_le_bytes());
-        wire::ping(spec.identity, spec.target_key, &nonce, spec.netid, spec.now_unix_ns, spec.request)
+        wire::ping(
+            spec.identity,
+            spec.target_key,
+            &nonce,
+            spec.netid,
+            spec.now_unix_ns,
+            spec.request,
+        )
     }
 
     fn is_pong(&self, datagram: &[u8], spec: &PingSpec<'_>) -> bool {
-        wire::parse_pong(spec.identity, spec.target_key, spec.netid, spec.request, datagram).is_ok()
+        wire::parse_pong(
+            spec.identity,
+            spec.target_key,
+            spec.netid,
+            spec.request,
+            datagram,
+        )
+        .is_ok()
     }
 }
 

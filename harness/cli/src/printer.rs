@@ -18,7 +18,10 @@ impl Printer {
     pub(crate) fn new() -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let terminal = std::io::stderr().is_terminal();
-        Self { colour: terminal && !set("NO_COLOR"), progress: terminal && !set("CI") }
+        Self {
+            colour: terminal && !set("NO_COLOR"),
+            progress: terminal && !set("CI"),
+        }
     }
 
     /// Whether to colour what people read.
@@ -59,6 +62,13 @@ impl Printer {
 
 /// A reader that has gone away (`tweedledum list | head`) is no reason to complain.
 fn write_all(to: &mut impl std::io::Write, text: &str, newline: bool) {
-    let end = if newline && !text.ends_with('\n') { "\n" } else { "" };
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.write_all(end.as_bytes())).and_then(|()| to.flush());
+    let end = if newline && !text.ends_with('\n') {
+        "\n"
+    } else {
+        ""
+    };
+    let _ = to
+        .write_all(text.as_bytes())
+        .and_then(|()| to.write_all(end.as_bytes()))
+        .and_then(|()| to.flush());
 }

@@ -25,7 +25,11 @@ pub(crate) struct Progress {
 impl Progress {
     /// A line for one release; silent where nobody watches.
     pub(crate) fn new(printer: &Printer, plan: &Plan, release: &str) -> Self {
-        let bar = if printer.progress() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar = if printer.progress() {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
+        };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
             bar.set_style(style);
         }
@@ -63,15 +67,26 @@ impl Progress {
             _ => return,
         }
         let now = self.calendar.instant(self.genesis_ns, record.t_ns);
-        let when = if now.0 < 0 { "before genesis".to_owned() } else { self.calendar.describe(now) };
-        let entries: BTreeSet<&str> = self.faults.iter().map(|(entry, _)| entry.as_str()).collect();
+        let when = if now.0 < 0 {
+            "before genesis".to_owned()
+        } else {
+            self.calendar.describe(now)
+        };
+        let entries: BTreeSet<&str> = self
+            .faults
+            .iter()
+            .map(|(entry, _)| entry.as_str())
+            .collect();
         let faults = if entries.is_empty() {
             "no fault".to_owned()
         } else {
             entries.into_iter().collect::<Vec<_>>().join(", ")
         };
         let (ready, nodes) = (self.ready.len(), self.nodes);
-        self.bar.set_message(format!("{} · {when} · {ready} of {nodes} nodes ready · {faults}", self.release));
+        self.bar.set_message(format!(
+            "{} · {when} · {ready} of {nodes} nodes ready · {faults}",
+            self.release
+        ));
     }
 
     /// The run is over; the line goes.

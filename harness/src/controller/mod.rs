@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tweedledum_core::history::{Record, SignalValue};
 use tweedledum_core::history::read;
+use tweedledum_core::history::{Record, SignalValue};
 use tweedledum_core::judge::{self, Judge};
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
@@ -108,13 +108,25 @@ pub async fn run(
     let site = Site::prepare(ground, job, directory)?;
     let path = directory.history();
     let history = HistoryWriter::create(&path, HISTORY_BYTES_MAX, full_line)?;
-    let machine = Machine::new(site.header.clone(), &site.sources(), Judge::new(&site.header)?);
+    let machine = Machine::new(
+        site.header.clone(),
+        &site.sources(),
+        Judge::new(&site.header)?,
+    );
     let (happened, inbox) = mpsc::channel(CHANNEL);
     let (saw, observations) = mpsc::channel(CHANNEL);
     let began_ns = site.began_ns;
     let watch = watch::Watch::new(site, ground.spawner.clone(), happened, saw).await?;
     let give_up = tokio::time::Instant::now() + job.timeout;
-    let mut conduct = Conduct { machine, history, watch, inbox, observations, began_ns, give_up: Some(give_up) };
+    let mut conduct = Conduct {
+        machine,
+        history,
+        watch,
+        inbox,
+        observations,
+        began_ns,
+        give_up: Some(give_up),
+    };
     let ended = conduct.to_the_end(&mut ground.events, on_record).await;
     conduct.watch.close().await;
     ended?;
@@ -155,7 +167,11 @@ impl Conduct {
                         }
                     }
                     Command::Sync => self.history.sync()?,
-                    Command::Spawn { node, incarnation, ready_by_ns } => {
+                    Command::Spawn {
+                        node,
+                        incarnation,
+                        ready_by_ns,
+                    } => {
                         self.watch.spawn(&node, incarnation, ready_by_ns);
                     }
                     Command::Prepare(step) => self.watch.prepare(&step),
@@ -175,7 +191,8 @@ impl Conduct {
     /// The next event: what is due comes first, then what guards say, then what was seen before what came of it (a panic
     /// is logged before the process is gone).
     async fn next(&mut self, wake_ns: &mut u64, guards: &mut GuardEvents) -> Event {
-        let wake = tokio::time::Instant::from_std(instant_of(self.began_ns.saturating_add(*wake_ns)));
+        let wake =
+            tokio::time::Instant::from_std(instant_of(self.began_ns.saturating_add(*wake_ns)));
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(wake), if *wake_ns != u64::MAX => {
@@ -214,14 +231,25 @@ fn seen(observation: Observation) -> Event {
         Observation::Event(log) => {
             let mut fields: BTreeMap<String, serde_json::Value> = log.fields.into_iter().collect();
             fields.remove("event");
-            Event::Logged { node: log.node.to_string(), event: log.event, fields }
+            Event::Logged {
+                node: log.node.to_string(),
+                event: log.event,
+                fields,
+            }
         }
         Observation::Sample(sample) => match signal_value(&sample.value) {
-            Some(value) => Event::Sampled { node: sample.node.to_string(), signal: sample.signal.to_string(), value },
+            Some(value) => Event::Sampled {
+                node: sample.node.to_string(),
+                signal: sample.signal.to_string(),
+                value,
+            },
             None => Event::Unreadable {
                 node: sample.node.to_string(),
                 source: sample.signal.to_string(),
-                why: format!("{:?} is neither a whole number from 0 nor a text", sample.value),
+                why: format!(
+                    "{:?} is neither a whole number from 0 nor a text",
+                    sample.value
+                ),
                 answered: true,
             },
         },
@@ -232,8 +260,13 @@ fn seen(observation: Observation) -> Event {
             answered: false,
         },
         Observation::Ping(ping) => {
-            let rtt_us = ping.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
-            Event::Pinged { node: ping.node.to_string(), rtt_us }
+            let rtt_us = ping
+                .rtt
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
+            Event::Pinged {
+                node: ping.node.to_string(),
+                rtt_us,
+            }
         }
     }
 }
@@ -244,8 +277,13 @@ fn signal_value(value: &Value) -> Option<SignalValue> {
         Value::Bool(flag) => Some(SignalValue::Number(u64::from(*flag))),
         Value::Int(number) => u64::try_from(*number).ok().map(SignalValue::Number),
         Value::Float(number) => {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole number below 2^53")]
-            let whole = (number.fract() == 0.0 && (0.0..9e15).contains(number)).then_some(*number as u64);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "checked to be a whole number below 2^53"
+            )]
+            let whole =
+                (number.fract() == 0.0 && (0.0..9e15).contains(number)).then_some(*number as u64);
             whole.map(SignalValue::Number)
         }
         Value::Text(text) => Some(match text.parse() {

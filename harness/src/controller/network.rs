@@ -5,9 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tweedledum_core::history::{
-    ExpectInfo, FORMAT, FaultInfo, Header, NodeInfo, RoleInfo,
-};
+use tweedledum_core::history::{ExpectInfo, FORMAT, FaultInfo, Header, NodeInfo, RoleInfo};
 use tweedledum_core::launch::{self, Launch, Network, Place};
 use tweedledum_core::plan::model::{Deed, Node, Source, Stop};
 use tweedledum_core::{run, schedule};
@@ -68,14 +66,21 @@ pub(super) struct Site {
 
 impl Site {
     /// Fixes genesis, makes every node's directory and writes its network file. Starts nothing.
-    pub(super) fn prepare(ground: &Ground, job: &Job<'_>, directory: &ReleaseDirectory) -> Result<Self, RunError> {
+    pub(super) fn prepare(
+        ground: &Ground,
+        job: &Job<'_>,
+        directory: &ReleaseDirectory,
+    ) -> Result<Self, RunError> {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
         let genesis_ns = run::genesis_after_ns(plan.nodes.len(), plan.calendar);
         let mut places = BTreeMap::new();
         let mut directories = BTreeMap::new();
         for (index, node) in plan.nodes.iter().enumerate() {
-            let address = ground.blocks.node(index).ok_or_else(|| RunError::NoAddress(node.name.clone()))?;
+            let address = ground
+                .blocks
+                .node(index)
+                .ok_or_else(|| RunError::NoAddress(node.name.clone()))?;
             let own = directory.node(&node.name)?;
             let key = dialect_of(job, node).map(|dialect| {
                 hex::encode(dialect.public_key(&launch::identity(job.seed, &node.name)))
@@ -99,16 +104,29 @@ impl Site {
         };
         let mut nodes = BTreeMap::new();
         for node in &plan.nodes {
-            let (Some(role), Some(own)) = (plan.roles.get(&node.role), directories.remove(&node.name)) else {
+            let (Some(role), Some(own)) =
+                (plan.roles.get(&node.role), directories.remove(&node.name))
+            else {
                 continue;
             };
             let launch = network.launch(node, role);
             let text = format!("{:#}\n", launch.network);
             write_atomic(&own.network(), text.as_bytes())?;
             let session = session(job, &network, node);
-            nodes.insert(node.name.clone(), NodeSite { launch, directory: own, stop: role.stop, session });
+            nodes.insert(
+                node.name.clone(),
+                NodeSite {
+                    launch,
+                    directory: own,
+                    stop: role.stop,
+                    session,
+                },
+            );
         }
-        let agent = ground.blocks.agent(0).ok_or_else(|| RunError::NoAddress("of the agent".to_owned()))?;
+        let agent = ground
+            .blocks
+            .agent(0)
+            .ok_or_else(|| RunError::NoAddress("of the agent".to_owned()))?;
         let header = header(ground, job, genesis_ns, began_unix_ns, &places)?;
         Ok(Self {
             header,
@@ -127,26 +145,39 @@ impl Site {
         self.header
             .nodes
             .iter()
-            .filter_map(|info| Some((info.role.clone(), self.nodes.get(&info.name)?.launch.signals.clone())))
+            .filter_map(|info| {
+                Some((
+                    info.role.clone(),
+                    self.nodes.get(&info.name)?.launch.signals.clone(),
+                ))
+            })
             .collect()
     }
 
     /// A protocol instant in nanoseconds of the machine's monotonic clock.
     pub(super) fn monotonic_of(&self, at: tweedledum_core::time::ProtocolTime) -> u64 {
-        self.began_ns.saturating_add(self.header.calendar.at_ns(self.header.genesis_ns, at))
+        self.began_ns
+            .saturating_add(self.header.calendar.at_ns(self.header.genesis_ns, at))
     }
 }
 
 fn dialect_of(job: &Job<'_>, node: &Node) -> Option<Arc<dyn Dialect>> {
     let role = job.plan.roles.get(&node.role)?;
-    job.dialects.iter().find(|dialect| role.speaks.contains(dialect.name())).cloned()
+    job.dialects
+        .iter()
+        .find(|dialect| role.speaks.contains(dialect.name()))
+        .cloned()
 }
 
 fn session(job: &Job<'_>, network: &Network<'_>, node: &Node) -> Option<Session> {
     let dialect = dialect_of(job, node)?;
     let address = network.socket(node, SESSION_PORT)?.parse().ok()?;
     let key = dialect.public_key(&launch::identity(job.seed, &node.name));
-    Some(Session { address, key, dialect })
+    Some(Session {
+        address,
+        key,
+        dialect,
+    })
 }
 
 fn header(
@@ -158,16 +189,33 @@ fn header(
 ) -> Result<Header, RunError> {
     let plan = job.plan;
     let roles = plan.roles.iter().map(|(name, role)| {
-        let signals = role.signals.iter().map(|(name, signal)| (name.clone(), signal.period));
-        let pinged = job.dialects.iter().any(|dialect| role.speaks.contains(dialect.name()));
-        let pushed = role.signals.iter().filter(|(_, signal)| matches!(signal.source, Source::Log { .. }));
+        let signals = role
+            .signals
+            .iter()
+            .map(|(name, signal)| (name.clone(), signal.period));
+        let pinged = job
+            .dialects
+            .iter()
+            .any(|dialect| role.speaks.contains(dialect.name()));
+        let pushed = role
+            .signals
+            .iter()
+            .filter(|(_, signal)| matches!(signal.source, Source::Log { .. }));
         let pushed = pushed.map(|(name, _)| name.clone()).collect();
-        let info = RoleInfo { signals: signals.collect(), expect_exit: role.expect_exit.clone(), pinged, pushed };
+        let info = RoleInfo {
+            signals: signals.collect(),
+            expect_exit: role.expect_exit.clone(),
+            pinged,
+            pushed,
+        };
         (name.clone(), info)
     });
     let faults = plan.timeline.iter().filter_map(|entry| match &entry.what {
         Deed::Fault(kind, _) => {
-            let info = FaultInfo { kind: (*kind).to_owned(), must_be_felt: entry.must_be_felt };
+            let info = FaultInfo {
+                kind: (*kind).to_owned(),
+                must_be_felt: entry.must_be_felt,
+            };
             Some((entry.name.clone(), info))
         }
         Deed::Heal(_) => None,
@@ -190,7 +238,10 @@ fn header(
             .map(|node| NodeInfo {
                 name: node.name.clone(),
                 role: node.role.clone(),
-                address: places.get(&node.name).map(|place| place.address.clone()).unwrap_or_default(),
+                address: places
+                    .get(&node.name)
+                    .map(|place| place.address.clone())
+                    .unwrap_or_default(),
             })
             .collect(),
         roles: roles.collect(),

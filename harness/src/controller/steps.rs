@@ -18,9 +18,9 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodSpec, PreparedFlood};
+use crate::observe::NodeName;
 use crate::observe::monotonic_ns;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
-use crate::observe::NodeName;
 use crate::substrate::process::{ExitKind, NodeProcess, NodeSignal, StoppedBy};
 
 /// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
@@ -60,18 +60,34 @@ pub(super) struct Reporter {
 impl Reporter {
     async fn carried(&self, step: &Step, result: Result<(), String>) {
         // The loop ends only after its tasks, so there is always a receiver; at the very end nobody needs the message.
-        let _ = self.loop_.send(Happened::Carried { step: step.id, result }).await;
+        let _ = self
+            .loop_
+            .send(Happened::Carried {
+                step: step.id,
+                result,
+            })
+            .await;
     }
 
     async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
-        let _ = self.loop_.send(Happened::Proved { step: begun, grade, held, detail }).await;
+        let _ = self
+            .loop_
+            .send(Happened::Proved {
+                step: begun,
+                grade,
+                held,
+                detail,
+            })
+            .await;
     }
 }
 
 /// Carries out a step on a process. Floods are apart, since they outlive their step.
 pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
     let Some(process) = target.process.clone() else {
-        report.carried(&step, Err(format!("{} has no process", step.action.node()))).await;
+        report
+            .carried(&step, Err(format!("{} has no process", step.action.node())))
+            .await;
         return;
     };
     match step.action {
@@ -80,7 +96,9 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         Action::Freeze { .. } => freeze(&step, &process, &target, &report).await,
         Action::Thaw { .. } => thaw(&step, &process, &target, &report).await,
         Action::Start { .. } | Action::Flood { .. } | Action::EndFlood { .. } => {
-            report.carried(&step, Err("this action is not one on a process".to_owned())).await;
+            report
+                .carried(&step, Err("this action is not one on a process".to_owned()))
+                .await;
         }
     }
 }
@@ -88,17 +106,27 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
 async fn kill(step: &Step, process: &NodeProcess, report: &Reporter) {
     let decided = monotonic_ns();
     if let Err(error) = process.signal(NodeSignal::Kill) {
-        report.carried(step, Err(format!("cannot kill {}: {error}", process.name()))).await;
+        report
+            .carried(
+                step,
+                Err(format!("cannot kill {}: {error}", process.name())),
+            )
+            .await;
         return;
     }
     report.carried(step, Ok(())).await;
     let exit = process.exited().await;
     let detail = Detail::from([
-        ("dead-after-us".to_owned(), json!(exit.seen_ns.saturating_sub(decided) / 1000)),
+        (
+            "dead-after-us".to_owned(),
+            json!(exit.seen_ns.saturating_sub(decided) / 1000),
+        ),
         ("ended".to_owned(), json!(exit.kind)),
     ]);
     let held = matches!(exit.kind, ExitKind::Signal(9));
-    report.proved(step.id, Grade::Applied, held, detail.clone()).await;
+    report
+        .proved(step.id, Grade::Applied, held, detail.clone())
+        .await;
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
@@ -112,36 +140,62 @@ async fn terminate(step: &Step, process: &NodeProcess, stop: Stop, report: &Repo
             report.carried(step, Ok(())).await;
             let detail = Detail::from([
                 ("ended".to_owned(), json!(stopped.exit.kind)),
-                ("took-ms".to_owned(), json!(u64::try_from(stopped.took.as_millis()).unwrap_or(u64::MAX))),
+                (
+                    "took-ms".to_owned(),
+                    json!(u64::try_from(stopped.took.as_millis()).unwrap_or(u64::MAX)),
+                ),
             ]);
-            report.proved(step.id, Grade::Applied, true, detail.clone()).await;
+            report
+                .proved(step.id, Grade::Applied, true, detail.clone())
+                .await;
             report.proved(step.id, Grade::Felt, true, detail).await;
         }
-        Err(error) => report.carried(step, Err(format!("cannot stop {}: {error}", process.name()))).await,
+        Err(error) => {
+            report
+                .carried(
+                    step,
+                    Err(format!("cannot stop {}: {error}", process.name())),
+                )
+                .await
+        }
     }
 }
 
 async fn freeze(step: &Step, process: &NodeProcess, target: &Target, report: &Reporter) {
     if let Err(error) = process.signal(NodeSignal::Stop) {
-        report.carried(step, Err(format!("cannot freeze {}: {error}", process.name()))).await;
+        report
+            .carried(
+                step,
+                Err(format!("cannot freeze {}: {error}", process.name())),
+            )
+            .await;
         return;
     }
     report.carried(step, Ok(())).await;
     let state = state_within(process, |state| state == 'T').await;
     let stopped = state == Some('T');
     let mut detail = Detail::from([("state".to_owned(), json!(state.map(String::from)))]);
-    report.proved(step.id, Grade::Armed, stopped, detail.clone()).await;
+    report
+        .proved(step.id, Grade::Armed, stopped, detail.clone())
+        .await;
     let answer = answers(target, SILENCE).await;
     detail.insert("answered".to_owned(), json!(answer));
     let held = stopped && answer != Some(true);
-    report.proved(step.id, Grade::Applied, held, detail.clone()).await;
+    report
+        .proved(step.id, Grade::Applied, held, detail.clone())
+        .await;
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
 async fn thaw(step: &Step, process: &NodeProcess, target: &Target, report: &Reporter) {
     let Part::Ends(begun) = step.part else { return };
     if let Err(error) = process.signal(NodeSignal::Cont) {
-        report.carried(step, Err(format!("cannot thaw {}: {error}", process.name()))).await;
+        report
+            .carried(
+                step,
+                Err(format!("cannot thaw {}: {error}", process.name())),
+            )
+            .await;
         return;
     }
     report.carried(step, Ok(())).await;
@@ -175,11 +229,26 @@ async fn state_within(process: &NodeProcess, wanted: impl Fn(char) -> bool) -> O
 /// Whether the node answers a UDP ping within the bound; `None` when it speaks no protocol that could be asked.
 async fn answers(target: &Target, bound: Duration) -> Option<bool> {
     let session = target.session.as_ref()?;
-    let from = PingFrom { ip: target.agent, identity: target.identity, netid: target.netid };
+    let from = PingFrom {
+        ip: target.agent,
+        identity: target.identity,
+        netid: target.netid,
+    };
     // A socket of its own: an answer to an earlier ping, given after a thaw, must not count for this one.
-    let pinger = Pinger::bind(Arc::clone(&session.dialect), from).await.ok()?;
+    let pinger = Pinger::bind(Arc::clone(&session.dialect), from)
+        .await
+        .ok()?;
     let node = NodeName::from("the target");
-    let ping = pinger.ping(&PingTarget { node, address: session.address, key: session.key }, bound).await;
+    let ping = pinger
+        .ping(
+            &PingTarget {
+                node,
+                address: session.address,
+                key: session.key,
+            },
+            bound,
+        )
+        .await;
     Some(ping.rtt.is_some())
 }
 
@@ -193,7 +262,14 @@ pub(super) async fn not_carried(
     report.carried(step, Err(why)).await;
     if let Ok(end) = stop.await {
         report.carried(&end, Ok(())).await;
-        report.proved(step.id, Grade::Gone, true, Detail::from([("begun".to_owned(), json!(false))])).await;
+        report
+            .proved(
+                step.id,
+                Grade::Gone,
+                true,
+                Detail::from([("begun".to_owned(), json!(false))]),
+            )
+            .await;
     }
 }
 
@@ -205,10 +281,20 @@ pub(super) fn prepare_flood(
     calendar: Calendar,
     due_unix_ns: u64,
 ) -> Result<PreparedFlood, String> {
-    let Action::Flood { node, sources, over, datagrams, last_after_ns } = &step.action else {
+    let Action::Flood {
+        node,
+        sources,
+        over,
+        datagrams,
+        last_after_ns,
+    } = &step.action
+    else {
         return Err("not a flood".to_owned());
     };
-    let session = target.session.as_ref().ok_or_else(|| format!("{node} speaks no protocol with sessions"))?;
+    let session = target
+        .session
+        .as_ref()
+        .ok_or_else(|| format!("{node} speaks no protocol with sessions"))?;
     let spec = FloodSpec {
         target: session.address,
         target_key: session.key,
@@ -250,7 +336,9 @@ pub(super) async fn see_flood_through(
             let evidence = FloodEvidence::of(&sent);
             let mut detail = as_detail(&evidence);
             detail.insert("rate-per-s".to_owned(), json!(sent.achieved_rate()));
-            report.proved(step.id, Grade::Applied, evidence.applied(), detail.clone()).await;
+            report
+                .proved(step.id, Grade::Applied, evidence.applied(), detail.clone())
+                .await;
             // A target whose buffer overflowed or whose port closed was hit, whatever it made of the rest.
             if evidence.dropped > 0 || evidence.target_gone {
                 report.proved(step.id, Grade::Felt, true, detail).await;
@@ -265,9 +353,19 @@ pub(super) async fn see_flood_through(
     let closed = flood.closed().await;
     let Some(end) = ended_by else { return };
     report.carried(&end, Ok(())).await;
-    let left = closed.as_ref().ok().and_then(|closed| closed.left_open.clone());
+    let left = closed
+        .as_ref()
+        .ok()
+        .and_then(|closed| closed.left_open.clone());
     let held = left.as_ref().is_some_and(Vec::is_empty);
-    report.proved(step.id, Grade::Gone, held, Detail::from([("ports-left".to_owned(), json!(left))])).await;
+    report
+        .proved(
+            step.id,
+            Grade::Gone,
+            held,
+            Detail::from([("ports-left".to_owned(), json!(left))]),
+        )
+        .await;
 }
 
 fn as_detail(evidence: &FloodEvidence) -> Detail {

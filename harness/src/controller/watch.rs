@@ -17,20 +17,22 @@ use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Step};
 
 use super::happened::Happened;
-use super::{RunError, instant_of};
-use crate::observe::monotonic_ns;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
+use super::{RunError, instant_of};
 use crate::agent::flood::PreparedFlood;
 use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
+use crate::observe::monotonic_ns;
 use crate::observe::ping::{PingFrom, PingTarget, PingWatch, Pinger};
 use crate::observe::poll::{Extract, Poller, SignalPoll, http_client};
 use crate::observe::procfs::HostLoad;
 use crate::observe::prometheus::MetricName;
 use crate::observe::ready::{self, ExecEnd, ExecFn};
 use crate::observe::{NodeName, Observation};
-use crate::substrate::process::{ExitKind, NodePipes, NodeProcess, NodeSignal, NodeSpec, Program, Spawner, StoppedBy};
+use crate::substrate::process::{
+    ExitKind, NodePipes, NodeProcess, NodeSignal, NodeSpec, Program, Spawner, StoppedBy,
+};
 
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
@@ -103,13 +105,20 @@ impl Watch {
                     identity: launch::identity(site.seed, "the agent"),
                     netid: site.netid,
                 };
-                pingers.insert(session.dialect.name(), Pinger::bind(Arc::clone(&session.dialect), from).await?);
+                pingers.insert(
+                    session.dialect.name(),
+                    Pinger::bind(Arc::clone(&session.dialect), from).await?,
+                );
             }
         }
         let mut tasks = JoinSet::new();
         let genesis_ns = site.began_ns.saturating_add(site.header.genesis_ns);
         let layer = Duration::from_nanos(site.header.calendar.layer_ns);
-        tasks.spawn(tell_layers(LayerTicker::new(genesis_ns, layer)?, layer, loop_.clone()));
+        tasks.spawn(tell_layers(
+            LayerTicker::new(genesis_ns, layer)?,
+            layer,
+            loop_.clone(),
+        ));
         Ok(Self {
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
             client: http_client(Some(site.agent))?,
@@ -128,7 +137,9 @@ impl Watch {
 
     /// Starts a node; what is left of its former life is removed first.
     pub(super) fn spawn(&mut self, node: &str, incarnation: u32, ready_by_ns: u64) {
-        let Some(place) = self.site.nodes.get(node) else { return };
+        let Some(place) = self.site.nodes.get(node) else {
+            return;
+        };
         let launch = &place.launch;
         let spec = NodeSpec {
             name: node.to_owned(),
@@ -137,7 +148,11 @@ impl Watch {
                 Asked::Path(path) => Program::Path(self.site.base.join(path)),
             },
             args: launch.args.iter().map(OsString::from).collect(),
-            env: launch.env.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+            env: launch
+                .env
+                .iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
             cwd: place.directory.data(),
         };
         let former = self.living.remove(node).map(|living| living.process);
@@ -149,7 +164,13 @@ impl Watch {
                 tracing::warn!(node, %error, "a former life is not retired");
             }
             let happened = match spawner.start(&spec).await {
-                Ok((process, pipes)) => Happened::Started { node, incarnation, ready_by_ns, process, pipes },
+                Ok((process, pipes)) => Happened::Started {
+                    node,
+                    incarnation,
+                    ready_by_ns,
+                    process,
+                    pipes,
+                },
                 Err(error) => Happened::NotStarted { node, error },
             };
             let _ = loop_.send(happened).await;
@@ -170,7 +191,9 @@ impl Watch {
         self.tasks.spawn_blocking(move || {
             let made = target
                 .ok_or_else(|| "no such node".to_owned())
-                .and_then(|target| steps::prepare_flood(&own, &target, seed, calendar, due_unix_ns));
+                .and_then(|target| {
+                    steps::prepare_flood(&own, &target, seed, calendar, due_unix_ns)
+                });
             // Nobody listens any more when the run ended meanwhile; dropping the flood closes its sockets.
             let _ = answer.send(made);
         });
@@ -179,7 +202,9 @@ impl Watch {
 
     /// Carries a step out; what comes of it is reported.
     pub(super) fn carry(&mut self, step: Step) {
-        let report = Reporter { loop_: self.loop_.clone() };
+        let report = Reporter {
+            loop_: self.loop_.clone(),
+        };
         match (&step.action, &step.part) {
             (Action::Flood { .. }, _) => self.flood(step, report),
             (Action::EndFlood { .. }, tweedledum_core::schedule::Part::Ends(begun)) => {
@@ -197,13 +222,17 @@ impl Watch {
     }
 
     fn flood(&mut self, step: Step, report: Reporter) {
-        let Some(Flood::Prepared(prepared)) = self.floods.remove(&step.id) else { return };
+        let Some(Flood::Prepared(prepared)) = self.floods.remove(&step.id) else {
+            return;
+        };
         let (stop, stopped) = oneshot::channel();
         self.floods.insert(step.id, Flood::Going(stop));
         let due_ns = self.site.monotonic_of(step.at);
         self.tasks.spawn(async move {
             let going = match prepared.await {
-                Ok(Ok(prepared)) => prepared.start(instant_of(due_ns)).map_err(|error| error.to_string()),
+                Ok(Ok(prepared)) => prepared
+                    .start(instant_of(due_ns))
+                    .map_err(|error| error.to_string()),
                 Ok(Err(why)) => Err(why),
                 Err(_) => Err("preparing it was cut short".to_owned()),
             };
@@ -223,7 +252,9 @@ impl Watch {
         let mut stopping = JoinSet::new();
         for (name, living) in &self.living {
             let (process, loop_, name) = (living.process.clone(), self.loop_.clone(), name.clone());
-            let grace = self.site.nodes.get(&name).map_or(Duration::ZERO, |node| Duration::from_nanos(node.stop.grace_ns));
+            let grace = self.site.nodes.get(&name).map_or(Duration::ZERO, |node| {
+                Duration::from_nanos(node.stop.grace_ns)
+            });
             stopping.spawn(async move { stop_in_order(&process, grace, &name, &loop_).await });
         }
         let mut exits = std::mem::take(&mut self.exits);
@@ -235,7 +266,11 @@ impl Watch {
             while exits.join_next().await.is_some() {}
             let left = tokio::task::spawn_blocking(move || spawner.teardown(bound)).await;
             let left = match left {
-                Ok(report) => report.left.iter().map(|left| format!("process {} ({}): {}", left.pid, left.comm, left.why)).collect(),
+                Ok(report) => report
+                    .left
+                    .iter()
+                    .map(|left| format!("process {} ({}): {}", left.pid, left.comm, left.why))
+                    .collect(),
                 Err(error) => vec![format!("teardown itself failed: {error}")],
             };
             let _ = loop_.send(Happened::TornDown { left }).await;
@@ -245,25 +280,53 @@ impl Watch {
     /// What a task told, as an event for the state machine; bookkeeping of processes happens on the way.
     pub(super) fn take(&mut self, happened: Happened) -> Event {
         match happened {
-            Happened::Started { node, incarnation, ready_by_ns, process, pipes } => {
+            Happened::Started {
+                node,
+                incarnation,
+                ready_by_ns,
+                process,
+                pipes,
+            } => {
                 let pid = u32::try_from(process.pid()).unwrap_or_default();
                 match self.attach(&node, incarnation, ready_by_ns, process, pipes) {
                     Ok(()) => Event::Spawned { node, pid },
                     Err(why) => Event::SpawnFailed { node, why },
                 }
             }
-            Happened::NotStarted { node, error } => Event::SpawnFailed { node, why: error.to_string() },
+            Happened::NotStarted { node, error } => Event::SpawnFailed {
+                node,
+                why: error.to_string(),
+            },
             Happened::Ready { node, incarnation } => {
                 self.observe(&node);
                 Event::Ready { node, incarnation }
             }
-            Happened::NotReady { node, incarnation, last_seen } => Event::NotReady { node, incarnation, last_seen },
-            Happened::Exited { node, incarnation, status, tail } => {
+            Happened::NotReady {
+                node,
+                incarnation,
+                last_seen,
+            } => Event::NotReady {
+                node,
+                incarnation,
+                last_seen,
+            },
+            Happened::Exited {
+                node,
+                incarnation,
+                status,
+                tail,
+            } => {
                 let forced = self.living.get_mut(&node).is_some_and(|living| {
                     living.observers = None;
                     living.forced
                 });
-                Event::Exited { node, incarnation, status, forced, tail }
+                Event::Exited {
+                    node,
+                    incarnation,
+                    status,
+                    forced,
+                    tail,
+                }
             }
             Happened::Forced { node } => {
                 if let Some(living) = self.living.get_mut(&node) {
@@ -273,7 +336,17 @@ impl Watch {
             }
             Happened::LayerEnded(layer) => Event::LayerEnded(layer),
             Happened::Carried { step, result } => Event::Carried { step, result },
-            Happened::Proved { step, grade, held, detail } => Event::Proved { step, grade, held, detail },
+            Happened::Proved {
+                step,
+                grade,
+                held,
+                detail,
+            } => Event::Proved {
+                step,
+                grade,
+                held,
+                detail,
+            },
             Happened::TornDown { left } => Event::TornDown { left },
         }
     }
@@ -294,9 +367,13 @@ impl Watch {
         process: NodeProcess,
         pipes: NodePipes,
     ) -> Result<(), String> {
-        let Some(place) = self.site.nodes.get(node) else { return Err("no such node".to_owned()) };
+        let Some(place) = self.site.nodes.get(node) else {
+            return Err("no such node".to_owned());
+        };
         let ready_line = match &place.launch.ready {
-            Ready::Log(pattern) => Some(regex::Regex::new(pattern).map_err(|error| error.to_string())?),
+            Ready::Log(pattern) => {
+                Some(regex::Regex::new(pattern).map_err(|error| error.to_string())?)
+            }
             _ => None,
         };
         let spec = LogSpec {
@@ -309,7 +386,9 @@ impl Watch {
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
         let check = self.readiness(&place.launch.ready, &logs)?;
         self.watch_exit(node, incarnation, &process, &logs);
-        let bound = Duration::from_nanos(ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)));
+        let bound = Duration::from_nanos(
+            ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)),
+        );
         let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {
@@ -322,20 +401,38 @@ impl Watch {
             };
             let _ = loop_.send(happened).await;
         });
-        self.living.insert(node.to_owned(), Living { process, logs, forced: false, observers: None });
+        self.living.insert(
+            node.to_owned(),
+            Living {
+                process,
+                logs,
+                forced: false,
+                observers: None,
+            },
+        );
         Ok(())
     }
 
     fn readiness(&self, ready: &Ready, logs: &NodeLogs) -> Result<ready::Ready, String> {
         Ok(match ready {
-            Ready::Http { url, status } => {
-                ready::Ready::Http { client: self.client.clone(), url: url.clone(), status: *status }
-            }
+            Ready::Http { url, status } => ready::Ready::Http {
+                client: self.client.clone(),
+                url: url.clone(),
+                status: *status,
+            },
             Ready::Tcp(address) => ready::Ready::Tcp(
-                address.parse().map_err(|error| format!("ready.tcp: `{address}` is no address: {error}"))?,
+                address
+                    .parse()
+                    .map_err(|error| format!("ready.tcp: `{address}` is no address: {error}"))?,
             ),
-            Ready::Log(pattern) => ready::Ready::Log { pattern: pattern.clone(), line: logs.ready_line() },
-            Ready::Exec(argv) => ready::Ready::Exec { argv: argv.clone(), run: self.probe() },
+            Ready::Log(pattern) => ready::Ready::Log {
+                pattern: pattern.clone(),
+                line: logs.ready_line(),
+            },
+            Ready::Exec(argv) => ready::Ready::Exec {
+                argv: argv.clone(),
+                run: self.probe(),
+            },
         })
     }
 
@@ -355,20 +452,27 @@ impl Watch {
                     env: BTreeMap::new(),
                     cwd: base,
                 };
-                let finished = spawner.run(&spec, bound).await.map_err(|error| error.to_string())?;
+                let finished = spawner
+                    .run(&spec, bound)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 let code = match finished.exit.kind {
                     ExitKind::Code(code) => Some(code),
                     ExitKind::Signal(_) | ExitKind::Lost => None,
                 };
                 let output = [finished.stdout, finished.stderr].concat();
-                Ok(ExecEnd { code, output: String::from_utf8_lossy(&output).into_owned() })
+                Ok(ExecEnd {
+                    code,
+                    output: String::from_utf8_lossy(&output).into_owned(),
+                })
             })
         }))
     }
 
     /// Begins to poll and ping a node that is ready: before that, silence would mean nothing.
     fn observe(&mut self, node: &str) {
-        let (Some(place), Some(living)) = (self.site.nodes.get(node), self.living.get_mut(node)) else {
+        let (Some(place), Some(living)) = (self.site.nodes.get(node), self.living.get_mut(node))
+        else {
             return;
         };
         if self.tearing_down {
@@ -392,8 +496,17 @@ impl Watch {
         });
         let poller = Poller::start(&self.client, polls.collect(), &self.saw);
         let pings = place.session.as_ref().and_then(|session| {
-            let target = PingTarget { node: name.clone(), address: session.address, key: session.key };
-            Some(self.pingers.get(session.dialect.name())?.watch(vec![target], layer, layer, &self.saw))
+            let target = PingTarget {
+                node: name.clone(),
+                address: session.address,
+                key: session.key,
+            };
+            Some(self.pingers.get(session.dialect.name())?.watch(
+                vec![target],
+                layer,
+                layer,
+                &self.saw,
+            ))
         });
         living.observers = Some((poller, pings));
     }
@@ -415,7 +528,14 @@ impl Watch {
                 ExitKind::Signal(signal) => ExitStatus::Signal(signal),
                 ExitKind::Lost => ExitStatus::Lost,
             };
-            let _ = loop_.send(Happened::Exited { node, incarnation, status, tail }).await;
+            let _ = loop_
+                .send(Happened::Exited {
+                    node,
+                    incarnation,
+                    status,
+                    tail,
+                })
+                .await;
         });
     }
 
@@ -462,12 +582,21 @@ async fn tell_layers(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::Send
 
 /// A share from 0 to 1 in parts per million.
 fn ppm(share: Option<f64>) -> Option<u64> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share is clamped to 0 to 1")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share is clamped to 0 to 1"
+    )]
     share.map(|share| (share.clamp(0.0, 1.0) * 1e6) as u64)
 }
 
 /// Asks a node to stop, frozen or not, and kills it after its grace.
-async fn stop_in_order(process: &NodeProcess, grace: Duration, node: &str, loop_: &mpsc::Sender<Happened>) {
+async fn stop_in_order(
+    process: &NodeProcess,
+    grace: Duration,
+    node: &str,
+    loop_: &mpsc::Sender<Happened>,
+) {
     if process.try_exit().is_some() {
         return;
     }
@@ -475,9 +604,15 @@ async fn stop_in_order(process: &NodeProcess, grace: Duration, node: &str, loop_
     let thawed = process.signal(NodeSignal::Cont);
     match process.terminate(grace).await {
         Ok(stopped) if stopped.by == StoppedBy::Kill => {
-            let _ = loop_.send(Happened::Forced { node: node.to_owned() }).await;
+            let _ = loop_
+                .send(Happened::Forced {
+                    node: node.to_owned(),
+                })
+                .await;
         }
         Ok(_) => {}
-        Err(error) => tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again"),
+        Err(error) => {
+            tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again")
+        }
     }
 }

@@ -164,9 +164,7 @@ mod tests {
         let create = || HistoryWriter::create(&path, 1 << 20, |note| json!({"full": note.records}));
         let mut writer = create().unwrap();
         for seq in 0..3 {
-            writer
-                .append(&json!({"seq": seq, "text": "a\nb"}))
-                .unwrap();
+            writer.append(&json!({"seq": seq, "text": "a\nb"})).unwrap();
             assert_eq!(lines(&path).len(), seq + 1);
         }
         assert!(matches!(create(), Err(HistoryError::Io(_))));

@@ -16,11 +16,20 @@ const HISTORY: &str = "history.jsonl";
 
 pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
     let mut verdicts = Vec::new();
-    let mut options = text::Options { colour: printer.colour(), ..text::Options::default() };
+    let mut options = text::Options {
+        colour: printer.colour(),
+        ..text::Options::default()
+    };
     for path in &histories(&args.run)? {
         let verdict = judge_file(path)?;
         let directory = path.parent().unwrap_or(path).display().to_string();
-        printer.note(&text::run(&verdict, &text::Options { directory: Some(&directory), ..options }));
+        printer.note(&text::run(
+            &verdict,
+            &text::Options {
+                directory: Some(&directory),
+                ..options
+            },
+        ));
         verdicts.push(verdict);
     }
     // The directory of one release is judged plainly; the one above it, by what its controls had to give.
@@ -31,7 +40,9 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         judged.print(args.format, printer)?;
         return Ok(judged.exit_code().code());
     }
-    let Some(judged) = Judged::of(verdicts) else { return Err(no_history(&args.run)) };
+    let Some(judged) = Judged::of(verdicts) else {
+        return Err(no_history(&args.run));
+    };
     let directory = args.run.display().to_string();
     options.directory = Some(&directory);
     if let Some(summary) = judged.summary(&options) {

@@ -51,7 +51,9 @@ impl Judged {
             Self::Plain(verdict) => junit::run(verdict),
             Self::Controls(comparison) => junit::comparison(comparison),
         };
-        text.map_err(|error| Failure::Substrate(format!("the JUnit report cannot be written: {error}")))
+        text.map_err(|error| {
+            Failure::Substrate(format!("the JUnit report cannot be written: {error}"))
+        })
     }
 
     /// The comparison for people; a plain verdict has been told in full already.

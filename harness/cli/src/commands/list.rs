@@ -15,12 +15,24 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
     match args.what {
         Listed::Faults => {
             for kind in faults::ALL {
-                kind_in_words(&mut out, kind.name(), kind.summary(), kind.example(), kind.params());
+                kind_in_words(
+                    &mut out,
+                    kind.name(),
+                    kind.summary(),
+                    kind.example(),
+                    kind.params(),
+                );
             }
         }
         Listed::Oracles => {
             for kind in oracles::ALL {
-                kind_in_words(&mut out, kind.name(), kind.summary(), kind.example(), kind.params());
+                kind_in_words(
+                    &mut out,
+                    kind.name(),
+                    kind.summary(),
+                    kind.example(),
+                    kind.params(),
+                );
             }
         }
         Listed::Roles => {
@@ -35,7 +47,9 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
             for base in tweedledum_nodes::releases::BASES {
                 let _ = writeln!(out, "{:<12} {}", base.name, base.about);
             }
-            out.push_str("\nswitches, each a fix that `{ base: fixed, without: [SWITCH] }` takes out\n");
+            out.push_str(
+                "\nswitches, each a fix that `{ base: fixed, without: [SWITCH] }` takes out\n",
+            );
             for switch in tweedledum_nodes::releases::SWITCHES {
                 let _ = writeln!(out, "{:<16} {}", switch.name, switch.about);
             }
@@ -53,7 +67,13 @@ fn kind_in_words(out: &mut String, name: &str, summary: &str, example: &str, par
             Need::Optional => "optional".to_owned(),
             Need::Default(value) => format!("default {value}"),
         };
-        let _ = writeln!(out, "    {:<12} {} ({}; {need})", param.name, param.doc, shape(param.shape));
+        let _ = writeln!(
+            out,
+            "    {:<12} {} ({}; {need})",
+            param.name,
+            param.doc,
+            shape(param.shape)
+        );
     }
     out.push('\n');
 }

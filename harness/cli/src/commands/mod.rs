@@ -60,11 +60,20 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
     let file = fs_err::File::open(path)?;
     if !file.metadata()?.is_file() {
         let message = format!("{} is not a file", path.display());
-        return Err(Failure::Usage { message, hint: "name a plan, as plans/flood.yaml".to_owned() });
+        return Err(Failure::Usage {
+            message,
+            hint: "name a plan, as plans/flood.yaml".to_owned(),
+        });
     }
     // One byte more than is allowed tells a plan that is too long without reading all of it.
-    file.take(PLAN_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(PLAN_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
     parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| Failure::Plan {
-        rendered: render(&diagnostics, &path.display().to_string(), &bytes, printer.colour()),
+        rendered: render(
+            &diagnostics,
+            &path.display().to_string(),
+            &bytes,
+            printer.colour(),
+        ),
     })
 }

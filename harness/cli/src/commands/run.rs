@@ -48,12 +48,16 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
         controller,
         interrupt_grace: INTERRUPT_GRACE,
     };
-    let supervised = supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
+    let supervised =
+        supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
     if let Some(reason) = &supervised.reason {
         printer.note(&format!("error: {reason}"));
     }
     for left in &supervised.left {
-        printer.note(&format!("left behind: process {} ({}): {}", left.pid, left.comm, left.why));
+        printer.note(&format!(
+            "left behind: process {} ({}): {}",
+            left.pid, left.comm, left.why
+        ));
     }
     Ok(supervised.code)
 }
@@ -65,12 +69,22 @@ pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> 
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     let executables = executables(&plan, &turns, &args.plan)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
-        let blocks = guards.claim_addresses(&context, plan.nodes.len()).await.map_err(|error| substrate(&error))?;
+        let blocks = guards
+            .claim_addresses(&context, plan.nodes.len())
+            .await
+            .map_err(|error| substrate(&error))?;
         let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
-        let mut ground = Ground { context, spawner, events, blocks };
+        let mut ground = Ground {
+            context,
+            spawner,
+            events,
+            blocks,
+        };
         conduct(args, &plan, &turns, &executables, &mut ground, printer).await
     })
 }
@@ -91,14 +105,17 @@ async fn conduct(
     let dialects: Vec<Arc<dyn Dialect>> = vec![Arc::new(UdpSession2020)];
     let mut intents = IntentLog::open(&ground.context.intents)?;
     let runs = ground.context.runs.clone();
-    let directory = RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
-        .map_err(|error| substrate(&error))?;
+    let directory =
+        RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
+            .map_err(|error| substrate(&error))?;
     fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
     let drawn = serde_json::to_vec_pretty(&schedule::resolve(plan, seed)).unwrap_or_default();
     store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
     let mut verdicts = Vec::new();
     for (release, control) in turns {
-        let own = directory.release(&release.name).map_err(|error| substrate(&error))?;
+        let own = directory
+            .release(&release.name)
+            .map_err(|error| substrate(&error))?;
         let job = Job {
             plan,
             release,
@@ -116,7 +133,11 @@ async fn conduct(
             .map_err(|error| substrate(&error))?;
         progress.done();
         let path = own.path().display().to_string();
-        let options = text::Options { colour: printer.colour(), directory: Some(&path), ..text::Options::default() };
+        let options = text::Options {
+            colour: printer.colour(),
+            directory: Some(&path),
+            ..text::Options::default()
+        };
         printer.note(&text::run(&verdict, &options));
         write_reports(own.path(), &Judged::Plain(Box::new(verdict.clone())))?;
         let interrupted = verdict.interrupted.is_some();
@@ -128,20 +149,32 @@ async fn conduct(
     let code = finish(args, directory.path(), verdicts, printer)?;
     for pruned in store::prune(&runs, args.keep)? {
         if let Some(why) = pruned.failed {
-            printer.note(&format!("warning: cannot prune {}: {why}", pruned.path.display()));
+            printer.note(&format!(
+                "warning: cannot prune {}: {why}",
+                pruned.path.display()
+            ));
         }
     }
     Ok(code)
 }
 
 /// Reports of all releases together, on top of the run directory and on standard output.
-fn finish(args: &RunArgs, directory: &Path, verdicts: Vec<Verdict>, printer: &Printer) -> Result<u8, Failure> {
+fn finish(
+    args: &RunArgs,
+    directory: &Path,
+    verdicts: Vec<Verdict>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     let Some(judged) = Judged::of(verdicts) else {
         return Err(Failure::Substrate("nothing was run".to_owned()));
     };
     write_reports(directory, &judged)?;
     let path = directory.display().to_string();
-    let options = text::Options { colour: printer.colour(), directory: Some(&path), ..text::Options::default() };
+    let options = text::Options {
+        colour: printer.colour(),
+        directory: Some(&path),
+        ..text::Options::default()
+    };
     if let Some(summary) = judged.summary(&options) {
         printer.note(&summary);
     }
@@ -167,18 +200,33 @@ fn turns<'a>(plan: &'a Plan, args: &RunArgs) -> Result<Vec<Turn<'a>>, Failure> {
     match &args.release {
         Some(name) => Ok(vec![(release(name)?, None)]),
         None if plan.controls.is_empty() => Err(Failure::Usage {
-            message: format!("the plan `{}` has no controls, so a release must be named", plan.name),
+            message: format!(
+                "the plan `{}` has no controls, so a release must be named",
+                plan.name
+            ),
             hint: format!("add `--release NAME`; the plan knows {}", known()),
         }),
-        None => plan.controls.iter().map(|control| Ok((release(&control.release)?, Some(control)))).collect(),
+        None => plan
+            .controls
+            .iter()
+            .map(|control| Ok((release(&control.release)?, Some(control))))
+            .collect(),
     }
 }
 
 /// Every executable that nodes will be started from, with its SHA-256; a missing one is an error before anything starts.
-fn executables(plan: &Plan, turns: &[Turn<'_>], file: &Path) -> Result<BTreeMap<String, String>, Failure> {
+fn executables(
+    plan: &Plan,
+    turns: &[Turn<'_>],
+    file: &Path,
+) -> Result<BTreeMap<String, String>, Failure> {
     let mut paths = BTreeSet::new();
     for (release, _) in turns {
-        for role in plan.roles.values().filter(|role| plan.nodes.iter().any(|node| node.role == role.name)) {
+        for role in plan
+            .roles
+            .values()
+            .filter(|role| plan.nodes.iter().any(|node| node.role == role.name))
+        {
             match (role.command.first().map(String::as_str), &release.bin) {
                 (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),
                 (Some("{release.bin}"), None) | (None, _) => false,
@@ -187,7 +235,10 @@ fn executables(plan: &Plan, turns: &[Turn<'_>], file: &Path) -> Result<BTreeMap<
         }
     }
     let mut digests = BTreeMap::new();
-    digests.insert("{release.bin}".to_owned(), store::file_sha256(Path::new("/proc/self/exe"))?);
+    digests.insert(
+        "{release.bin}".to_owned(),
+        store::file_sha256(Path::new("/proc/self/exe"))?,
+    );
     for path in paths {
         let found = resolve(&path, file);
         let digest = executable(&found).map_err(|error| Failure::Usage {
@@ -205,7 +256,10 @@ fn executable(path: &Path) -> std::io::Result<String> {
     let metadata = fs_err::metadata(path)?;
     if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
         let text = format!("{} is no executable file", path.display());
-        return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::PermissionDenied,
+            text,
+        ));
     }
     store::file_sha256(path)
 }
@@ -218,5 +272,7 @@ fn resolve(path: &str, plan: &Path) -> PathBuf {
 /// The directory of a plan, absolute.
 fn directory_of(plan: &Path) -> PathBuf {
     let absolute = std::path::absolute(plan).unwrap_or_else(|_| plan.to_owned());
-    absolute.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned)
+    absolute
+        .parent()
+        .map_or_else(|| PathBuf::from("/"), Path::to_owned)
 }

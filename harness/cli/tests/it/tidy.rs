@@ -8,14 +8,21 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 800;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace exists")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace exists")
 }
 
 fn files_under(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a readable directory") {
         let path = entry.expect("a readable entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .to_owned();
         if path.is_dir() {
             if name != "target" && name != "runs" && !name.starts_with('.') {
                 found.extend(files_under(&path, ending));
@@ -35,7 +42,10 @@ fn sources() -> Vec<(PathBuf, String)> {
         .flat_map(|part| files_under(&root.join(part), ".rs"))
         .map(|path| {
             let text = fs::read_to_string(&path).expect("sources are UTF-8");
-            (path.strip_prefix(&root).expect("below the root").to_owned(), text)
+            (
+                path.strip_prefix(&root).expect("below the root").to_owned(),
+                text,
+            )
         })
         .collect()
 }
@@ -60,7 +70,11 @@ fn every_package_obeys_the_workspace_lints() {
     for manifest in files_under(&root(), "Cargo.toml") {
         let text = fs::read_to_string(&manifest).expect("manifests are UTF-8");
         if text.contains("[package]") {
-            assert!(text.contains("[lints]\nworkspace = true"), "{} sets its own lints", manifest.display());
+            assert!(
+                text.contains("[lints]\nworkspace = true"),
+                "{} sets its own lints",
+                manifest.display()
+            );
         }
     }
 }
@@ -68,16 +82,25 @@ fn every_package_obeys_the_workspace_lints() {
 #[test]
 fn every_workspace_dependency_has_a_reason() {
     let text = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
-    let listed = text.split("[workspace.dependencies]").nth(1).expect("dependencies");
+    let listed = text
+        .split("[workspace.dependencies]")
+        .nth(1)
+        .expect("dependencies");
     let listed = listed.split("\n[workspace.lints").next().expect("a table");
     let manifests: String = files_under(&root(), "Cargo.toml")
         .iter()
         .filter(|path| path.parent() != Some(&root()))
         .map(|path| fs::read_to_string(path).expect("manifests are UTF-8"))
         .collect();
-    for line in listed.lines().filter(|line| line.contains('=') && !line.trim_start().starts_with('#')) {
+    for line in listed
+        .lines()
+        .filter(|line| line.contains('=') && !line.trim_start().starts_with('#'))
+    {
         let name = line.split([' ', '=']).next().expect("a name");
-        assert!(manifests.contains(&format!("{name}.workspace")), "{name} is declared and nobody uses it");
+        assert!(
+            manifests.contains(&format!("{name}.workspace")),
+            "{name} is declared and nobody uses it"
+        );
     }
 }
 
@@ -89,8 +112,10 @@ fn no_fault_is_unregistered() {
         .filter_map(|path| Some(path.file_stem()?.to_str()?.replace('_', "-")))
         .filter(|stem| stem != "mod")
         .collect();
-    let registered: BTreeSet<String> =
-        tweedledum_core::faults::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+    let registered: BTreeSet<String> = tweedledum_core::faults::ALL
+        .iter()
+        .map(|kind| kind.name().to_owned())
+        .collect();
     assert_eq!(files, registered);
 }
 
@@ -98,8 +123,14 @@ fn no_fault_is_unregistered() {
 fn every_fault_has_its_smallest_plan() {
     for kind in tweedledum_core::faults::ALL {
         let path = root().join(format!("plans/faults/{}.yaml", kind.name()));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(text.contains(&format!("{}:", kind.name())), "{} does not use {}", path.display(), kind.name());
+        let text =
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(
+            text.contains(&format!("{}:", kind.name())),
+            "{} does not use {}",
+            path.display(),
+            kind.name()
+        );
     }
 }
 
@@ -107,19 +138,30 @@ fn every_fault_has_its_smallest_plan() {
 /// take for base 60. None of our keys or bare values may be one.
 #[test]
 fn nothing_is_a_yaml_1_1_trap() {
-    const TRAPS: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"];
+    const TRAPS: &[&str] = &[
+        "y", "n", "yes", "no", "on", "off", "true", "false", "null", "~",
+    ];
     let trap = |word: &str| {
-        let sexagesimal = word.contains(':') && word.chars().all(|c| c.is_ascii_digit() || c == ':');
+        let sexagesimal =
+            word.contains(':') && word.chars().all(|c| c.is_ascii_digit() || c == ':');
         TRAPS.contains(&word.to_ascii_lowercase().as_str()) || sexagesimal
     };
-    let faults = tweedledum_core::faults::ALL.iter().map(|kind| (kind.name(), kind.params()));
-    let oracles = tweedledum_core::oracles::ALL.iter().map(|kind| (kind.name(), kind.params()));
+    let faults = tweedledum_core::faults::ALL
+        .iter()
+        .map(|kind| (kind.name(), kind.params()));
+    let oracles = tweedledum_core::oracles::ALL
+        .iter()
+        .map(|kind| (kind.name(), kind.params()));
     for (name, params) in faults.chain(oracles) {
         assert!(!trap(name), "{name}");
         for param in params {
             assert!(!trap(param.name), "{name}.{}", param.name);
             if let tweedledum_core::params::Shape::OneOf(words) = param.shape {
-                assert!(!words.iter().any(|word| trap(word)), "{name}.{}", param.name);
+                assert!(
+                    !words.iter().any(|word| trap(word)),
+                    "{name}.{}",
+                    param.name
+                );
             }
         }
     }

@@ -44,11 +44,17 @@ pub fn resolve(plan: &Plan, seed: u64) -> Schedule {
         None => earliest.plus(longest).plus(tail),
     };
     let ends_at = plan.until.unwrap_or(natural);
-    let healed_at = steps
+    // A heal that finds nothing left to undo is still the moment from which fresh progress counts.
+    let undone = steps
         .iter()
         .filter(|step| matches!(step.part, Part::Ends(_)))
-        .map(|step| step.at)
-        .max();
+        .map(|step| step.at);
+    let heals = plan
+        .timeline
+        .iter()
+        .filter(|entry| matches!(entry.what, Deed::Heal(_)))
+        .map(|entry| entry.at);
+    let healed_at = undone.chain(heals).max();
     let windows = windows(plan, &steps, ends_at);
     Schedule {
         version: SCHEDULE_VERSION,
