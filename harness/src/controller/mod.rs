@@ -118,7 +118,7 @@ pub async fn run(
     let began_ns = site.began_ns;
     let watch = watch::Watch::new(site, ground.spawner.clone(), happened, saw).await?;
     let give_up = tokio::time::Instant::now() + job.timeout;
-    let mut conduct = Conduct {
+    let mut running = Running {
         machine,
         history,
         watch,
@@ -127,15 +127,15 @@ pub async fn run(
         began_ns,
         give_up: Some(give_up),
     };
-    let ended = conduct.to_the_end(&mut ground.events, on_record).await;
-    conduct.watch.close().await;
+    let ended = running.conduct(&mut ground.events, on_record).await;
+    running.watch.close().await;
     ended?;
     // The verdict is that of the file, so that judging it again cannot give another.
     Ok(judge::judge_history(read::lines(&fs_err::read(&path)?))?)
 }
 
 /// A run that is going on.
-struct Conduct {
+struct Running {
     machine: Machine<Judge>,
     history: HistoryWriter,
     watch: watch::Watch,
@@ -145,8 +145,8 @@ struct Conduct {
     give_up: Option<tokio::time::Instant>,
 }
 
-impl Conduct {
-    async fn to_the_end(
+impl Running {
+    async fn conduct(
         &mut self,
         guards: &mut GuardEvents,
         on_record: &mut dyn FnMut(&Record),
@@ -257,7 +257,7 @@ fn seen(observation: Observation) -> Event {
             node: gap.node.to_string(),
             source: gap.url.to_string(),
             why: gap.why,
-            answered: false,
+            answered: gap.answered,
         },
         Observation::Ping(ping) => {
             let rtt_us = ping
@@ -298,7 +298,7 @@ fn instant_of(monotonic: u64) -> Instant {
     let (now_ns, now) = (monotonic_ns(), Instant::now());
     let ahead = Duration::from_nanos(monotonic.saturating_sub(now_ns));
     let behind = Duration::from_nanos(now_ns.saturating_sub(monotonic));
-    // A year is further than any run; beyond it the clock would overflow.
-    let later = now + ahead.min(Duration::from_secs(31_536_000));
+    // Ten weeks are further than any run; far beyond that the clock would overflow.
+    let later = now + ahead.min(Duration::from_hours(24 * 70));
     later.checked_sub(behind).unwrap_or(now)
 }

@@ -17,7 +17,7 @@ use super::happened::Happened;
 use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
-use crate::agent::flood::{FloodHandle, FloodSpec, PreparedFlood};
+use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
 use crate::observe::NodeName;
 use crate::observe::monotonic_ns;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
@@ -334,8 +334,7 @@ pub(super) async fn see_flood_through(
         Ok(sent) => {
             report.carried(&step, Ok(())).await;
             let evidence = FloodEvidence::of(&sent);
-            let mut detail = as_detail(&evidence);
-            detail.insert("rate-per-s".to_owned(), json!(sent.achieved_rate()));
+            let detail = as_detail(&evidence, &sent);
             report
                 .proved(step.id, Grade::Applied, evidence.applied(), detail.clone())
                 .await;
@@ -368,9 +367,30 @@ pub(super) async fn see_flood_through(
         .await;
 }
 
-fn as_detail(evidence: &FloodEvidence) -> Detail {
-    match serde_json::to_value(evidence) {
-        Ok(Value::Object(fields)) => fields.into_iter().collect(),
-        _ => Detail::new(),
+/// What is worth telling of a flood's evidence.
+fn as_detail(evidence: &FloodEvidence, sent: &FloodReport) -> Detail {
+    let mut detail = Detail::from([
+        ("sources".to_owned(), json!(evidence.planned)),
+        ("sent".to_owned(), json!(evidence.sent)),
+        ("dropped".to_owned(), json!(evidence.dropped)),
+        (
+            "took-ms".to_owned(),
+            json!(u64::try_from(evidence.took.as_millis()).unwrap_or(u64::MAX)),
+        ),
+    ]);
+    if evidence.refused > 0 {
+        detail.insert("refused".to_owned(), json!(evidence.refused));
     }
+    if evidence.target_gone {
+        detail.insert("target".to_owned(), json!("gone by the end"));
+    }
+    if let Some(why) = &evidence.why_not {
+        detail.insert("why-not".to_owned(), json!(why));
+    }
+    // Tenths are plenty: the rate is held within some per cent.
+    let rate = sent
+        .achieved_rate()
+        .map(|rate| (rate * 10.0).round() / 10.0);
+    detail.insert("rate-per-s".to_owned(), json!(rate));
+    detail
 }

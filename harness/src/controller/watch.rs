@@ -47,7 +47,6 @@ const TAIL_LINES: usize = 20;
 #[derive(Debug)]
 struct Living {
     process: NodeProcess,
-    logs: NodeLogs,
     forced: bool,
     /// What looks at it once it is ready; dropping it ends the looking.
     observers: Option<(Poller, Option<PingWatch>)>,
@@ -405,7 +404,6 @@ impl Watch {
             node.to_owned(),
             Living {
                 process,
-                logs,
                 forced: false,
                 observers: None,
             },
@@ -612,7 +610,7 @@ async fn stop_in_order(
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again")
+            tracing::warn!(node, %error, ?thawed, "cannot be stopped; teardown looks again");
         }
     }
 }

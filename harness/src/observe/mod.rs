@@ -137,6 +137,8 @@ pub struct Gap {
     pub signals: Vec<Arc<str>>,
     /// When it was given up, monotonic nanoseconds.
     pub t_ns: u64,
+    /// Whether there was an answer, only none that could be read; also when nobody asked.
+    pub answered: bool,
     /// A lower-case fragment saying why.
     pub why: String,
 }

@@ -141,9 +141,11 @@ impl Page {
             let missed = missed_polls(due, Instant::now(), self.period);
             if missed > 0 {
                 due += self.period * missed;
-                let gap = self.gap(format!(
-                    "{missed} polls left out: the controller was too late"
-                ));
+                // Nobody asked, so nobody failed to answer.
+                let gap = self.gap(
+                    true,
+                    format!("{missed} polls left out: the controller was too late"),
+                );
                 if out.send(gap).await.is_err() {
                     return;
                 }
@@ -156,11 +158,11 @@ impl Page {
         let began = Instant::now();
         let answer = match fetch(client, &self.url, self.period / 2).await {
             Ok(answer) => answer,
-            Err(why) => return vec![self.gap(why)],
+            Err(why) => return vec![self.gap(false, why)],
         };
         if !answer.status.is_success() {
             let why = format!("status {} {}", answer.status.as_u16(), reason(&answer.body));
-            return vec![self.gap(why.trim_end().to_owned())];
+            return vec![self.gap(true, why.trim_end().to_owned())];
         }
         self.read(&answer, began.elapsed())
     }
@@ -199,6 +201,7 @@ impl Page {
                         url,
                         signals: vec![signal],
                         t_ns,
+                        answered: true,
                         why,
                     })
                 }
@@ -207,7 +210,7 @@ impl Page {
         observations
     }
 
-    fn gap(&self, why: String) -> Observation {
+    fn gap(&self, answered: bool, why: String) -> Observation {
         Observation::Gap(Gap {
             node: Arc::clone(&self.node),
             url: Arc::clone(&self.url),
@@ -217,6 +220,7 @@ impl Page {
                 .map(|(signal, _)| Arc::clone(signal))
                 .collect(),
             t_ns: monotonic_ns(),
+            answered,
             why,
         })
     }

@@ -7,7 +7,6 @@ use super::Failure;
 use crate::args::Cli;
 use crate::printer::Printer;
 
-#[expect(clippy::unnecessary_wraps, reason = "all subcommands have one shape")]
 pub(crate) fn run(shell: Shell, printer: &Printer) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tweedledum", &mut script);

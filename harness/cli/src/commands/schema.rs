@@ -3,7 +3,6 @@
 use super::Failure;
 use crate::printer::Printer;
 
-#[expect(clippy::unnecessary_wraps, reason = "all subcommands have one shape")]
 pub(crate) fn run(printer: &Printer) -> Result<u8, Failure> {
     printer.json(&tweedledum_core::plan::schema());
     Ok(0)
