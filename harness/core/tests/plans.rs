@@ -3,7 +3,7 @@
 //! To add a case: add a file, run the tests with `INSTA_UPDATE=always`, read the snapshot. What one file cannot show
 //! (sizes, mutations, round trips, speed) is below as properties.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -87,4 +87,230 @@ fn bad_plans_give_their_messages() {
             }
         }
     });
+}
+
+#[test]
+fn a_plan_means_what_it_says() {
+    let (name, _, source) = &cases("good")[1];
+    assert_eq!(name, "incident");
+    let plan = read(name, source);
+    assert_eq!(plan.nodes.len(), 19);
+    assert_eq!(plan.nodes[12].name, "gateway-0");
+    let settings = |node: &str| plan.node(node).unwrap().settings.clone();
+    let expected = [
+        ("discovery-interval", "500ms"),
+        ("session-cap", "256"),
+        ("session-max-age", "2s"),
+    ];
+    assert_eq!(
+        settings("miner-3"),
+        expected
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    );
+    assert_eq!(settings("gateway-1")["session-cap"], "512");
+    assert_eq!(settings("gateway-2")["session-cap"], "256");
+    assert!(settings("poet-0").is_empty());
+    assert_eq!(
+        plan.roles.keys().collect::<Vec<_>>(),
+        ["gateway", "miner", "poet"]
+    );
+    assert_eq!(plan.roles["poet"].stop.grace_ns, 2_000_000_000);
+    assert_eq!(plan.roles["miner"].ports["p2p"].number, 7513);
+    assert_eq!(plan.timeline[0].at.0, 11_000_000);
+    assert_eq!(plan.timeline[1].name, "heal all");
+    assert_eq!(plan.expect[3].params.text("after"), "heal all");
+    assert_eq!(plan.expect[0].params.span("within"), Span::layers(6));
+    assert_eq!(plan.controls[0].findings.len(), 7);
+    assert!(plan.controls[1].must_pass && !plan.controls[0].must_pass);
+    insta::assert_debug_snapshot!(
+        "incident",
+        (
+            &plan.tolerates,
+            &plan.controls,
+            &plan.timeline,
+            &plan.expect
+        )
+    );
+}
+
+#[test]
+fn releases_build_on_bundled_ones() {
+    let (name, _, source) = &cases("good")[0];
+    assert_eq!(name, "everything");
+    let plan = read(name, source);
+    let half = &plan.releases["half-fixed"];
+    assert_eq!(
+        (half.base.as_deref(), half.without.len()),
+        (Some("fixed"), 1)
+    );
+    assert_eq!(
+        plan.releases["candidate"].bin.as_deref(),
+        Some("../build/node")
+    );
+    assert_eq!(
+        plan.roles.keys().collect::<Vec<_>>(),
+        ["miner", "relay"],
+        "only roles with nodes"
+    );
+    assert_eq!(plan.timeline[0].name, "pause#0");
+    assert_eq!(
+        plan.timeline[5].lasts,
+        Some(Span::layers(2)),
+        "a restart lasts as long as its nodes are down"
+    );
+    assert_eq!(plan.expect[3].params.text("after"), "calm");
+    assert_eq!(plan.expect[4].params.text("after"), "heal power-cut");
+}
+
+#[test]
+fn a_role_is_listed_in_the_form_that_is_read() {
+    let calendar = Calendar {
+        layer_ns: 1_500_000_000,
+        layers_per_epoch: 8,
+    };
+    let mut roles = bundled_roles(&catalogue(), &calendar).unwrap();
+    let (_, _, source) = &cases("good")[0];
+    roles.extend(read("everything", source).roles);
+    assert!(roles.len() >= 4);
+    let listed: String = roles.values().map(render_role).collect();
+    let again = Catalogue {
+        roles: format!("roles:\n{listed}"),
+        ..catalogue()
+    };
+    assert_eq!(bundled_roles(&again, &calendar).unwrap(), roles);
+    insta::assert_snapshot!("listed-roles", listed);
+}
+
+#[test]
+fn a_mistake_in_the_catalogue_is_told_apart_from_the_plans() {
+    let broken = Catalogue {
+        roles: "miner: { command: [x] }".to_owned(),
+        ..catalogue()
+    };
+    assert!(
+        bundled_roles(
+            &broken,
+            &Calendar {
+                layer_ns: 1,
+                layers_per_epoch: 1
+            }
+        )
+        .unwrap_err()
+        .contains("ready")
+    );
+    let wrong = parse(&cases("good")[2].2, &broken).unwrap_err();
+    assert!(wrong[0].message.contains("bundled roles"), "{wrong:?}");
+}
+
+#[test]
+fn mistakes_come_in_the_order_of_the_text_and_bounded() {
+    let mut source = String::from("format: 1\nplan: many\n");
+    for at in 0..500 {
+        source.push_str(&format!("banana-{at}: 1\n"));
+    }
+    let wrong = parse(source.as_bytes(), &catalogue()).unwrap_err();
+    assert_eq!(wrong.len(), 101);
+    assert!(wrong.is_sorted_by_key(|wrong| wrong.at.start));
+    assert!(
+        wrong[100].message.contains("more mistakes"),
+        "{:?}",
+        wrong[100]
+    );
+    let distinct: BTreeSet<_> = wrong
+        .iter()
+        .map(|wrong| (wrong.at.start, &wrong.path, &wrong.message))
+        .collect();
+    assert_eq!(distinct.len(), wrong.len());
+}
+
+#[test]
+fn more_than_a_mebibyte_is_refused_unread() {
+    let mut source = b"format: 1\n".to_vec();
+    source.resize(PLAN_BYTES_MAX + 1, b'#');
+    let wrong = parse(&source, &catalogue()).unwrap_err();
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].message.contains("1 MiB"));
+}
+
+/// A valid plan of this many lines: nearly all are faults, as in a recorded or generated schedule.
+fn long_plan(lines: usize) -> String {
+    let mut source = String::from(
+        "format: 1\nplan: long\nnetwork:\n  layer: 250ms\n  layers-per-epoch: 4\n  nodes: { miner: 90, gateway: 9, poet: 1 }\ntimeline:\n",
+    );
+    for at in 0..lines - 11 {
+        let (node, layer) = (at % 90, 8 + at);
+        source.push_str(&format!("  - {{ at: layer {layer}.5, for: 0.25 layers, name: fault-{at}, pause: {{ target: miner-{node} }} }}\n"));
+    }
+    source.push_str("  - { at: epoch 5000, heal: all }\nexpect:\n  - { advance: { signal: tx, of: every miner, within: 3 layers } }\n");
+    source.push_str("  - { recover: { after: heal all, within: 3 epochs } }\n");
+    source
+}
+
+#[test]
+fn ten_thousand_lines_are_read() {
+    let source = long_plan(10_000);
+    assert_eq!(source.lines().count(), 10_000);
+    let plan = read("long", source.as_bytes());
+    assert_eq!(plan.timeline.len(), 9_990);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_bytes_give_a_plan_or_messages(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        never_silent(&bytes)?;
+    }
+
+    #[test]
+    fn any_yaml_like_text_gives_a_plan_or_messages(text in "(format: 1\n)?([a-z]{1,6}|[ \\-:\\[\\]{}#&*!|>'\"%@`,?~\n\t0-9.e+]){0,60}") {
+        never_silent(text.as_bytes())?;
+    }
+
+    #[test]
+    fn mutated_plans_give_a_plan_or_messages(
+        which in 0_usize..3,
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0_usize..12, "[ \\-:\\[\\]{}#&*!'\",?~\nae0-9.é\u{7}]{0,4}"), 1..6),
+    ) {
+        let mut source: Vec<char> = String::from_utf8(cases("good").swap_remove(which).2).unwrap().chars().collect();
+        for (at, length, text) in edits {
+            let start = at.index(source.len().max(1)).min(source.len());
+            let end = (start + length).min(source.len());
+            source.splice(start..end, text.chars());
+        }
+        never_silent(source.into_iter().collect::<String>().as_bytes())?;
+    }
+
+    #[test]
+    fn replaced_words_give_a_plan_or_messages(which in 0_usize..3, at in any::<prop::sample::Index>(), word in "nan|-1|1e400|99999999999999999999|''|~|yes|\\[\\]|\\{\\}|0|epoch 2|any 3 of miner|every x|\"\\\\u0000\"|é") {
+        let source = String::from_utf8(cases("good").swap_remove(which).2).unwrap();
+        let mut words: Vec<&str> = source.split_inclusive([' ', '\n']).collect();
+        let at = at.index(words.len());
+        let replaced = format!("{word}{}", &words[at][words[at].trim_end().len()..]);
+        words[at] = &replaced;
+        never_silent(words.concat().as_bytes())?;
+    }
+}
+
+/// Whatever comes in: no panic, and a refusal says something with a place inside the text, and renders.
+fn never_silent(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Err(wrong) = parse(bytes, &catalogue()) {
+        prop_assert!(!wrong.is_empty());
+        for Diagnostic { at, message, .. } in &wrong {
+            prop_assert!(
+                at.start <= at.end && at.end <= bytes.len() && at.line >= 1 && at.column >= 1,
+                "{:?}",
+                at
+            );
+            prop_assert!(
+                !message.is_empty() && !message.contains('\n'),
+                "{}",
+                message
+            );
+        }
+        let text = render(&wrong, "fuzz", bytes, false);
+        prop_assert!(text.contains("error"));
+    }
+    Ok(())
 }

@@ -20,6 +20,8 @@ pub mod render;
 mod schema;
 pub mod selector;
 mod suggest;
+#[cfg(test)]
+mod table_tests;
 mod units;
 
 pub use decode::{Catalogue, DIAGNOSTICS_MAX, bundled_roles, parse};

@@ -6,7 +6,7 @@
 //! library: its event parser, since its typed layer stops at the first mistake and expands aliases. What keys mean is
 //! the business of [`super::decode`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_saphyr::granit_parser::{
     self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput,
@@ -103,6 +103,7 @@ pub(super) fn read(bytes: &[u8], wrong: &mut Vec<Diagnostic>) -> Result<Node, Di
         parser: Parser::new_from_str_with_options(text, options),
         bytes: text.len(),
         wrong,
+        reported: BTreeSet::new(),
     };
     reader.document().map_err(|stop| match stop {
         Stop::Ours(diagnostic) => diagnostic,
@@ -153,6 +154,8 @@ struct Reader<'a, 'w> {
     parser: Parser<'a, StrInput<'a>>,
     bytes: usize,
     wrong: &'w mut Vec<Diagnostic>,
+    /// Refused features that were reported: once is enough for each.
+    reported: BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -233,26 +236,12 @@ impl<'a> Reader<'a, '_> {
             _ => false,
         };
         let mut node = match event {
-            Event::Scalar(text, style, ..) => {
-                self.refuse_control_characters(&text, span, path);
-                let plain = style == ScalarStyle::Plain;
-                // The parser calls an absent value `~`; here it is what stands in the text: nothing.
-                let absent = plain && span.start == span.end;
-                let text = if absent {
-                    String::new()
-                } else {
-                    text.into_owned()
-                };
-                Node {
-                    span,
-                    kind: Kind::Scalar { text, plain },
-                }
-            }
+            Event::Scalar(text, style, ..) => self.scalar(&text, style, span, path),
             Event::SequenceStart(..) => self.list(span, depth, path)?,
             Event::MappingStart(..) => self.map(span, depth, path)?,
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 let why = "aliases (`*name`) are not read in plans: they hide what a line means, and nested ones explode";
-                self.report(span, path, why, Some("write the value out"));
+                self.report_once(span, path, why, "write the value out");
                 Node {
                     span,
                     kind: Kind::Broken,
@@ -261,22 +250,53 @@ impl<'a> Reader<'a, '_> {
             other => unreachable!("the parser gave {other:?} where a node starts"),
         };
         if tagged {
-            self.report(
+            self.report_once(
                 span,
                 path,
                 "tags (`!type`) mean nothing in plans",
-                Some("remove the tag"),
+                "remove the tag",
             );
             node.kind = Kind::Broken;
         } else if anchored {
-            self.report(
+            self.report_once(
                 span,
                 path,
                 "anchors (`&name`) are not read in plans",
-                Some("remove the anchor"),
+                "remove the anchor",
             );
         }
         Ok(node)
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, span: SourceSpan, path: &str) -> Node {
+        if let Some(c) = text
+            .chars()
+            .find(|c| c.is_control() && !matches!(c, '\n' | '\t'))
+        {
+            let why = format!("text holds the control character U+{:04X}", u32::from(c));
+            self.report(
+                span,
+                path,
+                &why,
+                "remove it: plans are printed on terminals and in reports",
+            );
+            return Node {
+                span,
+                kind: Kind::Broken,
+            };
+        }
+        let plain = style == ScalarStyle::Plain;
+        // The parser calls an absent value `~`; here it is what stands in the text: nothing.
+        let absent = plain && span.start == span.end;
+        let text = if absent {
+            String::new()
+        } else {
+            text.to_owned()
+        };
+        Node {
+            span,
+            kind: Kind::Scalar { text, plain },
+        }
     }
 
     fn list(&mut self, span: SourceSpan, depth: usize, path: &str) -> Result<Node, Stop> {
@@ -320,7 +340,7 @@ impl<'a> Reader<'a, '_> {
                         at,
                         path,
                         "a key must be text",
-                        Some("if a placeholder was meant, quote it: \"{name}\""),
+                        "if a placeholder was meant, quote it: \"{name}\"",
                     );
                     None
                 }
@@ -331,13 +351,13 @@ impl<'a> Reader<'a, '_> {
             let Some(key) = key else { continue };
             if key.text == "<<" {
                 let why = "merge keys (`<<`) are not read in plans: they hide what a line means";
-                self.report(key.span, path, why, Some("write the keys out"));
+                self.report_once(key.span, path, why, "write the keys out");
             } else if let Some(first) = lines.get(&key.text) {
                 let why = format!(
                     "`{}` is given twice; the first is in line {first}",
                     shorten(&key.text)
                 );
-                self.report(key.span, &inner, &why, Some("remove one of them"));
+                self.report(key.span, &inner, &why, "remove one of them");
             } else {
                 lines.insert(key.text.clone(), key.span.line);
                 entries.push((key, value));
@@ -345,27 +365,15 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn refuse_control_characters(&mut self, text: &str, span: SourceSpan, path: &str) {
-        if let Some(c) = text
-            .chars()
-            .find(|c| c.is_control() && !matches!(c, '\n' | '\t'))
-        {
-            let why = format!("text holds the control character U+{:04X}", u32::from(c));
-            self.report(
-                span,
-                path,
-                &why,
-                Some("remove it: plans are printed on terminals and in reports"),
-            );
-        }
+    fn report(&mut self, at: SourceSpan, path: &str, why: &str, hint: &str) {
+        self.wrong.push(Diagnostic::new(at, path, why).hint(hint));
     }
 
-    fn report(&mut self, at: SourceSpan, path: &str, why: &str, hint: Option<&str>) {
-        let diagnostic = Diagnostic::new(at, path, why);
-        self.wrong.push(match hint {
-            Some(hint) => diagnostic.hint(hint),
-            None => diagnostic,
-        });
+    /// For refused features of YAML, which tend to come in crowds.
+    fn report_once(&mut self, at: SourceSpan, path: &str, why: &'static str, hint: &str) {
+        if self.reported.insert(why) {
+            self.report(at, path, why, hint);
+        }
     }
 }
 
@@ -420,84 +428,112 @@ fn unreadable(text: &str, error: &ScanError) -> Diagnostic {
 mod tests {
     use super::*;
 
-    fn show(node: &Node, source: &str, depth: usize, out: &mut String) {
-        let slice = &source[node.span.start..node.span.end];
-        let pad = "  ".repeat(depth);
-        out.push_str(&format!(
-            "{pad}{}:{} {:?} {}\n",
-            node.span.line,
-            node.span.column,
-            slice,
-            match &node.kind {
-                Kind::Scalar { text, plain } => format!("{text:?} {plain}"),
-                Kind::List(_) => "list".into(),
-                Kind::Map(_) => "map".into(),
-                Kind::Broken => "broken".into(),
-            }
-        ));
+    fn tree(source: &str) -> (Result<Node, Diagnostic>, Vec<Diagnostic>) {
+        let mut wrong = Vec::new();
+        (read(source.as_bytes(), &mut wrong), wrong)
+    }
+
+    /// The texts of all nodes with line and column, in the order of the text.
+    fn places(node: &Node, source: &str, out: &mut Vec<String>) {
+        let mut say = |span: SourceSpan| {
+            out.push(format!(
+                "{}:{} {}",
+                span.line,
+                span.column,
+                &source[span.start..span.end]
+            ))
+        };
         match &node.kind {
-            Kind::List(l) => {
-                for n in l {
-                    show(n, source, depth + 1, out)
-                }
-            }
-            Kind::Map(m) => {
-                for (k, n) in m {
-                    out.push_str(&format!(
-                        "{pad} key {}:{} {:?}\n",
-                        k.span.line,
-                        k.span.column,
-                        &source[k.span.start..k.span.end]
+            Kind::Scalar { .. } | Kind::Broken => say(node.span),
+            Kind::List(items) => items.iter().for_each(|item| places(item, source, out)),
+            Kind::Map(entries) => {
+                for (key, value) in entries {
+                    out.push(format!(
+                        "{}:{} {}",
+                        key.span.line,
+                        key.span.column,
+                        &source[key.span.start..key.span.end]
                     ));
-                    show(n, source, depth + 1, out)
+                    places(value, source, out);
                 }
             }
-            _ => {}
         }
     }
 
     #[test]
-    fn explore() {
-        for source in [
-            "a: 1\nb:\n  c: [1, 'x', \"y\\u0041\"]\n  d:\n    - {e: f}\n    - 1e400\nz: ~\nq:\nlast: |\n  block\n  text\nönü: ü",
-            "\u{feff}a: 1",
-            "a: *x\nb: &y 1\nc: !!str 5\n? [x]\n: 1\n<<: 3\na: 2\n{x}: 3\n",
-            "a: [",
-            "a: \"x",
-            "\ta: 1",
-            "a: b: c",
-            "a: {b}",
-            "x: \"\\a\"",
-        ] {
-            let mut wrong = Vec::new();
-            match read(source.as_bytes(), &mut wrong) {
-                Ok(node) => {
-                    let mut s = String::new();
-                    show(&node, source, 0, &mut s);
-                    println!("{s}");
-                }
-                Err(e) => println!("{e:?}"),
+    fn every_node_has_its_place_and_its_text() {
+        let source = "önü: ü\nb: [1e400, 'x', {c: \"y\\u0041\"}]\nd:\ne: ~\n";
+        let (root, wrong) = tree(source);
+        let root = root.unwrap();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let mut found = Vec::new();
+        places(&root, source, &mut found);
+        let expected = [
+            "1:1 önü",
+            "1:6 ü",
+            "2:1 b",
+            "2:5 1e400",
+            "2:12 'x'",
+            "2:18 c",
+            "2:21 \"y\\u0041\"",
+            "3:1 d",
+            "3:2 ",
+            "4:1 e",
+            "4:4 ~",
+        ];
+        assert_eq!(found, expected);
+        let Kind::Map(entries) = &root.kind else {
+            panic!("{root:?}")
+        };
+        let Kind::List(items) = &entries[1].1.kind else {
+            panic!("{root:?}")
+        };
+        assert_eq!(
+            items[0].kind,
+            Kind::Scalar {
+                text: "1e400".to_owned(),
+                plain: true
             }
-            for w in wrong {
-                println!("  {w:?}");
+        );
+        assert_eq!(
+            items[1].kind,
+            Kind::Scalar {
+                text: "x".to_owned(),
+                plain: false
             }
-        }
-        for deep in [
+        );
+        assert_eq!(
+            &source[entries[1].1.span.start..entries[1].1.span.end],
+            "[1e400, 'x', {c: \"y\\u0041\"}]"
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_lines_are_harmless() {
+        let source = "\u{feff}a: 1\r\nb: 2\r\n";
+        let (root, wrong) = tree(source);
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let mut found = Vec::new();
+        places(&root.unwrap(), source, &mut found);
+        assert_eq!(found.len(), 4);
+        assert!(found[3].starts_with("2:4"), "{found:?}");
+    }
+
+    #[test]
+    fn depth_and_size_are_bounded() {
+        let deep = [
             "[".repeat(10_000),
             "{a: ".repeat(10_000),
             "- ".repeat(10_000),
-            (0..10_000)
-                .map(|i| format!("{}a:\n", " ".repeat(i)))
-                .collect::<String>(),
-        ] {
-            println!(
-                "{:?}",
-                read(
-                    &deep.as_bytes()[..deep.len().min(PLAN_BYTES_MAX)],
-                    &mut Vec::new()
-                )
-                .map(|_| ())
-            );
+            (0..1_000)
+                .map(|indent| format!("{}a:\n", " ".repeat(indent)))
+                .collect(),
+        ];
+        for source in deep {
+            let stop = tree(&source).0.unwrap_err();
+            assert!(stop.message.contains("deeper than"), "{stop:?}");
         }
+        let stop = tree(&"#".repeat(PLAN_BYTES_MAX + 1)).0.unwrap_err();
+        assert!(stop.message.contains("1 MiB"), "{stop:?}");
     }
 }

@@ -10,7 +10,7 @@ use crate::time::{Calendar, ProtocolTime, Span};
 
 use super::keys::{self, Mapping, Takes};
 use super::raw::{Key, Kind, Node, join, shorten};
-use super::suggest::suggest;
+use super::suggest::{did_you_mean, suggest};
 use super::units::{self, Unreadable};
 use super::{Diagnostic, Selector, SourceSpan};
 
@@ -51,7 +51,12 @@ impl Reader {
     /// Reports a value that is not what its key takes.
     fn not(&mut self, field: &Field<'_>, wanted: &str, hint: &str) {
         if field.node.kind != Kind::Broken {
-            let why = format!("{} is not {wanted}", field.node.describe());
+            let given = field.node.describe();
+            let why = if given == "nothing" {
+                format!("nothing is given, but this takes {wanted}")
+            } else {
+                format!("{given} is not {wanted}")
+            };
             self.wrong(
                 first_line(field.node.span, field.node),
                 &field.path,
@@ -308,37 +313,24 @@ impl Reader {
     }
 
     fn unknown_keys(&mut self, fields: &Fields<'_>) {
-        let extra = fields.table.extra_names();
-        let known: Vec<&str> = fields
-            .table
-            .keys
-            .iter()
-            .map(|key| key.name)
-            .chain(extra)
-            .collect();
-        for (key, _) in fields.entries {
-            if !known.contains(&key.text.as_str()) {
-                let why = format!("unknown key `{}`", shorten(&key.text));
-                self.wrong(
-                    key.span,
-                    &join(&fields.path, &key.text),
-                    why,
-                    suggest(&key.text, "keys", &known),
-                );
-            }
+        let known = fields.known();
+        for key in fields.unknown() {
+            let why = format!("unknown key `{}`", shorten(&key.text));
+            let path = join(&fields.path, &key.text);
+            self.wrong(key.span, &path, why, suggest(&key.text, "keys", &known));
         }
     }
 
     fn missing_keys(&mut self, fields: &Fields<'_>) {
         for key in fields.table.keys {
-            if key.need == Need::Required && fields.get(key.name).is_none() {
+            // An unknown key that looks like it is the same mistake.
+            if key.need == Need::Required
+                && fields.get(key.name).is_none()
+                && !fields.slipped(&[key.name])
+            {
                 let why = format!("`{}` is missing", key.name);
-                self.wrong(
-                    fields.span,
-                    &fields.path,
-                    why,
-                    format!("add `{}`: {}", key.name, lower_first(key.doc)),
-                );
+                let hint = format!("add `{}`: {}", key.name, lower_first(key.doc));
+                self.wrong(fields.span, &fields.path, why, hint);
             }
         }
     }
@@ -369,12 +361,7 @@ impl Reader {
                     "keep one of them, and write the other one apart",
                 );
             }
-            // An unknown key is most likely a slip of one of these, and is reported already.
-            let slipped = fields
-                .entries
-                .iter()
-                .any(|(key, _)| fields.table.key(&key.text).is_none());
-            if given.is_empty() && !slipped {
+            if given.is_empty() && !fields.slipped(&of) {
                 let why = format!("one of {} is missing", quoted(&of));
                 self.wrong(fields.span, &fields.path, why, "add exactly one of them");
             }
@@ -534,6 +521,26 @@ impl<'n> Fields<'n> {
             (None, Some(Need::Default(text))) => Some(text),
             (None, _) => None,
         }
+    }
+
+    /// Every key that may stand here.
+    fn known(&self) -> Vec<&'static str> {
+        let declared = self.table.keys.iter().map(|key| key.name);
+        declared.chain(self.table.extra_names()).collect()
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = &'n Key> {
+        let known = self.known();
+        self.entries
+            .iter()
+            .map(|(key, _)| key)
+            .filter(move |key| !known.contains(&key.text.as_str()))
+    }
+
+    /// Whether some unknown key looks like one of these.
+    pub(super) fn slipped(&self, names: &[&str]) -> bool {
+        self.unknown()
+            .any(|key| did_you_mean(&key.text, names).is_some())
     }
 
     fn find(&self, name: &str) -> Option<Field<'n>> {

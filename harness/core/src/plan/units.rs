@@ -139,7 +139,10 @@ pub(super) fn size(text: &str) -> Result<u64, Unreadable> {
 
 /// A whole number between bounds.
 pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64, Unreadable> {
-    let range = || format!("between {min} and {max}");
+    let range = || match max {
+        u64::MAX => format!("of at least {min}"),
+        _ => format!("between {min} and {max}"),
+    };
     if not_finite(text) {
         return Err(Unreadable::new(
             format!("`{text}` is not a finite number"),

@@ -168,7 +168,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
     };
     let tolerates = controls::tolerates(reader, fields.get("tolerates"), &known);
     let controls = controls::controls(reader, fields.get("controls"), &known);
-    let (timeline, complete) = timeline::timeline(reader, fields.get("timeline"), &known);
+    let timeline = timeline::timeline(reader, fields.get("timeline"), &known);
     let until = fields.get("until").and_then(|field| {
         reader
             .instant(&field, &known.calendar)
@@ -177,8 +177,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
     if let Some((until, field)) = &until {
         timeline::nothing_after(reader, &timeline, *until, field, &known);
     }
-    let expect =
-        timeline::expectations(reader, fields.get("expect"), (&timeline, complete), &known);
+    let expect = timeline::expectations(reader, fields.get("expect"), &timeline, &known);
     let used: Vec<&str> = nodes
         .iter()
         .flatten()
@@ -198,7 +197,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         releases,
         tolerates,
         controls,
-        timeline,
+        timeline: timeline.entries,
         expect: expect
             .iter()
             .map(|(expectation, _)| expectation.clone())

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::raw::{Kind, join, shorten};
 use super::super::reader::{Field, Reader};
-use super::super::suggest::suggest;
+use super::super::suggest::{did_you_mean, suggest};
 use super::super::{Selector, SourceSpan};
 use super::Known;
 use super::timeline::{Heal, Heals};
@@ -90,10 +90,16 @@ pub(super) fn decode(
             None => complete = false,
         }
     }
+    let unknown = |key: &str| !names.contains(&key);
+    let slipped = |name: &str| {
+        entries
+            .iter()
+            .any(|(key, _)| unknown(&key.text) && did_you_mean(&key.text, &[name]).is_some())
+    };
     for param in table {
         let given = entries.iter().any(|(key, _)| key.text == param.name);
         match param.need {
-            Need::Required if !given => {
+            Need::Required if !given && !slipped(param.name) => {
                 let why = format!("`{}` is missing", param.name);
                 reader.wrong(
                     at,
@@ -213,15 +219,10 @@ pub(super) fn signals(
             continue;
         };
         let chosen = decoded.selectors(table);
-        let members: Vec<String> = match chosen.first() {
-            Some((_, selector)) => selector.members(nodes),
-            None => nodes.iter().map(|node| node.name.clone()).collect(),
+        let roles = match chosen.first() {
+            Some((_, selector)) => roles_of(selector, nodes),
+            None => nodes.iter().map(|node| node.role.as_str()).collect(),
         };
-        let roles: BTreeSet<&str> = nodes
-            .iter()
-            .filter(|node| members.contains(&node.name))
-            .map(|node| node.role.as_str())
-            .collect();
         // A role that could not be read has reported why.
         if roles.iter().any(|role| !known.roles.contains_key(*role)) {
             continue;
@@ -250,12 +251,29 @@ pub(super) fn signals(
                 .collect();
             let known: Vec<&String> = known.into_iter().collect();
             let (at, path) = decoded.place(param.name);
-            let why = format!(
-                "role {} exposes no signal `{}`",
-                lacking.join(", "),
-                shorten(signal)
-            );
+            let why = format!("no signal `{}` on {}", shorten(signal), lacking.join(", "));
             reader.wrong(at, &path, why, suggest(signal, "signals", &known));
         }
+    }
+}
+
+/// The roles that a selector reaches into. Cheap: long timelines in large networks ask for each entry.
+pub(super) fn roles_of<'n>(
+    selector: &'n Selector,
+    nodes: &'n [super::NetworkNode],
+) -> BTreeSet<&'n str> {
+    match selector {
+        Selector::Every(role) | Selector::Any(role) | Selector::AnyOf(_, role) => {
+            BTreeSet::from([role.as_str()])
+        }
+        Selector::Node(name) => nodes
+            .iter()
+            .filter(|node| node.name == *name)
+            .map(|node| node.role.as_str())
+            .collect(),
+        Selector::List(parts) => parts
+            .iter()
+            .flat_map(|part| roles_of(part, nodes))
+            .collect(),
     }
 }

@@ -118,7 +118,10 @@ fn release(
             }
         }
     }
-    if fields.get("bin").is_none() && fields.get("base").is_none() {
+    if fields.get("bin").is_none()
+        && fields.get("base").is_none()
+        && !fields.slipped(&["bin", "base"])
+    {
         reader.wrong(
             fields.span,
             &field.path,

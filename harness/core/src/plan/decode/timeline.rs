@@ -1,12 +1,14 @@
 //! `timeline:` and `expect:`: what is done when, and what must hold.
 
+use std::collections::BTreeMap;
+
 use super::super::SourceSpan;
 use super::super::keys::{ENTRY, EXPECTATION};
 use super::super::model::{Deed, Entry, Expectation};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::super::suggest::suggest;
-use super::params::{self, Decoded};
+use super::params::{self, Decoded, roles_of};
 use super::{Known, at_key};
 use crate::faults::{self, Lasting};
 use crate::oracles;
@@ -21,8 +23,6 @@ struct Line<'n> {
     fields: Fields<'n>,
     /// What a heal names, with places; empty for `all`.
     heals: Vec<(String, SourceSpan, String)>,
-    /// It has a name of the plan's own.
-    named: bool,
 }
 
 /// A heal and what expectations call it.
@@ -42,27 +42,48 @@ pub(super) struct Heals {
     pub(super) complete: bool,
 }
 
-/// Faults and heals in the order of the text, and whether all could be read.
+/// What `timeline:` gave.
+#[derive(Debug, Default)]
+pub(super) struct Timeline {
+    /// Entries in the order of the text.
+    pub(super) entries: Vec<Entry>,
+    /// Their key paths.
+    paths: Vec<String>,
+    /// Every entry could be read.
+    complete: bool,
+}
+
+/// Faults and heals.
 pub(super) fn timeline(
     reader: &mut Reader,
     field: Option<Field<'_>>,
     known: &Known<'_>,
-) -> (Vec<Entry>, bool) {
-    let items = field
-        .and_then(|field| reader.list(&field))
-        .unwrap_or_default();
+) -> Timeline {
+    let given = field.is_some();
+    let items = field.and_then(|field| reader.list(&field));
+    let unreadable = given && items.is_none();
+    let items = items.unwrap_or_default();
     let mut lines: Vec<Line<'_>> = Vec::new();
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for (place, item) in items.iter().enumerate() {
         if let Some(mut line) = line(reader, item, place, known) {
-            unique_name(reader, &mut line, &lines, place);
+            if let Some(twin) = names.get(&line.entry.name) {
+                rename(reader, &mut line, lines[*twin].entry.at_text.line, place);
+            }
+            names.entry(line.entry.name.clone()).or_insert(lines.len());
             lines.push(line);
         }
     }
+    let complete = lines.len() == items.len() && !unreadable;
     for line in &lines {
-        healed_entries(reader, line, &lines, items.len());
+        healed_entries(reader, line, (&lines, &names), complete, known);
     }
-    let complete = lines.len() == items.len();
-    (lines.into_iter().map(|line| line.entry).collect(), complete)
+    let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
+    Timeline {
+        entries: lines.into_iter().map(|line| line.entry).collect(),
+        paths,
+        complete,
+    }
 }
 
 fn line<'n>(
@@ -116,7 +137,6 @@ fn line<'n>(
             "two epochs of steady state are the run's own control: write `epoch 2` or later",
         );
     }
-    let named = fields.get("name").is_some();
     let name = name.unwrap_or(default_name);
     let entry = Entry {
         name,
@@ -130,7 +150,6 @@ fn line<'n>(
         entry,
         fields,
         heals,
-        named,
     })
 }
 
@@ -211,12 +230,7 @@ fn targets(
         let (Some(protocol), Some(nodes)) = (kind.requires(), known.nodes) else {
             continue;
         };
-        let members = selector.members(nodes);
-        let roles: std::collections::BTreeSet<&str> = nodes
-            .iter()
-            .filter(|node| members.contains(&node.name))
-            .map(|node| node.role.as_str())
-            .collect();
+        let roles = roles_of(selector, nodes);
         for role in roles.into_iter().filter_map(|role| known.roles.get(role)) {
             if !role.speaks.contains(protocol) {
                 let why = format!(
@@ -273,25 +287,15 @@ fn heal(reader: &mut Reader, fields: &Fields<'_>) -> Option<HealParts> {
 }
 
 /// Names are unique: repeated names of the plan are mistakes, repeated unnamed heals get their place added.
-fn unique_name(reader: &mut Reader, line: &mut Line<'_>, earlier: &[Line<'_>], place: usize) {
-    let Some(twin) = earlier
-        .iter()
-        .find(|other| other.entry.name == line.entry.name)
-    else {
-        return;
-    };
-    if line.named {
+fn rename(reader: &mut Reader, line: &mut Line<'_>, twin: usize, place: usize) {
+    if let Some(field) = line.fields.get("name") {
         let why = format!(
-            "`{}` is the name of the entry in line {} already",
-            line.entry.name, twin.entry.at_text.line
+            "`{}` is the name of the entry in line {twin} already",
+            line.entry.name
         );
-        let at = line
-            .fields
-            .get("name")
-            .map_or(line.fields.span, |field| field.node.span);
         reader.wrong(
-            at,
-            &line.fields.path,
+            field.node.span,
+            &field.path,
             why,
             "give every entry a name of its own",
         );
@@ -301,7 +305,13 @@ fn unique_name(reader: &mut Reader, line: &mut Line<'_>, earlier: &[Line<'_>], p
 }
 
 /// A heal names faults that begin before it.
-fn healed_entries(reader: &mut Reader, line: &Line<'_>, lines: &[Line<'_>], of: usize) {
+fn healed_entries(
+    reader: &mut Reader,
+    line: &Line<'_>,
+    (lines, names): (&[Line<'_>], &BTreeMap<String, usize>),
+    complete: bool,
+    known: &Known<'_>,
+) {
     for (name, at, path) in &line.heals {
         if name == "all" {
             reader.wrong(
@@ -312,30 +322,30 @@ fn healed_entries(reader: &mut Reader, line: &Line<'_>, lines: &[Line<'_>], of: 
             );
             continue;
         }
-        let Some(meant) = lines.iter().find(|other| other.entry.name == *name) else {
+        let Some(meant) = names.get(name).map(|found| &lines[*found].entry) else {
             // An entry with a mistake of its own is not among the lines; its name may be the one meant.
-            if lines.len() == of {
-                let known: Vec<&str> = lines
+            if complete {
+                let given = lines
                     .iter()
-                    .filter(|line| line.named)
-                    .map(|line| line.entry.name.as_str())
-                    .collect();
+                    .filter(|line| line.fields.get("name").is_some());
+                let given: Vec<&str> = given.map(|line| line.entry.name.as_str()).collect();
                 let why = format!("no entry of the timeline is called `{}`", shorten(name));
-                reader.wrong(*at, path, why, suggest(name, "names", &known));
+                reader.wrong(*at, path, why, suggest(name, "names", &given));
             }
             continue;
         };
-        if matches!(meant.entry.what, Deed::Heal(_)) {
+        if matches!(meant.what, Deed::Heal(_)) {
             reader.wrong(
                 *at,
                 path,
                 format!("`{name}` is a heal, not a fault"),
                 "name the fault",
             );
-        } else if meant.entry.at >= line.entry.at {
+        } else if known.timed && meant.at >= line.entry.at {
             let why = format!(
                 "`{name}` begins at {}, not before this heal at {}",
-                meant.entry.at, line.entry.at
+                known.calendar.describe(meant.at),
+                known.calendar.describe(line.entry.at)
             );
             reader.wrong(*at, path, why, "move the heal behind the fault");
         }
@@ -345,7 +355,7 @@ fn healed_entries(reader: &mut Reader, line: &Line<'_>, lines: &[Line<'_>], of: 
 /// Nothing may begin or last beyond the end that the plan fixes.
 pub(super) fn nothing_after(
     reader: &mut Reader,
-    timeline: &[Entry],
+    timeline: &Timeline,
     until: ProtocolTime,
     field: &Field<'_>,
     known: &Known<'_>,
@@ -354,7 +364,7 @@ pub(super) fn nothing_after(
         return;
     }
     let end = known.calendar.describe(until);
-    for entry in timeline {
+    for (entry, path) in timeline.entries.iter().zip(&timeline.paths) {
         if entry.at >= until {
             let why = format!(
                 "`{}` begins at {}, but the run ends at {end}",
@@ -363,7 +373,7 @@ pub(super) fn nothing_after(
             );
             reader.wrong(
                 entry.at_text,
-                "timeline",
+                path,
                 why,
                 "move it, or let the run last longer: see `until`",
             );
@@ -379,7 +389,7 @@ pub(super) fn nothing_after(
             );
             reader.wrong(
                 entry.at_text,
-                "timeline",
+                path,
                 why,
                 "shorten it, or let the run last longer: see `until`",
             );
@@ -400,12 +410,12 @@ pub(super) fn nothing_after(
 pub(super) fn expectations<'n>(
     reader: &mut Reader,
     field: Option<Field<'n>>,
-    (timeline, complete): (&[Entry], bool),
+    timeline: &Timeline,
     known: &Known<'_>,
 ) -> Vec<(Expectation, Decoded)> {
     let heals = Heals {
-        known: heals(timeline),
-        complete,
+        known: heals(&timeline.entries),
+        complete: timeline.complete,
     };
     let Some(field) = field else {
         return Vec::new();
