@@ -228,8 +228,10 @@ fn charge(
 
 impl Oracle for Recovers {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        if self.healed.is_none() {
+            self.healed = world.healed(&self.heal);
+        }
         match &record.body {
-            Body::Step(_) if self.healed.is_none() => self.healed = world.healed(&self.heal),
             Body::Sample(_) => self.look(world, out),
             Body::Layer(_) => self.layer_ended(world, out),
             _ => {}

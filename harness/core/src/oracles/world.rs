@@ -234,7 +234,7 @@ impl World {
         (self.now.t_ns >= end).then_some(end)
     }
 
-    /// When a heal was complete: every undo it stands for is carried out. A heal that names no entry with an undo
+    /// When a heal was complete: it is due, and every undo it stands for is carried out. A heal that names no entry with an undo
     /// stands for all of them. `None` while it is not, or when the schedule undoes nothing.
     pub fn healed(&self, name: &str) -> Option<Mark> {
         let ends = |entry: Option<&str>| {
@@ -245,6 +245,7 @@ impl World {
                 .collect::<Vec<_>>()
         };
         let named = ends(Some(name));
+        let all = named.is_empty();
         let awaited = if named.is_empty() { ends(None) } else { named };
         if awaited.is_empty() {
             return None;
@@ -257,7 +258,15 @@ impl World {
             }
             last = last.max(self.undone_entries.get(entry).copied());
         }
-        last
+        let healed_at = self.schedule.healed_at.unwrap_or(ProtocolTime::GENESIS);
+        let due_ns = self.calendar.at_ns(self.genesis_ns, healed_at);
+        match last {
+            // A heal that came to nothing, since all was undone before, counts from when it was due.
+            Some(undone) if all && undone.t_ns < due_ns => {
+                (self.now.t_ns >= due_ns).then_some(self.now)
+            }
+            other => other,
+        }
     }
 
     /// The length of a layer in nanoseconds.
