@@ -120,6 +120,16 @@ fn no_fault_is_unregistered() {
 }
 
 #[test]
+fn no_oracle_is_unregistered() {
+    let kinds = files_under(&root().join("harness/core/src/oracles"), ".rs")
+        .iter()
+        .map(|path| fs::read_to_string(path).expect("sources are UTF-8"))
+        .map(|text| text.matches("impl OracleKind for ").count())
+        .sum::<usize>();
+    assert_eq!(kinds, tweedledum_core::oracles::ALL.len());
+}
+
+#[test]
 fn every_fault_has_its_smallest_plan() {
     for kind in tweedledum_core::faults::ALL {
         let path = root().join(format!("plans/faults/{}.yaml", kind.name()));
