@@ -65,7 +65,11 @@ fn take_line(
     if let (Some((regex, matched)), Line::Whole(bytes)) = (ready_line.as_ref(), line) {
         let text = String::from_utf8_lossy(bytes);
         if regex.is_match(&text) {
-            matched.send_if_modified(|first| first.replace(text.into_owned()).is_none());
+            matched.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert_with(|| text.into_owned());
+                is_first
+            });
             *ready_line = None;
         }
     }
