@@ -244,6 +244,24 @@ fn a_restarted_node_that_stands_still_is_not_excused_for_ever() {
     fails(&net, &["unrecovered/tx miner-0"]);
 }
 
+/// It was started again and never became ready, so its impairment stays on record: the heal was to end it all the same.
+#[test]
+fn a_healed_node_that_never_gets_ready_has_not_recovered() {
+    let expect = vec![advance("tx", every_of("miner"), 9), recover(6)];
+    let mut net = Net::new(expect, vec![kill("miner-0", 10, Some(14))]);
+    net.until(24).end();
+    drop_records(&mut net, |record| match &record.body {
+        Body::Node(change) => {
+            change.incarnation == 1 && change.state == tweedledum_core::history::NodeState::Ready
+        }
+        Body::Impact(change) => !change.on,
+        Body::Sample(sample) => sample.node == "miner-0" && record.t_ns > at(14),
+        Body::Ping(ping) => ping.node == "miner-0" && record.t_ns > at(14),
+        _ => false,
+    });
+    fails(&net, &["unrecovered/tx miner-0"]);
+}
+
 #[test]
 fn an_open_stall_is_not_found_twice() {
     let mut net = flooded(vec![advance("tx", every_of("miner"), 3), recover(6)]);

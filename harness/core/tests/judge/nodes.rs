@@ -147,6 +147,14 @@ fn all_of_a_role_dead() {
             "role/all-dead gateway",
         ],
     );
+    // Of a role of one node its crash says everything.
+    let mut net = crate::nodes::net().with(|header| {
+        let relay = header.roles["gateway"].clone();
+        header.roles.insert("relay".to_owned(), relay);
+        header.nodes[1].role = "relay".to_owned();
+    });
+    net.until(12).panics("gateway-1", "session-table");
+    fails(net.until(24).end(), &["crash/session-table gateway-1"]);
     // Killed by the harness is not dead by itself.
     let mut net = Net::new(
         vec![advance("tx", any_of("miner"), 3)],
