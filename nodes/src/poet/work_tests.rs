@@ -160,6 +160,7 @@ proptest! {
         let room = Rc::new(Cell::new(first));
         let disks = (0..9).map(|_| Capped { bytes: Vec::new(), room: Rc::clone(&room) }).collect();
         let mut worker = Worker::new(STATEMENT, params, &Checkpoint::start(), disks).unwrap();
+        let total: usize = expected[..9].iter().map(|layer| 32 * layer.len()).sum();
         let mut refusals = 0;
         let root = loop {
             let before = worker.next_leaf();
@@ -171,11 +172,11 @@ proptest! {
                     prop_assert_eq!(room.get(), 0, "it wrote to the last byte");
                     prop_assert!(worker.checkpoint().is_err(), "no checkpoint without its nodes");
                     refusals += 1;
+                    prop_assert!(refusals <= 1 + total / more, "it writes more than the tree");
                     room.set(more);
                 }
             }
         };
-        let total: usize = expected[..9].iter().map(|layer| 32 * layer.len()).sum();
         prop_assert_eq!(refusals > 0, first < total, "{} of {}", first, total);
         prop_assert_eq!(root, expected[9][0]);
         for (written, expected) in worker.into_writers().iter().zip(&expected) {
