@@ -4,6 +4,7 @@
 //! speaks is plugged in (see [`agent::Dialect`]).
 
 pub mod agent;
+pub mod clock;
 pub mod controller;
 pub mod observe;
 pub mod store;

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::drops::DropsCounter;
 use super::stop::Stop;
 use super::{DatagramKind, DatagramSpec, Dialect, source_seed};
-use crate::observe::monotonic_ns;
+use crate::clock::monotonic_ns;
 use crate::observe::procfs::{DropsSeen, udp_sockets};
 
 /// Most datagrams sent back to back when the flooder is late. A default socket buffer holds 256

@@ -267,8 +267,12 @@ fn a_flood_stops_at_once_in_every_phase() {
         began.elapsed()
     );
     let [_, a, b, _] = at(0).octets();
-    let bound = crate::observe::procfs::bound_in_block(a, b).unwrap();
-    assert_eq!(bound, [format!("udp {}", target.local_addr().unwrap())]);
+    let bound = crate::substrate::process::identity::bound_in([127, a, b]).unwrap();
+    let port = target.local_addr().unwrap().port();
+    assert_eq!(
+        bound.iter().map(|socket| socket.port).collect::<Vec<_>>(),
+        [port]
+    );
 }
 
 #[test]

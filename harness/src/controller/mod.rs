@@ -12,7 +12,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tweedledum_core::history::read;
@@ -24,7 +24,8 @@ use tweedledum_core::run::{Command, Event, Machine};
 use tweedledum_core::verdict::Verdict;
 
 use crate::agent::Dialect;
-use crate::observe::{Observation, Value, monotonic_ns};
+use crate::clock::{instant_at, monotonic_ns};
+use crate::observe::{Observation, Value};
 use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory};
 use crate::substrate::process::{AddressBlocks, Spawner};
 use crate::supervise::{GuardEvent, GuardEvents, RunContext, TEARDOWN_BOUND};
@@ -192,7 +193,7 @@ impl Running {
     /// is logged before the process is gone).
     async fn next(&mut self, wake_ns: &mut u64, guards: &mut GuardEvents) -> Event {
         let wake =
-            tokio::time::Instant::from_std(instant_of(self.began_ns.saturating_add(*wake_ns)));
+            tokio::time::Instant::from_std(instant_at(self.began_ns.saturating_add(*wake_ns)));
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(wake), if *wake_ns != u64::MAX => {
@@ -291,14 +292,4 @@ fn signal_value(value: &Value) -> Option<SignalValue> {
             Err(_) => SignalValue::Text(text.clone()),
         }),
     }
-}
-
-/// A reading of the monotonic clock as an [`Instant`], which the standard library keeps opaque.
-fn instant_of(monotonic: u64) -> Instant {
-    let (now_ns, now) = (monotonic_ns(), Instant::now());
-    let ahead = Duration::from_nanos(monotonic.saturating_sub(now_ns));
-    let behind = Duration::from_nanos(now_ns.saturating_sub(monotonic));
-    // Ten weeks are further than any run; far beyond that the clock would overflow.
-    let later = now + ahead.min(Duration::from_hours(24 * 70));
-    later.checked_sub(behind).unwrap_or(now)
 }

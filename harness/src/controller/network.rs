@@ -12,7 +12,7 @@ use tweedledum_core::{run, schedule};
 
 use super::{Ground, Job, RunError};
 use crate::agent::Dialect;
-use crate::observe::{monotonic_ns, unix_ns};
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::store::{NodeDirectory, ReleaseDirectory, write_atomic};
 use crate::substrate::process::identity::boot_id;
 

@@ -18,8 +18,8 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
+use crate::clock::monotonic_ns;
 use crate::observe::NodeName;
-use crate::observe::monotonic_ns;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
 use crate::substrate::process::{ExitKind, NodeProcess, NodeSignal, StoppedBy};
 
@@ -156,7 +156,7 @@ async fn terminate(step: &Step, process: &NodeProcess, stop: Stop, report: &Repo
                     step,
                     Err(format!("cannot stop {}: {error}", process.name())),
                 )
-                .await
+                .await;
         }
     }
 }

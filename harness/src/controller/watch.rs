@@ -16,14 +16,14 @@ use tweedledum_core::plan::model::{Ready, Source};
 use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Step};
 
+use super::RunError;
 use super::happened::Happened;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
-use super::{RunError, instant_of};
 use crate::agent::flood::PreparedFlood;
+use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
-use crate::observe::monotonic_ns;
 use crate::observe::ping::{PingFrom, PingTarget, PingWatch, Pinger};
 use crate::observe::poll::{Extract, Poller, SignalPoll, http_client};
 use crate::observe::procfs::HostLoad;
@@ -230,7 +230,7 @@ impl Watch {
         self.tasks.spawn(async move {
             let going = match prepared.await {
                 Ok(Ok(prepared)) => prepared
-                    .start(instant_of(due_ns))
+                    .start(instant_at(due_ns))
                     .map_err(|error| error.to_string()),
                 Ok(Err(why)) => Err(why),
                 Err(_) => Err("preparing it was cut short".to_owned()),

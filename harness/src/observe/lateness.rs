@@ -15,7 +15,8 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
-use super::{duration_ns, monotonic_ns, unix_ns};
+use super::duration_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 
 /// One layer began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

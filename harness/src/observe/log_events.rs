@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::lines::{Line, LineSplitter};
 use super::logs::LogCounts;
-use super::{LogEvent, NodeName, monotonic_ns};
+use super::{LogEvent, NodeName};
+use crate::clock::monotonic_ns;
 
 /// Finds events in one stream.
 #[derive(Debug)]

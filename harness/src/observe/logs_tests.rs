@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::super::log_sink::WINDOW;
-use super::super::monotonic_ns;
 use super::*;
+use crate::clock::monotonic_ns;
 
 /// A hub with one node attached, and the write ends of its pipes.
 struct Rig {
@@ -286,7 +286,7 @@ fn firehose(mut pipe: io::PipeWriter, line: &str) -> (Arc<AtomicBool>, JoinHandl
 
 fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::from_nanos(super::super::timespec_ns(time))
+    Duration::from_nanos(crate::clock::timespec_ns(time))
 }
 
 #[tokio::test]

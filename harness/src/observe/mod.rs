@@ -27,30 +27,6 @@ use serde::{Deserialize, Serialize};
 /// Name of a node, shared by everything that is said about it.
 pub type NodeName = Arc<str>;
 
-/// Nanoseconds of the machine's monotonic clock: the time base of a run's history.
-pub fn monotonic_ns() -> u64 {
-    timespec_ns(rustix::time::clock_gettime(
-        rustix::time::ClockId::Monotonic,
-    ))
-}
-
-/// Nanoseconds since the Unix epoch: the clock by which nodes tick their layers.
-pub fn unix_ns() -> u64 {
-    timespec_ns(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
-}
-
-/// The same moment for the standard library's and the runtime's timers; now, if it is past.
-pub fn instant_at(t_ns: u64) -> std::time::Instant {
-    std::time::Instant::now() + Duration::from_nanos(t_ns.saturating_sub(monotonic_ns()))
-}
-
-/// A clock reading as nanoseconds; a reading before zero counts as zero.
-fn timespec_ns(time: rustix::time::Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-}
-
 /// A duration as whole nanoseconds; 584 years is the most that fits.
 pub(crate) fn duration_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{NodeName, Observation, Ping, monotonic_ns, unix_ns};
+use super::{NodeName, Observation, Ping};
 use crate::agent::{Dialect, PingSpec};
+use crate::clock::{monotonic_ns, unix_ns};
 
 /// Whom to ping.
 #[derive(Debug, Clone)]

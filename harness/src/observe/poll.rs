@@ -20,7 +20,8 @@ use tokio::time::Instant;
 pub use super::http::http_client;
 use super::http::{Answer, fetch, reason};
 use super::prometheus::{MetricName, Metrics};
-use super::{Gap, NodeName, Observation, Sample, Value, monotonic_ns};
+use super::{Gap, NodeName, Observation, Sample, Value};
+use crate::clock::monotonic_ns;
 
 /// Longest text that is a value; a state root has 64 characters.
 const TEXT_MAX: usize = 1024;

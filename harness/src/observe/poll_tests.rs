@@ -234,7 +234,7 @@ fn numbers_are_whole_where_they_can_be() {
 fn measure_poll_cost() {
     let cpu = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::from_nanos(crate::observe::timespec_ns(time))
+        Duration::from_nanos(crate::clock::timespec_ns(time))
     };
     let address = {
         let (tell, told) = std::sync::mpsc::channel();

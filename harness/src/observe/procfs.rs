@@ -29,6 +29,13 @@ pub struct InetSocket {
     pub drops: Option<u64>,
 }
 
+impl InetSocket {
+    /// Whether it is a closed TCP connection that the kernel alone still waits for (state 6): it belongs to no process.
+    pub fn is_time_wait(&self) -> bool {
+        self.state == 6 && self.drops.is_none()
+    }
+}
+
 /// Parses a socket table; the header and rows that cannot be read are left out.
 pub fn parse_inet_table(text: &str) -> Vec<InetSocket> {
     // Only the tables of UDP end in this column, and headers name it.
@@ -101,25 +108,6 @@ fn read_tables(paths: &[&str]) -> io::Result<Vec<InetSocket>> {
         }
     }
     Ok(sockets)
-}
-
-/// Whether an address lies in 127.A.B.0/24.
-pub fn in_block(address: &SocketAddr, a: u8, b: u8) -> bool {
-    matches!(address.ip(), IpAddr::V4(ip) if ip.octets()[..3] == [127, a, b])
-}
-
-/// TCP and UDP sockets bound in 127.A.B.0/24, as `udp 127.1.2.3:7513`. Connections whose closing
-/// the kernel alone still waits for (`TIME_WAIT`, state 6) belong to no process and do not count.
-pub fn bound_in_block(a: u8, b: u8) -> io::Result<Vec<String>> {
-    let mut found = Vec::new();
-    for (name, sockets) in [("udp", udp_sockets()?), ("tcp", tcp_sockets()?)] {
-        let of_block = sockets
-            .iter()
-            .filter(|socket| in_block(&socket.local, a, b))
-            .filter(|socket| name == "udp" || socket.state != 6);
-        found.extend(of_block.map(|socket| format!("{name} {}", socket.local)));
-    }
-    Ok(found)
 }
 
 /// Counts the datagrams that a UDP address had to throw away, over any number of looks.
@@ -202,61 +190,6 @@ pub struct DropsSeen {
     pub bound_at_last: bool,
     /// Datagrams thrown away between the first look and the last.
     pub rise: u64,
-}
-
-/// The part of `/proc/PID/stat` that tells what became of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PidStat {
-    /// Process id.
-    pub pid: i32,
-    /// Name of the command, as the kernel truncates it.
-    pub comm: String,
-    /// `R` running, `S` sleeping, `T` stopped, `Z` dead and not reaped, and others.
-    pub state: char,
-    /// Parent.
-    pub ppid: i32,
-    /// Process group.
-    pub pgrp: i32,
-    /// CPU spent in user mode, in ticks.
-    pub utime: u64,
-    /// CPU spent in the kernel, in ticks.
-    pub stime: u64,
-    /// Number of threads.
-    pub threads: u64,
-    /// When it was started, in ticks since boot: with the pid, its identity.
-    pub start_time: u64,
-    /// Resident memory, in pages.
-    pub rss_pages: u64,
-}
-
-/// Parses `/proc/PID/stat`. The name may contain anything, parentheses and newlines included.
-pub fn parse_pid_stat(text: &str) -> Option<PidStat> {
-    let open = text.find('(')?;
-    let close = text.rfind(')').filter(|close| *close > open)?;
-    let rest: Vec<&str> = text[close + 1..].split_ascii_whitespace().collect();
-    Some(PidStat {
-        pid: text[..open].trim().parse().ok()?,
-        comm: text[open + 1..close].to_owned(),
-        state: rest.first()?.chars().next()?,
-        ppid: rest.get(1)?.parse().ok()?,
-        pgrp: rest.get(2)?.parse().ok()?,
-        utime: rest.get(11)?.parse().ok()?,
-        stime: rest.get(12)?.parse().ok()?,
-        threads: rest.get(17)?.parse().ok()?,
-        start_time: rest.get(19)?.parse().ok()?,
-        rss_pages: rest.get(21)?.parse().ok()?,
-    })
-}
-
-/// Reads `/proc/PID/stat`; `Ok(None)` when there is no such process (any more).
-pub fn pid_stat(pid: i32) -> io::Result<Option<PidStat>> {
-    match fs_err::read(format!("/proc/{pid}/stat")) {
-        Ok(bytes) => Ok(parse_pid_stat(&String::from_utf8_lossy(&bytes))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        // A process that dies between open and read.
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// CPU time of the whole host since boot, in ticks, from the first line of `/proc/stat`.

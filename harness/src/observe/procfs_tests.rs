@@ -144,27 +144,6 @@ fn drops_are_counted_per_socket_and_only_of_the_target() {
 }
 
 #[test]
-fn process_lines_survive_hostile_names() {
-    let tail =
-        "S 10 20 20 0 -1 4194560 1 2 3 4 55 66 7 8 20 0 9 0 123456 8192 321 18446744073709551615";
-    for comm in ["gateway-0", "a) S 1 2", "((", "", "x y\nz"] {
-        let stat = parse_pid_stat(&format!("42 ({comm}) {tail}")).unwrap();
-        assert_eq!((stat.pid, stat.comm.as_str(), stat.state), (42, comm, 'S'));
-        assert_eq!(
-            (stat.ppid, stat.pgrp, stat.utime, stat.stime),
-            (10, 20, 55, 66)
-        );
-        assert_eq!(
-            (stat.threads, stat.start_time, stat.rss_pages),
-            (9, 123_456, 321)
-        );
-    }
-    for bad in ["", "42", "42 (x", "42 )(", "x (a) S 1", "42 (x) S"] {
-        assert_eq!(parse_pid_stat(bad), None, "{bad:?}");
-    }
-}
-
-#[test]
 fn host_counters_are_read() {
     let stat = "cpu  100 1 20 700 30 4 5 140 9 9\ncpu0 1 2 3 4\nintr 5\n";
     assert_eq!(
@@ -213,19 +192,18 @@ fn shares_since_an_earlier_reading() {
 
 #[test]
 fn this_machine_can_be_read() {
-    let me = i32::try_from(std::process::id()).unwrap();
-    let stat = pid_stat(me).unwrap().unwrap();
-    assert_eq!(stat.pid, me);
-    assert_eq!(pid_stat(i32::MAX).unwrap(), None);
     assert!(HostLoad::read().cpu.is_some());
-
-    let at = block();
-    let [_, a, b, _] = at(9).octets();
-    let socket = UdpSocket::bind((at(9), 0)).unwrap();
+    let socket = UdpSocket::bind((block()(9), 0)).unwrap();
     let local = socket.local_addr().unwrap();
-    assert_eq!(bound_in_block(a, b).unwrap(), [format!("udp {local}")]);
+    let bound = || {
+        udp_sockets()
+            .unwrap()
+            .iter()
+            .any(|other| other.local == local)
+    };
+    assert!(bound());
     drop(socket);
-    assert!(bound_in_block(a, b).unwrap().is_empty());
+    assert!(!bound());
 }
 
 proptest! {
@@ -234,7 +212,6 @@ proptest! {
     #[test]
     fn no_text_makes_a_parser_panic(text in "[ 0-9A-F:().a-z=\\PC\n]{0,200}") {
         let _ = parse_inet_table(&text);
-        let _ = parse_pid_stat(&text);
         let _ = parse_cpu_ticks(&format!("cpu {text}"));
         let _ = parse_cpu_pressure(&format!("some {text}"));
         let _ = parse_oom_kills(&format!("oom_kill {text}"));

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use crate::observe::procfs::{self, InetSocket};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
@@ -268,42 +269,22 @@ pub struct BoundSocket {
 
 /// The sockets bound in `a.b.c.0/24`. TCP sockets in TIME-WAIT belong to nobody and are left out.
 pub fn bound_in(prefix: [u8; 3]) -> io::Result<Vec<BoundSocket>> {
-    let mut all = Vec::new();
-    for protocol in ["tcp", "udp"] {
-        let text = fs::read_to_string(format!("/proc/self/net/{protocol}"))?;
-        all.extend(parse_bound(protocol, &text).into_iter().filter(|socket| {
-            let [a, b, c, _] = socket.address.octets();
-            [a, b, c] == prefix
-        }));
-    }
-    Ok(all)
-}
-
-/// Parses `/proc/net/{tcp,udp}`; lines of another form are skipped.
-pub fn parse_bound(protocol: &'static str, text: &str) -> Vec<BoundSocket> {
-    const TIME_WAIT: &str = "06";
-    let parse = |line: &str| {
-        let mut fields = line.split_ascii_whitespace();
-        let (address, port) = fields.nth(1)?.split_once(':')?;
-        let state = fields.nth(1)?;
-        if protocol == "tcp" && state == TIME_WAIT {
-            return None;
-        }
-        // The kernel prints the address as a host-order word of network-order bytes.
-        let address = Ipv4Addr::from(u32::from_str_radix(address, 16).ok()?.to_ne_bytes());
-        Some(BoundSocket {
-            protocol,
-            address,
-            port: u16::from_str_radix(port, 16).ok()?,
+    let in_block = |protocol, sockets: Vec<InetSocket>| {
+        sockets.into_iter().filter_map(move |socket| {
+            let IpAddr::V4(address) = socket.local.ip() else {
+                return None;
+            };
+            let [a, b, c, _] = address.octets();
+            let bound = [a, b, c] == prefix && !socket.is_time_wait();
+            bound.then(|| BoundSocket {
+                protocol,
+                address,
+                port: socket.local.port(),
+            })
         })
     };
-    text.lines().skip(1).filter_map(parse).collect()
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    let tcp = in_block("tcp", procfs::tcp_sockets()?);
+    Ok(tcp.chain(in_block("udp", procfs::udp_sockets()?)).collect())
 }
 
 #[cfg(test)]
@@ -349,24 +330,17 @@ mod tests {
     }
 
     #[test]
-    fn socket_tables() {
-        let text = "  sl  local_address rem_address   st\n\
-             0: 0503007F:1F90 00000000:0000 0A 0 0\n\
-             1: 0503007F:1F91 0603007F:0001 06 0 0\n\
-             rubbish\n 2: zz:1 a:b 0A\n";
-        if cfg!(target_endian = "little") {
-            let found = parse_bound("tcp", text);
-            let address = Ipv4Addr::new(127, 0, 3, 5);
-            assert_eq!(
-                found,
-                [BoundSocket {
-                    protocol: "tcp",
-                    address,
-                    port: 8080
-                }]
-            );
-            assert_eq!(parse_bound("udp", text).len(), 2);
-        }
+    fn what_is_bound_in_a_block() {
+        let listener = std::net::TcpListener::bind("127.203.77.9:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = Ipv4Addr::new(127, 203, 77, 9);
+        let want = BoundSocket {
+            protocol: "tcp",
+            address,
+            port,
+        };
+        assert_eq!(bound_in([127, 203, 77]).unwrap(), [want]);
+        assert!(bound_in([127, 203, 78]).unwrap().is_empty());
     }
 
     #[test]

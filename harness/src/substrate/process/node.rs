@@ -16,8 +16,9 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::identity::{ProcStat, ProcessId, monotonic_ns};
+use super::identity::{ProcStat, ProcessId};
 use super::watched::WatchedFd;
+use crate::clock::monotonic_ns;
 
 /// How long a killed process may take to be gone: freeing much memory takes tens of milliseconds,
 /// a process stuck in the kernel never ends.

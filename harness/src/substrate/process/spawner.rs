@@ -19,13 +19,14 @@ use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 
-use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, monotonic_ns, own_pid, snapshot};
+use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, own_pid, snapshot};
 use super::launch::{Launch, launch};
 use super::node::{NodePipes, NodeProcess, NodeSignal};
 use super::packet::{PacketSocket, Received, receive_on, send_on};
 use super::remains::{Hunt, KillReport, reap_children, wait_for_deaths};
 use super::shim::{ExecError, ShimProgram, ToShim};
 use super::watched::WatchedFd;
+use crate::clock::monotonic_ns;
 use crate::supervise::{GuardError, Guards, RunContext};
 
 /// How long an exec may take once the go is given: a large binary on a cold, busy disk.
