@@ -614,9 +614,9 @@ fn shorten_all(message: &str) -> String {
             break;
         }
         if c.is_control() {
-            shown.extend(c.escape_debug())
+            shown.extend(c.escape_debug());
         } else {
-            shown.push(c)
+            shown.push(c);
         }
     }
     shown

@@ -4,6 +4,8 @@
 //! not UTF-8, and characters that would steer a terminal are all made harmless here. Machine output is the diagnostics
 //! themselves, which serialize.
 
+use std::fmt::Write;
+
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 
@@ -34,10 +36,8 @@ pub fn render(diagnostics: &[Diagnostic], file: &str, source: &[u8], color: bool
     }
     let count = diagnostics.len();
     let noun = if count == 1 { "mistake" } else { "mistakes" };
-    out.push_str(&format!(
-        "{count} {noun} in {}; nothing was started\n",
-        visible(file)
-    ));
+    let file = visible(file);
+    let _ = writeln!(out, "{count} {noun} in {file}; nothing was started");
     out
 }
 

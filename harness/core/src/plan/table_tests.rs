@@ -292,16 +292,14 @@ fn refused(value: &Value, schema: &Value, whole: &Value) -> Option<String> {
                 .find_map(|(key, rule)| refused(value.get(key)?, rule, whole)),
             "additionalProperties" => {
                 let known = rules.get("properties").and_then(Value::as_object);
-                let others = value
+                let mut others = value
                     .as_object()?
                     .iter()
                     .filter(|(key, _)| known.is_none_or(|known| !known.contains_key(*key)));
                 if rule == &Value::Bool(false) {
                     return others.map(|(key, _)| format!("{key} is unknown")).next();
                 }
-                others
-                    .filter_map(|(_, value)| refused(value, rule, whole))
-                    .next()
+                others.find_map(|(_, value)| refused(value, rule, whole))
             }
             "anyOf" => {
                 let all = rule.as_array().unwrap();

@@ -3,7 +3,7 @@
 //! All mistakes of a plan are collected. A value that cannot be read is left out, and rules that would need it stay
 //! quiet, so that one slip gives one message. One file per part of a plan; keys are declared in [`super::keys`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
@@ -79,7 +79,7 @@ pub fn bundled_roles(
 /// Sorts, removes repetitions and bounds.
 fn in_order(mut wrong: Vec<Diagnostic>) -> Vec<Diagnostic> {
     wrong.sort_by_key(|diagnostic| diagnostic.at.start);
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     wrong.retain(|diagnostic| {
         seen.insert((
             diagnostic.at.start,
@@ -145,25 +145,22 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         .and_then(|field| plan_name(reader, &field));
     let seed = fields.count(reader, "seed");
 
-    let network_field = fields.get("network");
-    let network = network_field
-        .as_ref()
-        .and_then(|field| reader.fields(field, &keys::NETWORK));
+    let network = fields
+        .get("network")
+        .and_then(|field| reader.fields(&field, &keys::NETWORK));
     let calendar = network
         .as_ref()
         .and_then(|network| network::calendar(reader, network));
     let (timed, calendar) = (calendar.is_some(), calendar.unwrap_or(FALLBACK));
-    let (all_roles, declared) = roles::all(reader, fields.get("roles"), catalogue, &calendar)?;
-    let nodes = network
-        .as_ref()
-        .and_then(|network| network::nodes(reader, network, &all_roles, &declared));
+    let (mut roles, declared) = roles::all(reader, fields.get("roles"), catalogue, &calendar)?;
+    let nodes = network.and_then(|network| network::nodes(reader, &network, &roles, &declared));
     let releases = releases::all(reader, fields.get("releases"), catalogue);
 
     let known = Known {
         calendar,
         timed,
         nodes: nodes.as_deref(),
-        roles: &all_roles,
+        roles: &roles,
         releases: &releases,
     };
     let tolerates = controls::tolerates(reader, fields.get("tolerates"), &known);
@@ -178,21 +175,18 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         timeline::nothing_after(reader, &timeline, *until, field, &known);
     }
     let expect = timeline::expectations(reader, fields.get("expect"), &timeline, &known);
-    let used: Vec<&str> = nodes
+    let used: BTreeSet<&str> = nodes
         .iter()
         .flatten()
         .map(|node| node.role.as_str())
         .collect();
+    roles.retain(|name, _| used.contains(name.as_str()));
     let plan = Plan {
         name: name.unwrap_or_default(),
         digest: hex::encode(Sha256::digest(bytes)),
         seed: seed.unwrap_or_default(),
         calendar,
-        roles: all_roles
-            .iter()
-            .filter(|(name, _)| used.contains(&name.as_str()))
-            .map(|(name, role)| (name.clone(), role.clone()))
-            .collect(),
+        roles,
         nodes: nodes.unwrap_or_default(),
         releases,
         tolerates,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::keys::NODES_MAX;
 use super::super::model::{Node, Role, SettingKind};
-use super::super::raw::shorten;
+use super::super::raw::{self, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::super::suggest::suggest;
 use crate::time::Calendar;
@@ -99,91 +99,114 @@ fn settings(
     let Some(scopes) = field.and_then(|field| reader.named(&field)) else {
         return;
     };
-    let width = |scope: &str, nodes: &[Node]| match scope {
-        "all" => Some(0),
-        scope if nodes.iter().any(|node| node.role == scope) => Some(1),
-        scope if nodes.iter().any(|node| node.name == scope) => Some(2),
-        _ => None,
-    };
-    let mut sorted = Vec::new();
+    let mut sorted: Vec<(Scope<'_>, Field<'_>)> = Vec::new();
     for (key, scope) in scopes {
-        match width(&key.text, nodes) {
-            Some(width) => sorted.push((width, key, scope)),
-            None => {
-                let mut known: BTreeSet<&str> =
-                    nodes.iter().map(|node| node.role.as_str()).collect();
-                known.insert("all");
-                let known: Vec<&str> = known.into_iter().collect();
-                let why = format!(
-                    "no role or node of the network is called `{}`",
-                    shorten(&key.text)
-                );
-                reader.wrong(
-                    key.span,
-                    &scope.path,
-                    why,
-                    suggest(&key.text, "scopes", &known),
-                );
-            }
+        if let Some(found) = Scope::of(&key.text, nodes) {
+            sorted.push((found, scope));
+            continue;
+        }
+        let roles = nodes.iter().map(|node| node.role.as_str());
+        let known: BTreeSet<&str> = roles.chain(["all"]).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        let why = format!(
+            "no role or node of the network is called `{}`",
+            shorten(&key.text)
+        );
+        reader.wrong(
+            key.span,
+            &scope.path,
+            why,
+            suggest(&key.text, "scopes", &known),
+        );
+    }
+    sorted.sort_by_key(|(scope, _)| *scope);
+    for (scope, field) in sorted {
+        for (setting, value) in reader.named(&field).unwrap_or_default() {
+            apply(reader, scope, setting, &value, nodes, roles);
         }
     }
-    sorted.sort_by_key(|(width, ..)| *width);
-    for (width, key, scope) in sorted {
-        let members = |node: &&mut Node| match width {
-            0 => true,
-            1 => node.role == key.text,
-            _ => node.name == key.text,
+}
+
+/// Which nodes a group of settings is for, the widest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope<'t> {
+    All,
+    Role(&'t str),
+    Node(&'t str),
+}
+
+impl<'t> Scope<'t> {
+    fn of(text: &'t str, nodes: &[Node]) -> Option<Self> {
+        match text {
+            "all" => Some(Self::All),
+            role if nodes.iter().any(|node| node.role == role) => Some(Self::Role(role)),
+            name if nodes.iter().any(|node| node.name == name) => Some(Self::Node(name)),
+            _ => None,
+        }
+    }
+
+    fn holds(self, node: &Node) -> bool {
+        match self {
+            Self::All => true,
+            Self::Role(role) => node.role == role,
+            Self::Node(name) => node.name == name,
+        }
+    }
+}
+
+/// Gives a setting to the nodes of a scope whose roles know it.
+fn apply(
+    reader: &mut Reader,
+    scope: Scope<'_>,
+    setting: &raw::Key,
+    value: &Field<'_>,
+    nodes: &mut [Node],
+    roles: &BTreeMap<String, Role>,
+) {
+    let in_scope: BTreeSet<String> = nodes
+        .iter()
+        .filter(|node| scope.holds(node))
+        .map(|node| node.role.clone())
+        .collect();
+    let mut spellings: BTreeMap<&str, String> = BTreeMap::new();
+    let mut somewhere = false;
+    for role in in_scope.iter().filter_map(|role| roles.get(role)) {
+        let Some(kind) = role.settings.get(&setting.text) else {
+            continue;
         };
-        for (setting, value) in reader.named(&scope).unwrap_or_default() {
-            let in_scope: BTreeSet<&str> = nodes
-                .iter()
-                .filter(|node| width == 0 || node.role == key.text || node.name == key.text)
-                .map(|node| node.role.as_str())
-                .collect();
-            let kinds: BTreeMap<String, SettingKind> = in_scope
-                .iter()
-                .filter_map(|role| {
-                    Some((
-                        (*role).to_owned(),
-                        *roles.get(*role)?.settings.get(&setting.text)?,
-                    ))
-                })
-                .collect();
-            if kinds.is_empty() {
-                unknown_setting(reader, setting, &value, &in_scope, roles);
-                continue;
-            }
-            for node in nodes.iter_mut().filter(members) {
-                let Some(kind) = kinds.get(&node.role) else {
-                    continue;
-                };
-                let Some(text) = spelled(reader, &value, *kind) else {
-                    break;
-                };
-                node.settings.insert(setting.text.clone(), text);
-            }
+        somewhere = true;
+        if let Some(text) = spelled(reader, value, *kind) {
+            spellings.insert(&role.name, text);
+        }
+    }
+    if !somewhere {
+        unknown_setting(reader, setting, value, &in_scope, roles);
+    }
+    for node in nodes.iter_mut().filter(|node| scope.holds(node)) {
+        if let Some(text) = spellings.get(node.role.as_str()) {
+            node.settings.insert(setting.text.clone(), text.clone());
         }
     }
 }
 
 fn unknown_setting(
     reader: &mut Reader,
-    setting: &super::raw::Key,
+    setting: &raw::Key,
     value: &Field<'_>,
-    in_scope: &BTreeSet<&str>,
+    in_scope: &BTreeSet<String>,
     roles: &BTreeMap<String, Role>,
 ) {
     // A role that could not be read has reported why; its settings are unknown, not wrong.
-    if in_scope.iter().any(|role| !roles.contains_key(*role)) {
+    if in_scope.iter().any(|role| !roles.contains_key(role)) {
         return;
     }
     let known: BTreeSet<&String> = in_scope
         .iter()
-        .filter_map(|role| roles.get(*role))
+        .filter_map(|role| roles.get(role))
         .flat_map(|role| role.settings.keys())
         .collect();
     let known: Vec<&String> = known.into_iter().collect();
-    let roles: Vec<&str> = in_scope.iter().copied().collect();
+    let roles: Vec<&str> = in_scope.iter().map(String::as_str).collect();
     let why = format!(
         "`{}` is not a setting of {}",
         shorten(&setting.text),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::raw::{Kind, join, shorten};
+use super::super::raw::{Key, Kind, join, shorten};
 use super::super::reader::{Field, Reader};
 use super::super::suggest::{did_you_mean, suggest};
 use super::super::{Selector, SourceSpan};
@@ -90,31 +90,43 @@ pub(super) fn decode(
             None => complete = false,
         }
     }
-    let unknown = |key: &str| !names.contains(&key);
-    let slipped = |name: &str| {
-        entries
+    absent(reader, &mut decoded, &entries, table, known);
+    let required = table.iter().filter(|param| param.need == Need::Required);
+    complete &= required
+        .into_iter()
+        .all(|param| decoded.params.get(param.name).is_some());
+    (complete && reader.wrong.len() == before).then_some(decoded)
+}
+
+/// Reports parameters that must be given, and fills in defaults.
+fn absent(
+    reader: &mut Reader,
+    decoded: &mut Decoded,
+    entries: &[(&Key, Field<'_>)],
+    table: &'static [Param],
+    known: &Known<'_>,
+) {
+    let given = |name: &str| entries.iter().any(|(key, _)| key.text == name);
+    let unknown = |text: &str| table.iter().all(|param| param.name != text);
+    for param in table.iter().filter(|param| !given(param.name)) {
+        // An unknown key that looks like it is the same mistake.
+        let slipped = entries
             .iter()
-            .any(|(key, _)| unknown(&key.text) && did_you_mean(&key.text, &[name]).is_some())
-    };
-    for param in table {
-        let given = entries.iter().any(|(key, _)| key.text == param.name);
+            .any(|(key, _)| unknown(&key.text) && did_you_mean(&key.text, &[param.name]).is_some());
         match param.need {
-            Need::Required if !given && !slipped(param.name) => {
+            Need::Required if !slipped => {
                 let why = format!("`{}` is missing", param.name);
                 reader.wrong(
-                    at,
-                    &field.path,
+                    decoded.at,
+                    &decoded.path,
                     why,
                     format!("add `{}: ...`. {}", param.name, param.doc),
                 );
             }
-            Need::Default(text) if !given => {
-                decoded.params.set(param.name, default(param, text, known))
-            }
-            _ => {}
+            Need::Default(text) => decoded.params.set(param.name, default(param, text, known)),
+            Need::Required | Need::Optional => {}
         }
     }
-    (complete && reader.wrong.len() == before).then_some(decoded)
 }
 
 /// A default of a table goes through the same code as a value of a plan.

@@ -67,67 +67,82 @@ fn release(
         return release;
     };
     release.bin = fields.get("bin").and_then(|field| reader.text(&field));
-    if let Some(base) = fields.get("base")
-        && let Some(text) = reader.text(&base)
+    if let Some(field) = fields.get("base")
+        && let Some(base) = base(reader, &field, bundled)
     {
-        match bundled.get(&text) {
-            Some(found) => {
-                release.base = Some(found.base.clone().unwrap_or_else(|| text.clone()));
-                release.without.clone_from(&found.without);
-            }
-            None => {
-                let known: Vec<&String> = bundled.keys().collect();
-                let why = format!("no bundled release is called `{}`", shorten(&text));
-                reader.wrong(
-                    base.node.span,
-                    &base.path,
-                    why,
-                    suggest(&text, "releases", &known),
-                );
-            }
-        }
+        release.base = Some(base.base.clone().unwrap_or_else(|| base.name.clone()));
+        release.without.clone_from(&base.without);
     }
-    if let Some(without) = fields.get("without") {
-        if fields.get("base").is_none() {
+    if let Some(field) = fields.get("without") {
+        if fields.get("base").is_none() && !fields.slipped(&["base"]) {
+            let why = "`without` needs a `base` whose fixes it switches off";
             reader.wrong(
                 fields.key_span("without"),
-                &without.path,
-                "`without` needs a `base` whose fixes it switches off",
+                &field.path,
+                why,
                 "add `base: RELEASE`",
             );
         }
-        for item in reader.list(&without).unwrap_or_default() {
-            let Some(switch) = reader.text(&item) else {
-                continue;
-            };
-            if !catalogue.switches.contains(&switch) {
-                let why = format!("no fix is called `{}`", shorten(&switch));
-                reader.wrong(
-                    item.node.span,
-                    &item.path,
-                    why,
-                    suggest(&switch, "fixes", &catalogue.switches),
-                );
-            } else if !release.without.insert(switch.clone()) {
-                reader.wrong(
-                    item.node.span,
-                    &item.path,
-                    format!("`{switch}` is switched off already"),
-                    "remove it",
-                );
-            }
-        }
+        without(reader, &field, catalogue, &mut release.without);
     }
-    if fields.get("bin").is_none()
-        && fields.get("base").is_none()
-        && !fields.slipped(&["bin", "base"])
-    {
+    let given = fields.get("bin").is_some() || fields.get("base").is_some();
+    if !given && !fields.slipped(&["bin", "base"]) {
+        let hint = "write `bin: ./my-node`, or `base: RELEASE` with `without: [...]`";
         reader.wrong(
             fields.span,
             &field.path,
             "a release needs `bin` or `base`",
-            "write `bin: ./my-node`, or `base: RELEASE` with `without: [...]`",
+            hint,
         );
     }
     release
+}
+
+fn base<'b>(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    bundled: &'b BTreeMap<String, Release>,
+) -> Option<&'b Release> {
+    let name = reader.text(field)?;
+    let found = bundled.get(&name);
+    if found.is_none() {
+        let known: Vec<&String> = bundled.keys().collect();
+        let why = format!("no bundled release is called `{}`", shorten(&name));
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            why,
+            suggest(&name, "releases", &known),
+        );
+    }
+    found
+}
+
+fn without(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    catalogue: &Catalogue,
+    off: &mut BTreeSet<String>,
+) {
+    for item in reader.list(field).unwrap_or_default() {
+        let Some(switch) = reader.text(&item) else {
+            continue;
+        };
+        if !catalogue.switches.contains(&switch) {
+            let why = format!("no fix is called `{}`", shorten(&switch));
+            reader.wrong(
+                item.node.span,
+                &item.path,
+                why,
+                suggest(&switch, "fixes", &catalogue.switches),
+            );
+        } else if !off.insert(switch.clone()) {
+            reader.wrong(
+                item.node.span,
+                &item.path,
+                format!("`{switch}` is switched off already"),
+                "remove it",
+            );
+        }
+    }
 }

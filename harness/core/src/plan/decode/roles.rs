@@ -494,23 +494,47 @@ fn signals(
 }
 
 fn source(reader: &mut Reader, fields: &Fields<'_>, known: &Placeholders<'_>) -> Option<Source> {
-    let (log, polled) = (
-        fields.get("log"),
-        fields.get("json").or_else(|| fields.get("metric")),
-    );
-    let (needed, foreign, kind) = match (&log, &polled) {
-        (Some(_), _) => ("value", "from", "log"),
-        (None, Some(_)) => (
-            "from",
-            "value",
-            if fields.get("json").is_some() {
-                "json"
-            } else {
-                "metric"
-            },
-        ),
-        (None, None) => return None,
+    if let Some(log) = fields.get("log") {
+        let value = partner(reader, fields, "log", "value", "from");
+        let event = reader.text(&log);
+        let value = value.and_then(|field| pointer(reader, &field));
+        return Some(Source::Log {
+            event: event?,
+            value: value?,
+        });
+    }
+    let kind = if fields.get("json").is_some() {
+        "json"
+    } else {
+        "metric"
     };
+    let what = fields.get(kind)?;
+    let url = partner(reader, fields, kind, "from", "value").and_then(|field| {
+        let url = known.text(reader, &field)?;
+        url_form(reader, &field, &url).then_some(url)
+    });
+    if kind == "json" {
+        let pointer = pointer(reader, &what);
+        return Some(Source::Json {
+            url: url?,
+            pointer: pointer?,
+        });
+    }
+    let name = metric(reader, &what);
+    Some(Source::Metric {
+        url: url?,
+        name: name?,
+    })
+}
+
+/// The key that a kind of source needs beside it, and not the other one.
+fn partner<'n>(
+    reader: &mut Reader,
+    fields: &Fields<'n>,
+    kind: &str,
+    needed: &str,
+    foreign: &str,
+) -> Option<Field<'n>> {
     if fields.get(foreign).is_some() {
         let why = format!("`{foreign}` does not go with `{kind}`");
         reader.wrong(
@@ -520,51 +544,35 @@ fn source(reader: &mut Reader, fields: &Fields<'_>, known: &Placeholders<'_>) ->
             format!("`{kind}` needs `{needed}`"),
         );
     }
-    let Some(second) = fields.get(needed) else {
-        let why = format!("`{kind}` needs `{needed}`");
-        let hint = if needed == "from" {
-            "add from: \"http://{api.addr}/path\""
-        } else {
-            "add value: /path, a JSON pointer into the line"
+    let found = fields.get(needed);
+    if found.is_none() && !fields.slipped(&[needed]) {
+        let hint = match needed {
+            "from" => "add from: \"http://{api.addr}/path\"",
+            _ => "add value: /path, a JSON pointer into the line",
         };
-        reader.wrong(fields.span, &fields.path, why, hint);
-        return None;
-    };
-    if let Some(log) = log {
-        let event = reader.text(&log);
-        let value = pointer(reader, &second);
-        return Some(Source::Log {
-            event: event?,
-            value: value?,
-        });
+        reader.wrong(
+            fields.span,
+            &fields.path,
+            format!("`{kind}` needs `{needed}`"),
+            hint,
+        );
     }
-    let url = known
-        .text(reader, &second)
-        .filter(|url| url_form(reader, &second, url));
-    if let Some(json) = fields.get("json") {
-        let pointer = pointer(reader, &json);
-        return Some(Source::Json {
-            url: url?,
-            pointer: pointer?,
-        });
-    }
-    let metric = fields.get("metric")?;
-    let name = reader.text(&metric)?;
+    found
+}
+
+fn metric(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let name = reader.text(field)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
     if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(allowed) {
         let why = format!(
             "`{}` is not the name of a Prometheus metric",
             shorten(&name)
         );
-        reader.wrong(
-            metric.node.span,
-            &metric.path,
-            why,
-            "use the bare name, without labels: values are summed over labels",
-        );
+        let hint = "use the bare name, without labels: values are summed over labels";
+        reader.wrong(field.node.span, &field.path, why, hint);
         return None;
     }
-    Some(Source::Metric { url: url?, name })
+    Some(name)
 }
 
 fn pointer(reader: &mut Reader, field: &Field<'_>) -> Option<String> {

@@ -105,20 +105,13 @@ fn line<'n>(
     let must_be_felt = fields
         .get("must-be-felt")
         .map_or(Some(false), |field| reader.flag(&field));
-    let (what, default_name, heals, lasts) = match fields.extra() {
-        Some((key, field)) => {
-            let (what, itself) = fault(reader, &key.text, &field, at_key(key), &fields, known)?;
-            (
-                what,
-                format!("{}#{place}", key.text),
-                Vec::new(),
-                itself.or(lasts.flatten()),
-            )
-        }
-        None => {
-            let (what, called, names) = heal(reader, &fields)?;
-            (what, called, names, None)
-        }
+    let (what, default_name, heals, lasts) = if let Some((key, field)) = fields.extra() {
+        let (what, itself) = fault(reader, &key.text, &field, at_key(key), &fields, known)?;
+        let default_name = format!("{}#{place}", key.text);
+        (what, default_name, Vec::new(), itself.or(lasts.flatten()))
+    } else {
+        let (what, called, names) = heal(reader, &fields)?;
+        (what, called, names, None)
     };
     let at = at?;
     if known.timed
@@ -407,9 +400,9 @@ pub(super) fn nothing_after(
 }
 
 /// What must hold, each with the field to report about it.
-pub(super) fn expectations<'n>(
+pub(super) fn expectations(
     reader: &mut Reader,
-    field: Option<Field<'n>>,
+    field: Option<Field<'_>>,
     timeline: &Timeline,
     known: &Known<'_>,
 ) -> Vec<(Expectation, Decoded)> {
