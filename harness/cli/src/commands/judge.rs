@@ -1,15 +1,19 @@
 //! `judge`: a recorded run again, from nothing but its history.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use tweedledum_core::history::read;
+use tweedledum_core::history::Body;
+use tweedledum_core::history::read::{self, Line};
 use tweedledum_core::judge;
+use tweedledum_core::plan::parse;
 use tweedledum_core::report::text;
-use tweedledum_core::verdict::Verdict;
+use tweedledum_core::verdict::{ExitCode, Verdict, exit_code};
 
 use super::Failure;
 use super::judged::Judged;
 use crate::args::JudgeArgs;
+use crate::catalogue;
 use crate::printer::Printer;
 
 const HISTORY: &str = "history.jsonl";
@@ -40,6 +44,7 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         judged.print(args.format, printer)?;
         return Ok(judged.exit_code().code());
     }
+    let unseen = controls_without_history(&args.run, &verdicts);
     let Some(judged) = Judged::of(verdicts) else {
         return Err(no_history(&args.run));
     };
@@ -49,7 +54,29 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         printer.note(&summary);
     }
     judged.print(args.format, printer)?;
-    Ok(judged.exit_code().code())
+    let mut codes = vec![judged.exit_code()];
+    for control in unseen {
+        printer.note(&format!("  undecided  {control}: the plan has this control and there is no history of it; the run was stopped before"));
+        codes.push(ExitCode::Inconclusive);
+    }
+    Ok(exit_code(&codes).code())
+}
+
+/// Controls of the plan in a run directory that nothing is recorded of: what is there then says nothing of the whole.
+fn controls_without_history(run: &Path, verdicts: &[Verdict]) -> Vec<String> {
+    let controls = verdicts.iter().any(|verdict| verdict.run.control.is_some());
+    let plan = fs_err::read(run.join("plan.yaml"))
+        .ok()
+        .and_then(|bytes| parse(&bytes, &catalogue::catalogue()).ok());
+    let Some(plan) = plan.filter(|_| controls) else {
+        return Vec::new();
+    };
+    let seen = |name: &String| verdicts.iter().any(|verdict| verdict.run.release == *name);
+    plan.controls
+        .into_iter()
+        .map(|control| control.release)
+        .filter(|name| !seen(name))
+        .collect()
 }
 
 /// The history of a run directory, or those of all releases in the directory above, in the order in which they ran.
@@ -62,7 +89,7 @@ fn histories(run: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in fs_err::read_dir(run)? {
         let history = entry?.path().join(HISTORY);
         if history.is_file() {
-            found.push((fs_err::metadata(&history)?.created().ok(), history));
+            found.push((began(&history), history));
         }
     }
     found.sort();
@@ -70,6 +97,21 @@ fn histories(run: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Err(no_history(run));
     }
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// When a run began by its own account: the files' times are another matter once they have been copied.
+fn began(history: &Path) -> Option<u64> {
+    let mut first = Vec::new();
+    BufReader::new(fs_err::File::open(history).ok()?)
+        .read_until(b'\n', &mut first)
+        .ok()?;
+    match read::raw_line(&first, 1) {
+        Ok(Line::Record(record)) => match record.body {
+            Body::Header(header) => Some(header.started_unix_ns),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn no_history(run: &Path) -> Failure {

@@ -1,0 +1,276 @@
+//! A recorded run judged again: the same verdict from the same history, and none that is better from less.
+//!
+//! The first two functions are held for every run that any test makes; see [`crate::support::Bench::run`].
+
+use std::fs;
+use std::path::Path;
+
+use tweedledum_core::history::read::{self, Line, ReadError};
+use tweedledum_core::judge::judge_history;
+use tweedledum_core::verdict::Outcome;
+
+use crate::plans::as_declared;
+use crate::support::{Bench, Run, Said, call, plan};
+
+/// Holds that `judge` gives the live verdict and exit code again, of each release and of all together.
+#[track_caller]
+pub(crate) fn gives_the_live_verdict(run: &Run) {
+    let live = String::from_utf8(run.bytes("verdict.json")).unwrap();
+    same(&judge(&run.directory), &live, run.said.code, run);
+    for release in run.releases() {
+        let name = release.file_name().unwrap().to_str().unwrap();
+        let live = String::from_utf8(run.bytes(&format!("{name}/verdict.json"))).unwrap();
+        same(
+            &judge(&release),
+            &live,
+            i32::from(run.verdict(name).exit_code().code()),
+            run,
+        );
+    }
+}
+
+#[track_caller]
+fn same(again: &Said, live: &str, code: i32, run: &Run) {
+    assert!(
+        again.code == code,
+        "judged again: exit code {} instead of {code}\n{again}\n{run}",
+        again.code
+    );
+    let line = again
+        .stdout
+        .lines()
+        .zip(live.lines())
+        .position(|(again, live)| again != live);
+    assert!(
+        again.stdout == live,
+        "judged again it is another verdict, first in line {line:?}\n{again}\n{run}"
+    );
+}
+
+fn judge(directory: &Path) -> Said {
+    call(&["judge", directory.to_str().unwrap(), "--format", "json"])
+}
+
+/// Holds that a history that is cut after any record but the last, or in the middle of any, is never a pass.
+#[track_caller]
+pub(crate) fn no_cut_history_passes(run: &Run) {
+    for release in run.releases() {
+        let text = fs::read(release.join("history.jsonl")).unwrap();
+        let lines: Vec<Result<Line, ReadError>> = read::lines(&text).collect();
+        assert!(
+            lines.len() > 100,
+            "{} has only {} records\n{run}",
+            release.display(),
+            lines.len()
+        );
+        let whole = judge_history(lines.iter().cloned()).unwrap();
+        assert!(
+            whole.verdict != Outcome::Inconclusive,
+            "{}: the whole history says nothing\n{run}",
+            release.display()
+        );
+        for count in 1..lines.len() {
+            let records = lines[..count].iter().cloned();
+            let torn = ReadError::Truncated {
+                line: count as u64 + 1,
+            };
+            let verdicts = [
+                judge_history(records.clone()).unwrap(),
+                judge_history(records.chain([Err(torn)])).unwrap(),
+            ];
+            for verdict in verdicts {
+                let passes = verdict.verdict == Outcome::Pass || verdict.exit_code().code() == 0;
+                assert!(
+                    !passes,
+                    "{}: cut after {count} records it passes\n{run}",
+                    release.display()
+                );
+            }
+        }
+    }
+}
+
+/// What can happen to the file of a history, and what is then said.
+struct Harm {
+    what: &'static str,
+    to: fn(&str) -> Option<Vec<u8>>,
+    code: i32,
+    says: &'static [&'static str],
+}
+
+/// A line's end somewhere in the middle.
+fn middle(text: &str) -> usize {
+    let half = text.len() / 2;
+    half + text[half..].find('\n').unwrap() + 1
+}
+
+const HARMS: &[Harm] = &[
+    Harm {
+        what: "its last record is missing",
+        to: |text| {
+            Some(
+                text.trim_end()
+                    .rsplit_once('\n')?
+                    .0
+                    .as_bytes()
+                    .iter()
+                    .copied()
+                    .chain([b'\n'])
+                    .collect(),
+            )
+        },
+        code: 3,
+        says: &["history-unfinished", "the history has no end"],
+    },
+    Harm {
+        what: "half of it is missing",
+        to: |text| Some(text[..middle(text)].into()),
+        code: 3,
+        says: &["history-unfinished"],
+    },
+    Harm {
+        what: "it ends in the middle of a record",
+        to: |text| Some(text[..middle(text) - 7].into()),
+        code: 3,
+        says: &["breaks off in the middle"],
+    },
+    Harm {
+        what: "a record in the middle is missing",
+        to: |text| {
+            let (before, after) = text.split_at(middle(text));
+            Some([before, after.split_once('\n')?.1].concat().into_bytes())
+        },
+        code: 3,
+        says: &["history-gap"],
+    },
+    Harm {
+        what: "a record in the middle is no record",
+        to: |text| {
+            let (before, after) = text.split_at(middle(text));
+            Some(
+                [before, "{\"seq\":", after.split_once('\n')?.1]
+                    .concat()
+                    .into_bytes(),
+            )
+        },
+        code: 3,
+        says: &["history-damaged", "is not a record"],
+    },
+    Harm {
+        what: "only its header is left",
+        to: |text| Some([text.split_once('\n')?.0, "\n"].concat().into_bytes()),
+        code: 3,
+        says: &["history-unfinished"],
+    },
+    Harm {
+        what: "it is of a foreign major version",
+        to: |text| {
+            Some(
+                text.replacen("\"format\":\"1.0\"", "\"format\":\"7.3\"", 1)
+                    .into_bytes(),
+            )
+        },
+        code: 2,
+        says: &["history.jsonl", "format 7.3", "reads 1.0", "hint: "],
+    },
+    Harm {
+        what: "its header is missing",
+        to: |text| Some(text.split_once('\n')?.1.as_bytes().to_vec()),
+        code: 2,
+        says: &["history.jsonl", "does not begin with a header", "hint: "],
+    },
+    Harm {
+        what: "it is garbage",
+        to: |_| Some(b"\xff\x00\x1b[31mnot a history\n\n{}\n".to_vec()),
+        code: 2,
+        says: &["history.jsonl", "does not begin with a header"],
+    },
+    Harm {
+        what: "it is empty",
+        to: |_| Some(Vec::new()),
+        code: 2,
+        says: &["history.jsonl", "it is empty"],
+    },
+    Harm {
+        what: "it is missing",
+        to: |_| None,
+        code: 2,
+        says: &["holds no history.jsonl", "hint: "],
+    },
+];
+
+#[test]
+fn less_or_other_than_the_whole_history_never_passes() {
+    let bench = Bench::new();
+    let run = bench.run(&plan("faults/kill"), &[]);
+    as_declared(&run);
+    let text = fs::read_to_string(run.directory.join("fixed/history.jsonl")).unwrap();
+    for harm in HARMS {
+        let parent = tempfile::tempdir_in(bench.path()).unwrap();
+        let release = parent.path().join("fixed");
+        fs::create_dir(&release).unwrap();
+        if let Some(bytes) = (harm.to)(&text) {
+            assert_ne!(
+                bytes,
+                text.as_bytes(),
+                "{}: nothing was done to it",
+                harm.what
+            );
+            fs::write(release.join("history.jsonl"), bytes).unwrap();
+        }
+        for directory in [parent.path(), &release] {
+            let said = judge(directory);
+            assert!(
+                said.code == harm.code,
+                "{}: exit code {} expected\n{said}",
+                harm.what,
+                harm.code
+            );
+            for says in harm.says {
+                assert!(
+                    said.stderr.contains(says),
+                    "{}: `{says}` is not said\n{said}",
+                    harm.what
+                );
+            }
+            assert!(
+                !said.stderr.contains('\u{1b}'),
+                "{}: control characters reach the terminal\n{said}",
+                harm.what
+            );
+        }
+    }
+    // The same text, untouched, does pass in the same place: what fails above is the harm.
+    let parent = tempfile::tempdir_in(bench.path()).unwrap();
+    fs::create_dir(parent.path().join("fixed")).unwrap();
+    fs::write(parent.path().join("fixed/history.jsonl"), &text).unwrap();
+    judge(parent.path()).gave(0);
+    judge(&parent.path().join("nowhere"))
+        .gave(2)
+        .tells(&["nowhere"]);
+}
+
+/// A run that was copied to another place, its files made in another order, is still the same run.
+#[test]
+fn a_copied_run_gives_the_same_verdict() {
+    let bench = Bench::new();
+    let run = bench.run(&plan("flood"), &["--seed", "8"]);
+    as_declared(&run);
+    let copy = tempfile::tempdir_in(bench.path()).unwrap();
+    fs::copy(
+        run.directory.join("plan.yaml"),
+        copy.path().join("plan.yaml"),
+    )
+    .unwrap();
+    for release in ["fixed", "netid-116"] {
+        fs::create_dir(copy.path().join(release)).unwrap();
+        let history = format!("{release}/history.jsonl");
+        fs::copy(run.directory.join(&history), copy.path().join(&history)).unwrap();
+    }
+    let live = String::from_utf8(run.bytes("verdict.json")).unwrap();
+    same(&judge(copy.path()), &live, 0, &run);
+
+    // The old release alone failed as it must, but that the fixed one passes is then not known.
+    fs::remove_dir_all(copy.path().join("fixed")).unwrap();
+    judge(copy.path()).gave(3).tells(&["`fixed`", "no history"]);
+}

@@ -1,0 +1,244 @@
+//! Support of the end-to-end tests: the shipped executable in a directory of its own, one network at a time.
+//!
+//! Whatever fails says which command it was, how it ended, what it wrote to both streams, and where its run directory
+//! is, which is then kept. It knows nothing of what a test expects.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tweedledum_core::control::Comparison;
+use tweedledum_core::verdict::Verdict;
+
+/// How long one run may take before it is taken for hung: several times the longest plan.
+const RUN_BOUND: Duration = Duration::from_secs(120);
+
+/// The workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the workspace exists")
+}
+
+/// Every plan of the tree, by its path below `plans/` without the ending: found by looking, so that none is forgotten.
+pub(crate) fn plans() -> Vec<(String, PathBuf)> {
+    let directory = root().join("plans");
+    let mut open = vec![directory.clone()];
+    let mut found = Vec::new();
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "yaml") {
+                let below = path.strip_prefix(&directory).unwrap().with_extension("");
+                found.push((below.to_str().unwrap().to_owned(), path));
+            }
+        }
+    }
+    assert!(
+        found.len() >= 2,
+        "there are no plans in {}",
+        directory.display()
+    );
+    found.sort();
+    found
+}
+
+/// A plan of the tree.
+pub(crate) fn plan(name: &str) -> PathBuf {
+    root().join("plans").join(name).with_extension("yaml")
+}
+
+/// A directory of its own for plans and runs. While it lives no other test of this package runs a network: two at once
+/// would make each other late on a small machine, and then neither says anything.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    directory: TempDir,
+    _alone: File,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let alone = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(tmp.join("e2e.lock"))
+            .unwrap();
+        alone.lock().unwrap();
+        Self {
+            directory: tempfile::tempdir_in(tmp).unwrap(),
+            _alone: alone,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file, as a plan, and says where.
+    pub(crate) fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, contents).unwrap();
+        path
+    }
+
+    /// `tweedledum run PLAN WORDS` with a directory of runs of its own, judged again at once: a run that does not give
+    /// the same verdict twice is wrong whatever a test is about.
+    pub(crate) fn run(&self, plan: &Path, words: &[&str]) -> Run {
+        let runs = tempfile::tempdir_in(self.path()).unwrap().keep();
+        let mut all = vec![
+            "run",
+            plan.to_str().unwrap(),
+            "--runs",
+            runs.to_str().unwrap(),
+        ];
+        all.extend(words);
+        let said = call(&all);
+        let mut made = fs::read_dir(&runs)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let Some(directory) = made.find(|path| path.join("run.json").is_file()) else {
+            panic!("there is no run directory in {}\n{said}", runs.display());
+        };
+        let run = Run { said, directory };
+        crate::judge::gives_the_live_verdict(&run);
+        run
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.directory.disable_cleanup(std::thread::panicking());
+    }
+}
+
+/// `tweedledum WORDS`, to its end.
+pub(crate) fn call(words: &[&str]) -> Said {
+    said(assert_cmd::Command::new(env!("CARGO_BIN_EXE_tweedledum")).args(words))
+}
+
+/// A command, to its end.
+pub(crate) fn said(command: &mut assert_cmd::Command) -> Said {
+    let text = format!("{command:?}");
+    let output = command
+        .timeout(RUN_BOUND)
+        .output()
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said {
+        command: text,
+        // A signal is no exit code, and none of ours is negative.
+        code: output.status.code().unwrap_or(-1),
+        status: output.status.to_string(),
+        stderr: lossy(&output.stderr),
+        stdout: lossy(&output.stdout),
+    }
+}
+
+/// What an executable said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    command: String,
+    status: String,
+}
+
+impl Said {
+    /// Holds the exit code.
+    #[track_caller]
+    pub(crate) fn gave(self, code: i32) -> Self {
+        assert!(self.code == code, "exit code {code} expected\n{self}");
+        self
+    }
+
+    /// Holds that people were told all of these.
+    #[track_caller]
+    pub(crate) fn tells(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "`{part}` is not said\n{self}");
+        }
+        self
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            code: _,
+            stdout,
+            stderr,
+            command,
+            status,
+        } = self;
+        write!(
+            f,
+            "command: {command}\n{status}\n-- standard output\n{stdout}\n-- standard error\n{stderr}"
+        )
+    }
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) said: Said,
+    pub(crate) directory: PathBuf,
+}
+
+impl Run {
+    /// The directory of each release that was run.
+    pub(crate) fn releases(&self) -> BTreeSet<PathBuf> {
+        let entries = fs::read_dir(&self.directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        entries
+            .filter(|path| path.join("history.jsonl").is_file())
+            .collect()
+    }
+
+    /// What one release was judged to be.
+    #[track_caller]
+    pub(crate) fn verdict(&self, release: &str) -> Verdict {
+        let bytes = self.bytes(&format!("{release}/verdict.json"));
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|error| panic!("verdict.json of {release}: {error}\n{self}"))
+    }
+
+    /// What the controls gave.
+    #[track_caller]
+    pub(crate) fn comparison(&self) -> Comparison {
+        let bytes = self.bytes("verdict.json");
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|error| panic!("verdict.json of the controls: {error}\n{self}"))
+    }
+
+    /// A file of the run directory.
+    #[track_caller]
+    pub(crate) fn bytes(&self, file: &str) -> Vec<u8> {
+        fs::read(self.directory.join(file))
+            .unwrap_or_else(|error| panic!("{file}: {error}\n{self}"))
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n-- kept: {}", self.said, self.directory.display())
+    }
+}
+
+/// What was found: ids, and whose each is.
+pub(crate) fn findings(verdict: &Verdict) -> BTreeSet<(String, String)> {
+    verdict
+        .findings
+        .iter()
+        .map(|finding| (finding.id.clone(), finding.of().to_owned()))
+        .collect()
+}
