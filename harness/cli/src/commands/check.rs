@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::run::executables;
 use super::{Failure, read_plan};
 use crate::args::{CheckArgs, Format};
 use crate::printer::Printer;
@@ -10,7 +11,9 @@ pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
     let mut results = Vec::new();
     let mut code = 0;
     for path in &args.plans {
-        let wrong = read_plan(path, printer).err();
+        let wrong = read_plan(path, printer)
+            .and_then(|plan| executables(&plan, plan.releases.values(), path))
+            .err();
         match &wrong {
             None => printer.note(&format!("{}: sound", path.display())),
             Some(failure) => {

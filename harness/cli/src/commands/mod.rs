@@ -57,8 +57,8 @@ impl Failure {
 /// Reads and checks a plan: everything that is wrong with it at once.
 pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
     let mut bytes = Vec::new();
-    let file = fs_err::File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Opening a named pipe would wait for somebody to write into it.
+    if !fs_err::metadata(path).map_err(unreadable)?.is_file() {
         let message = format!("{} is not a file", path.display());
         return Err(Failure::Usage {
             message,
@@ -66,8 +66,10 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
         });
     }
     // One byte more than is allowed tells a plan that is too long without reading all of it.
+    let file = fs_err::File::open(path).map_err(unreadable)?;
     file.take(PLAN_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut bytes)?;
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| Failure::Plan {
         rendered: render(
             &diagnostics,
@@ -76,4 +78,12 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
             printer.colour(),
         ),
     })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+fn unreadable(error: std::io::Error) -> Failure {
+    Failure::Usage {
+        message: error.to_string(),
+        hint: "name a plan that exists and that you may read, as plans/flood.yaml".to_owned(),
+    }
 }

@@ -38,7 +38,7 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
-    executables(&plan, &turns, &args.plan)?;
+    executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip_while(|word| word != "run").skip(1));
@@ -68,7 +68,7 @@ pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> 
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
-    let executables = executables(&plan, &turns, &args.plan)?;
+    let executables = executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -215,13 +215,13 @@ fn turns<'a>(plan: &'a Plan, args: &RunArgs) -> Result<Vec<Turn<'a>>, Failure> {
 }
 
 /// Every executable that nodes will be started from, with its SHA-256; a missing one is an error before anything starts.
-fn executables(
+pub(crate) fn executables<'a>(
     plan: &Plan,
-    turns: &[Turn<'_>],
+    releases: impl Iterator<Item = &'a Release>,
     file: &Path,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut paths = BTreeSet::new();
-    for (release, _) in turns {
+    for release in releases {
         for role in plan
             .roles
             .values()

@@ -6,6 +6,8 @@
 
 mod evidence;
 
+use std::collections::BTreeMap;
+
 use crate::causes;
 use crate::history::read::{Line, ReadError};
 use crate::history::{Body, Ending, Header, Record};
@@ -49,6 +51,8 @@ pub struct Judge {
     ended: Option<Ending>,
     left: Option<Vec<String>>,
     interrupted: Option<i32>,
+    /// What nodes that were not ready in time answered last.
+    unready: BTreeMap<String, (String, u64)>,
     stopped_ns: Option<u64>,
 }
 
@@ -95,6 +99,7 @@ impl Judge {
             ended: None,
             left: None,
             interrupted: None,
+            unready: BTreeMap::new(),
             stopped_ns: None,
             header: header.clone(),
         })
@@ -109,6 +114,12 @@ impl Judge {
         self.world.fold(record);
         self.evidence.observe(record);
         match &record.body {
+            Body::Node(change) if record.t_ns < self.header.genesis_ns => {
+                if let Some(why) = &change.detail {
+                    let seen = (why.clone(), record.seq);
+                    self.unready.insert(change.node.clone(), seen);
+                }
+            }
             Body::Interrupt(interrupt) => self.interrupted = Some(interrupt.signal),
             Body::TornDown(torn_down) => self.left = Some(torn_down.left.clone()),
             Body::End(end) => {
@@ -337,6 +348,11 @@ impl Judge {
             Some(Ending::NotReady(missing)) => {
                 let text = format!("not ready before genesis: {}", missing.join(", "));
                 out.doubt(Code::NotReady, text, "", last);
+                for (node, (why, seq)) in &self.unready {
+                    if missing.contains(node) {
+                        out.doubt(Code::NotReady, format!("{node} is {why}"), "", vec![*seq]);
+                    }
+                }
             }
             Some(Ending::Substrate(why)) => {
                 out.doubt(

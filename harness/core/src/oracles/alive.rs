@@ -17,6 +17,10 @@ const ALL_MIN: usize = 2;
 
 const SIGKILL: i32 = 9;
 
+/// How much of its output explains why a node did not start: an error message and what led to it.
+const LAST_LINES: usize = 4;
+const LAST_CHARS: usize = 200;
+
 #[derive(Debug)]
 pub(super) struct Alive {
     roles: BTreeMap<String, BTreeSet<String>>,
@@ -61,9 +65,10 @@ impl Alive {
         match &exit.death {
             Death::Itself(status) if record.t_ns < world.genesis_ns => {
                 let text = format!(
-                    "{} {} before genesis; look at its log",
+                    "{} {} before genesis; {}",
                     exit.node,
-                    ended(*status)
+                    ended(*status),
+                    last_words(&exit.tail)
                 );
                 out.doubt(Code::NotReady, text, "", vec![record.seq]);
             }
@@ -207,6 +212,18 @@ fn stop(
         codes.join(" or ")
     );
     Some(("stop/exit-code".to_owned(), text, counts))
+}
+
+/// The end of what a node printed, short enough for a sentence.
+fn last_words(tail: &[String]) -> String {
+    let from = tail.len().saturating_sub(LAST_LINES);
+    let cut = |text: &String| text.chars().take(LAST_CHARS).collect::<String>();
+    let lines: Vec<String> = tail[from..].iter().map(cut).collect();
+    if lines.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        format!("the last it printed: {}", lines.join(" / "))
+    }
 }
 
 fn ended(status: ExitStatus) -> String {

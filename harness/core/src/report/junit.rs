@@ -126,7 +126,14 @@ fn red(kind: NonSuccessKind, text: &str) -> TestCaseStatus {
 fn findings(findings: &[&Finding]) -> String {
     let told: Vec<String> = findings
         .iter()
-        .map(|finding| lines(&format!("{}: {}", finding.id, line(&finding.text))))
+        .map(|finding| {
+            let mut told = lines(&format!("{}: {}", finding.id, line(&finding.text)));
+            for row in &finding.tail {
+                told.push_str("\n    | ");
+                told.push_str(&line(row));
+            }
+            told
+        })
         .collect();
     told.join("\n")
 }

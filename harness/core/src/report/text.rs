@@ -207,6 +207,9 @@ fn title(group: &[&Finding]) -> String {
     line(&format!("{} of {whose}", first.id))
 }
 
+/// Last lines of a dead node's output that are shown unasked.
+const TAIL_LINES: usize = 5;
+
 struct Page<'a> {
     text: String,
     options: &'a Options<'a>,
@@ -298,10 +301,15 @@ impl Page<'_> {
         if let Some(note) = first.notes.first() {
             self.row(&format!("      {}", line(note)));
         }
-        if self.options.verbose {
-            for row in &first.tail {
-                self.row(&format!("      | {}", line(row)));
-            }
+        // A panic tells itself; of any other death its last words are all there is.
+        let unexplained = ["crash/exit", "crash/signal"].contains(&first.id.as_str());
+        let shown = match (self.options.verbose, unexplained) {
+            (true, _) => first.tail.len(),
+            (false, true) => TAIL_LINES,
+            (false, false) => 0,
+        };
+        for row in &first.tail[first.tail.len().saturating_sub(shown)..] {
+            self.row(&format!("      | {}", line(row)));
         }
     }
 

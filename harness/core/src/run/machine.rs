@@ -17,6 +17,9 @@ use crate::time::{ProtocolTime, Span};
 /// A restarted node has this long to become ready before its healing counts as failed.
 const RESTART_BOUND_NS: u64 = 10_000_000_000;
 
+/// Readiness checks end with the start, and tell what they saw last within this time; without it nobody could say why.
+const LAST_ANSWER_BOUND_NS: u64 = 250_000_000;
+
 /// Which signals come from a node's log: per role, event name to signal and JSON pointer.
 type LogSignals = BTreeMap<String, Vec<(String, String, String)>>;
 
@@ -224,7 +227,16 @@ impl<W: Watch> Machine<W> {
             self.run_steps();
         } else if self.now_ns >= self.ready_by_ns {
             let missing = missing();
-            self.end(Ending::NotReady(missing));
+            let answers_by_ns = self.ready_by_ns.saturating_add(LAST_ANSWER_BOUND_NS);
+            let awaited = self
+                .nodes
+                .values()
+                .any(|view| view.state == Some(NodeState::Starting) && !view.unready);
+            if awaited && self.now_ns < answers_by_ns {
+                self.out.push(Command::WakeAt(answers_by_ns));
+            } else {
+                self.end(Ending::NotReady(missing));
+            }
         } else {
             self.out.push(Command::WakeAt(self.ready_by_ns));
         }
@@ -351,6 +363,7 @@ impl<W: Watch> Machine<W> {
         let view = self.nodes.entry(node.to_owned()).or_default();
         view.incarnation += 1;
         view.state = None;
+        view.unready = false;
         view.panic = None;
         view.ending = None;
         let incarnation = view.incarnation;
@@ -449,6 +462,7 @@ impl<W: Watch> Machine<W> {
         if view.incarnation != incarnation || view.state == Some(NodeState::Ready) {
             return;
         }
+        view.unready = true;
         let healed = std::mem::take(&mut view.healing);
         if let Some(state) = view.state {
             self.node_is(node, state, None, Some(format!("not ready: {last_seen}")));

@@ -18,6 +18,8 @@ pub(super) struct NodeView {
     pub(super) state: Option<NodeState>,
     /// The step by which the harness is ending this life, and whether it asked or killed.
     pub(super) ending: Option<Blow>,
+    /// Its readiness check has given up and said what it saw last.
+    pub(super) unready: bool,
     /// The panic it reported in this life.
     pub(super) panic: Option<Panic>,
     /// Steps whose impairment ends once the node is ready again.
