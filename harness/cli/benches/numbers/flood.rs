@@ -8,7 +8,7 @@ use tweedledum_core::launch::{Network, Place, identity};
 use tweedledum_harness::agent::evidence::FloodEvidence;
 use tweedledum_harness::agent::flood::{FloodReport, FloodSpec, PreparedFlood};
 use tweedledum_harness::agent::{DatagramKind, Dialect as _};
-use tweedledum_harness::observe::unix_ns;
+use tweedledum_harness::clock::unix_ns;
 use tweedledum_harness::substrate::process::{NodePipes, Program};
 
 use crate::dialect::UdpSession2020;

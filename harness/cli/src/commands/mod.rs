@@ -80,7 +80,10 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is what `map_err` hands over"
+)]
 fn unreadable(error: std::io::Error) -> Failure {
     Failure::Usage {
         message: error.to_string(),
