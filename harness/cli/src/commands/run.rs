@@ -62,7 +62,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     Ok(supervised.code)
 }
 
-/// The child of [`supervise`]: conducts the run.
+/// The child of [`supervise()`]: conducts the run.
 pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;

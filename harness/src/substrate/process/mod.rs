@@ -1,7 +1,7 @@
 //! The process substrate, shared tier: nodes are ordinary processes on a locked block of loopback
 //! addresses, held by pidfd and killed with the run.
 //!
-//! Reading order: [`identity`] (who a process is), [`packet`] (messages that carry descriptors),
+//! Reading order: [`identity`] (who a process is), `packet` (messages that carry descriptors),
 //! `launch` (the only place that starts processes), [`shim`] (what runs in the child before the
 //! node does), [`spawner`] and [`node`] (what the controller uses), [`remains`] (how everything
 //! is removed), [`block`] (addresses), [`limits`].
