@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::run::executables;
-use super::{Failure, read_plan};
+use super::{Failure, read_plan, schedule_of};
 use crate::args::{CheckArgs, Format};
 use crate::printer::Printer;
 
@@ -12,7 +12,10 @@ pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
     let mut code = 0;
     for path in &args.plans {
         let wrong = read_plan(path, printer)
-            .and_then(|plan| executables(&plan, plan.releases.values(), path))
+            .and_then(|plan| {
+                schedule_of(path, &plan, plan.seed)?;
+                executables(&plan, plan.releases.values(), path)
+            })
             .err();
         match &wrong {
             None => printer.note(&format!("{}: sound", path.display())),

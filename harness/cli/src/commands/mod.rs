@@ -15,6 +15,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use tweedledum_core::plan::{PLAN_BYTES_MAX, Plan, parse, render};
+use tweedledum_core::schedule::Schedule;
 
 use crate::catalogue;
 use crate::printer::Printer;
@@ -89,4 +90,34 @@ fn unreadable(error: std::io::Error) -> Failure {
         message: error.to_string(),
         hint: "name a plan that exists and that you may read, as plans/flood.yaml".to_owned(),
     }
+}
+
+/// What a sound plan does for a seed. Draws decide who is hit, so faults that cannot be carried out together show only
+/// here.
+pub(crate) fn schedule_of(path: &Path, plan: &Plan, seed: u64) -> Result<Schedule, Failure> {
+    let schedule = tweedledum_core::schedule::resolve(plan, seed);
+    let conflicts = schedule.conflicts();
+    if conflicts.is_empty() {
+        return Ok(schedule);
+    }
+    let told = conflicts.iter().map(|(entry, why)| {
+        let at = plan
+            .timeline
+            .iter()
+            .find(|other| other.name == *entry)
+            .map(|it| it.at_text);
+        let at = at.unwrap_or_default();
+        format!(
+            "{}:{}:{}: `{entry}` cannot be carried out: {why}",
+            path.display(),
+            at.line,
+            at.column
+        )
+    });
+    Err(Failure::Usage {
+        message: told.collect::<Vec<_>>().join("\nerror: "),
+        hint: format!(
+            "let the earlier fault end first, or pick other targets (drawn with seed {seed})"
+        ),
+    })
 }

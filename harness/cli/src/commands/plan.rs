@@ -2,13 +2,13 @@
 
 use tweedledum_core::schedule;
 
-use super::{Failure, read_plan};
+use super::{Failure, read_plan, schedule_of};
 use crate::args::{Format, PlanArgs};
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> Result<u8, Failure> {
     let plan = read_plan(&args.plan, printer)?;
-    let schedule = schedule::resolve(&plan, args.seed.unwrap_or(plan.seed));
+    let schedule = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     match args.format {
         Format::Json => printer.json(&serde_json::to_value(&schedule).unwrap_or_default()),
         Format::Text | Format::Junit => printer.text(&schedule::describe(&plan, &schedule)),

@@ -21,7 +21,7 @@ use tweedledum_harness::supervise::{self, SuperviseConfig};
 use tweedledum_harness::undo::IntentLog;
 
 use super::judged::Judged;
-use super::{Failure, internal, read_plan};
+use super::{Failure, internal, read_plan, schedule_of};
 use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -39,6 +39,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip_while(|word| word != "run").skip(1));
@@ -100,7 +101,8 @@ async fn conduct(
 ) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let seed = args.seed.unwrap_or(plan.seed);
-    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &schedule::resolve(plan, seed)));
+    let drawn = schedule_of(&args.plan, plan, seed)?;
+    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &drawn));
     let timeout = args.timeout.unwrap_or(worst * 2);
     let dialects: Vec<Arc<dyn Dialect>> = vec![Arc::new(UdpSession2020)];
     let mut intents = IntentLog::open(&ground.context.intents)?;
@@ -109,7 +111,7 @@ async fn conduct(
         RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
             .map_err(|error| substrate(&error))?;
     fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
-    let drawn = serde_json::to_vec_pretty(&schedule::resolve(plan, seed)).unwrap_or_default();
+    let drawn = serde_json::to_vec_pretty(&drawn).unwrap_or_default();
     store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
     let mut verdicts = Vec::new();
     for (release, control) in turns {
