@@ -42,7 +42,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
-    controller.extend(std::env::args_os().skip_while(|word| word != "run").skip(1));
+    controller.extend(std::env::args_os().skip(2));
     let config = SuperviseConfig {
         runs: args.runs.clone(),
         watchdog: internal::words("watchdog"),
