@@ -537,6 +537,20 @@ impl Mapping {
         self.keys.iter().find(|key| key.name == name)
     }
 
+    /// Whether this key may stand here.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.key(name).is_some() || self.has_extra(name)
+    }
+
+    /// Whether this key is a kind of the registry.
+    pub(super) fn has_extra(&self, name: &str) -> bool {
+        match self.extra {
+            Extra::None => false,
+            Extra::Faults => crate::faults::by_name(name).is_some(),
+            Extra::Expectations => crate::oracles::by_name(name).is_some(),
+        }
+    }
+
     /// Names of registry kinds that are keys here.
     pub(super) fn extra_names(&self) -> Vec<&'static str> {
         match self.extra {

@@ -6,7 +6,8 @@
 //! library: its event parser, since its typed layer stops at the first mistake and expands aliases. What keys mean is
 //! the business of [`super::decode`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde_saphyr::granit_parser::{
     self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput,
@@ -104,6 +105,7 @@ pub(super) fn read(bytes: &[u8], wrong: &mut Vec<Diagnostic>) -> Result<Node, Di
         bytes: text.len(),
         wrong,
         reported: BTreeSet::new(),
+        way: Vec::new(),
     };
     reader.document().map_err(|stop| match stop {
         Stop::Ours(diagnostic) => diagnostic,
@@ -156,6 +158,13 @@ struct Reader<'a, 'w> {
     wrong: &'w mut Vec<Diagnostic>,
     /// Refused features that were reported: once is enough for each.
     reported: BTreeSet<&'static str>,
+    /// Where the reader is: keys and places in lists. Key paths are made of it only when something is wrong.
+    way: Vec<Step>,
+}
+
+enum Step {
+    Key(String),
+    Item(usize),
 }
 
 impl<'a> Reader<'a, '_> {
@@ -203,7 +212,7 @@ impl<'a> Reader<'a, '_> {
             }
         }
         let (event, span) = self.next()?;
-        let root = self.node(event, span, 0, "")?;
+        let root = self.node(event, span)?;
         loop {
             let (event, span) = self.next()?;
             match event {
@@ -218,14 +227,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn node(
-        &mut self,
-        event: Event<'a>,
-        span: SourceSpan,
-        depth: usize,
-        path: &str,
-    ) -> Result<Node, Stop> {
-        if depth > DEPTH_MAX {
+    fn node(&mut self, event: Event<'a>, span: SourceSpan) -> Result<Node, Stop> {
+        if self.way.len() > DEPTH_MAX {
             return Err(Stop::Ours(too_deep(span)));
         }
         let tagged = event.tag().is_some();
@@ -236,12 +239,12 @@ impl<'a> Reader<'a, '_> {
             _ => false,
         };
         let mut node = match event {
-            Event::Scalar(text, style, ..) => self.scalar(&text, style, span, path),
-            Event::SequenceStart(..) => self.list(span, depth, path)?,
-            Event::MappingStart(..) => self.map(span, depth, path)?,
+            Event::Scalar(text, style, ..) => self.scalar(text, style, span),
+            Event::SequenceStart(..) => self.list(span)?,
+            Event::MappingStart(..) => self.map(span)?,
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 let why = "aliases (`*name`) are not read in plans: they hide what a line means, and nested ones explode";
-                self.report_once(span, path, why, "write the value out");
+                self.report_once(span, why, "write the value out");
                 Node {
                     span,
                     kind: Kind::Broken,
@@ -252,7 +255,6 @@ impl<'a> Reader<'a, '_> {
         if tagged {
             self.report_once(
                 span,
-                path,
                 "tags (`!type`) mean nothing in plans",
                 "remove the tag",
             );
@@ -260,7 +262,6 @@ impl<'a> Reader<'a, '_> {
         } else if anchored {
             self.report_once(
                 span,
-                path,
                 "anchors (`&name`) are not read in plans",
                 "remove the anchor",
             );
@@ -268,7 +269,7 @@ impl<'a> Reader<'a, '_> {
         Ok(node)
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, span: SourceSpan, path: &str) -> Node {
+    fn scalar(&mut self, text: Cow<'_, str>, style: ScalarStyle, span: SourceSpan) -> Node {
         if let Some(c) = text
             .chars()
             .find(|c| c.is_control() && !matches!(c, '\n' | '\t'))
@@ -276,7 +277,6 @@ impl<'a> Reader<'a, '_> {
             let why = format!("text holds the control character U+{:04X}", u32::from(c));
             self.report(
                 span,
-                path,
                 &why,
                 "remove it: plans are printed on terminals and in reports",
             );
@@ -291,7 +291,7 @@ impl<'a> Reader<'a, '_> {
         let text = if absent {
             String::new()
         } else {
-            text.to_owned()
+            text.into_owned()
         };
         Node {
             span,
@@ -299,7 +299,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn list(&mut self, span: SourceSpan, depth: usize, path: &str) -> Result<Node, Stop> {
+    fn list(&mut self, span: SourceSpan) -> Result<Node, Stop> {
         let mut items: Vec<Node> = Vec::new();
         loop {
             let (event, at) = self.next()?;
@@ -310,14 +310,15 @@ impl<'a> Reader<'a, '_> {
                     kind: Kind::List(items),
                 });
             }
-            let inner = format!("{path}[{}]", items.len());
-            items.push(self.node(event, at, depth + 1, &inner)?);
+            self.way.push(Step::Item(items.len()));
+            items.push(self.node(event, at)?);
+            self.way.pop();
         }
     }
 
-    fn map(&mut self, span: SourceSpan, depth: usize, path: &str) -> Result<Node, Stop> {
+    fn map(&mut self, span: SourceSpan) -> Result<Node, Stop> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
-        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         loop {
             let (event, at) = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -327,52 +328,91 @@ impl<'a> Reader<'a, '_> {
                     kind: Kind::Map(entries),
                 });
             }
-            let key_node = self.node(event, at, depth + 1, path)?;
-            let key = match key_node.kind {
-                Kind::Scalar { text, .. } => Some(Key {
-                    span: key_node.span,
-                    text,
-                }),
-                Kind::Broken => None,
-                Kind::List(_) | Kind::Map(_) => {
-                    // `{x}` without quotes is a mapping to YAML: the usual way to get here is a placeholder.
-                    self.report(
-                        at,
-                        path,
-                        "a key must be text",
-                        "if a placeholder was meant, quote it: \"{name}\"",
-                    );
-                    None
-                }
-            };
-            let inner = join(path, key.as_ref().map_or("?", |key| &key.text));
+            let key = self.key(event, at)?;
             let (event, at) = self.next()?;
-            let value = self.node(event, at, depth + 1, &inner)?;
-            let Some(key) = key else { continue };
-            if key.text == "<<" {
-                let why = "merge keys (`<<`) are not read in plans: they hide what a line means";
-                self.report_once(key.span, path, why, "write the keys out");
-            } else if let Some(first) = lines.get(&key.text) {
-                let why = format!(
-                    "`{}` is given twice; the first is in line {first}",
-                    shorten(&key.text)
+            self.way.push(Step::Key(
+                key.as_ref()
+                    .map_or_else(|| "?".to_owned(), |key| key.text.clone()),
+            ));
+            let value = self.node(event, at)?;
+            if let Some(key) = key {
+                self.entry(key, value, &mut entries, &mut seen);
+            }
+            self.way.pop();
+        }
+    }
+
+    fn key(&mut self, event: Event<'a>, at: SourceSpan) -> Result<Option<Key>, Stop> {
+        self.way.push(Step::Key("?".to_owned()));
+        let node = self.node(event, at)?;
+        self.way.pop();
+        Ok(match node.kind {
+            Kind::Scalar { text, .. } => Some(Key {
+                span: node.span,
+                text,
+            }),
+            Kind::Broken => None,
+            Kind::List(_) | Kind::Map(_) => {
+                // `{x}` without quotes is a mapping to YAML: the usual way to get here is a placeholder.
+                self.report(
+                    at,
+                    "a key must be text",
+                    "if a placeholder was meant, quote it: \"{name}\"",
                 );
-                self.report(key.span, &inner, &why, "remove one of them");
-            } else {
-                lines.insert(key.text.clone(), key.span.line);
-                entries.push((key, value));
+                None
+            }
+        })
+    }
+
+    fn entry(
+        &mut self,
+        key: Key,
+        value: Node,
+        entries: &mut Vec<(Key, Node)>,
+        seen: &mut BTreeSet<String>,
+    ) {
+        // Most mappings have a handful of keys, for which looking is faster than remembering.
+        const FEW: usize = 16;
+        let known = match entries.len() {
+            0..FEW => entries.iter().any(|(other, _)| other.text == key.text),
+            _ => seen.contains(&key.text),
+        };
+        if key.text == "<<" {
+            let why = "merge keys (`<<`) are not read in plans: they hide what a line means";
+            self.report_once(key.span, why, "write the keys out");
+        } else if known {
+            let first = entries.iter().find(|(other, _)| other.text == key.text);
+            let line = first.map_or(key.span.line, |(first, _)| first.span.line);
+            let why = format!(
+                "`{}` is given twice; the first is in line {line}",
+                shorten(&key.text)
+            );
+            self.report(key.span, &why, "remove one of them");
+        } else {
+            entries.push((key, value));
+            match entries.len() {
+                0..FEW => {}
+                FEW => seen.extend(entries.iter().map(|(key, _)| key.text.clone())),
+                _ => seen.extend(entries.last().map(|(key, _)| key.text.clone())),
             }
         }
     }
 
-    fn report(&mut self, at: SourceSpan, path: &str, why: &str, hint: &str) {
+    fn report(&mut self, at: SourceSpan, why: &str, hint: &str) {
+        let path = self
+            .way
+            .iter()
+            .fold(String::new(), |path, step| match step {
+                Step::Key(key) => join(&path, key),
+                Step::Item(place) => format!("{path}[{place}]"),
+            });
         self.wrong.push(Diagnostic::new(at, path, why).hint(hint));
     }
 
     /// For refused features of YAML, which tend to come in crowds.
-    fn report_once(&mut self, at: SourceSpan, path: &str, why: &'static str, hint: &str) {
+    fn report_once(&mut self, at: SourceSpan, why: &'static str, hint: &str) {
         if self.reported.insert(why) {
-            self.report(at, path, why, hint);
+            self.report(at, why, hint);
         }
     }
 }
@@ -387,12 +427,18 @@ fn end_of(closing: SourceSpan, last: Option<&Node>) -> usize {
 
 /// A key path one level deeper.
 pub(super) fn join(path: &str, key: &str) -> String {
-    let key = shorten(key);
-    if path.is_empty() {
-        key
-    } else {
-        format!("{path}.{key}")
+    let mut joined = String::with_capacity(path.len() + 1 + key.len());
+    joined.push_str(path);
+    if !path.is_empty() {
+        joined.push('.');
     }
+    // Plain short keys, which nearly all are, need no escaping.
+    if key.len() <= 60 && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        joined.push_str(key);
+    } else {
+        joined.push_str(&shorten(key));
+    }
+    joined
 }
 
 fn too_deep(at: SourceSpan) -> Diagnostic {

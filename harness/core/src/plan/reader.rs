@@ -3,7 +3,7 @@
 //! A reader returns `None` once the mistake is reported, and decoding goes on with the rest. Nothing here knows what a
 //! key means.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::params::Need;
 use crate::time::{Calendar, ProtocolTime, Span};
@@ -12,7 +12,34 @@ use super::keys::{self, Mapping, Takes};
 use super::raw::{Key, Kind, Node, join, shorten};
 use super::suggest::{did_you_mean, suggest};
 use super::units::{self, Unreadable};
-use super::{Diagnostic, Selector, SourceSpan};
+use super::{Diagnostic, Selector, SourceSpan, model};
+
+/// The nodes that selectors choose from. Names are indexed, since long timelines look one up on every line.
+#[derive(Debug)]
+pub(super) struct Network<'a> {
+    pub(super) nodes: &'a [model::Node],
+    by_name: BTreeMap<&'a str, &'a model::Node>,
+}
+
+impl<'a> Network<'a> {
+    pub(super) fn new(nodes: &'a [model::Node]) -> Self {
+        let by_name = nodes
+            .iter()
+            .map(|node| (node.name.as_str(), node))
+            .collect();
+        Self { nodes, by_name }
+    }
+
+    /// The node of this name.
+    pub(super) fn node(&self, name: &str) -> Option<&'a model::Node> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The names of the roles that have nodes.
+    pub(super) fn roles(&self) -> BTreeSet<&'a str> {
+        self.nodes.iter().map(|node| node.role.as_str()).collect()
+    }
+}
 
 /// The mistakes found so far, and what all readers need to know.
 #[derive(Debug)]
@@ -46,6 +73,15 @@ impl Reader {
         hint: impl Into<String>,
     ) {
         self.wrong.push(Diagnostic::new(at, path, why).hint(hint));
+    }
+
+    /// "Did you mean", as long as it can still be among the mistakes that are shown.
+    pub(super) fn suggest<W: AsRef<str>>(&self, word: &str, what: &str, known: &[W]) -> String {
+        const WORTH_IT: usize = 1_000;
+        if self.wrong.len() > WORTH_IT {
+            return format!("use one of the known {what}");
+        }
+        suggest(word, what, known)
     }
 
     /// Reports a value that is not what its key takes.
@@ -169,7 +205,7 @@ impl Reader {
                 field.node.span,
                 &field.path,
                 why,
-                suggest(&text, "words", words),
+                self.suggest(&text, "words", words),
             );
         }
         found
@@ -313,11 +349,20 @@ impl Reader {
     }
 
     fn unknown_keys(&mut self, fields: &Fields<'_>) {
+        let mut unknown = fields.unknown().peekable();
+        if unknown.peek().is_none() {
+            return;
+        }
         let known = fields.known();
-        for key in fields.unknown() {
+        for key in unknown {
             let why = format!("unknown key `{}`", shorten(&key.text));
             let path = join(&fields.path, &key.text);
-            self.wrong(key.span, &path, why, suggest(&key.text, "keys", &known));
+            self.wrong(
+                key.span,
+                &path,
+                why,
+                self.suggest(&key.text, "keys", &known),
+            );
         }
     }
 
@@ -337,22 +382,18 @@ impl Reader {
 
     fn sets(&mut self, fields: &Fields<'_>) {
         for (at, set) in fields.table.one_of.iter().enumerate() {
-            let extra = if at == 0 {
-                fields.table.extra_names()
-            } else {
-                Vec::new()
-            };
-            let of: Vec<&str> = set.iter().copied().chain(extra).collect();
-            let given: Vec<&Key> = fields
+            let counts =
+                |name: &str| set.contains(&name) || (at == 0 && fields.table.has_extra(name));
+            let mut given = fields
                 .entries
                 .iter()
                 .map(|(key, _)| key)
-                .filter(|key| of.contains(&key.text.as_str()))
-                .collect();
-            if let Some(second) = given.get(1) {
+                .filter(|key| counts(&key.text));
+            let (first, second) = (given.next(), given.next());
+            if let (Some(first), Some(second)) = (first, second) {
                 let why = format!(
                     "`{}` and `{}` cannot stand together",
-                    given[0].text, second.text
+                    first.text, second.text
                 );
                 self.wrong(
                     second.span,
@@ -361,7 +402,16 @@ impl Reader {
                     "keep one of them, and write the other one apart",
                 );
             }
-            if given.is_empty() && !fields.slipped(&of) {
+            if first.is_some() {
+                continue;
+            }
+            let extra = if at == 0 {
+                fields.table.extra_names()
+            } else {
+                Vec::new()
+            };
+            let of: Vec<&str> = set.iter().copied().chain(extra).collect();
+            if !fields.slipped(&of) {
                 let why = format!("one of {} is missing", quoted(&of));
                 self.wrong(fields.span, &fields.path, why, "add exactly one of them");
             }
@@ -372,7 +422,7 @@ impl Reader {
     pub(super) fn selector(
         &mut self,
         field: &Field<'_>,
-        nodes: Option<&[super::model::Node]>,
+        network: Option<&Network<'_>>,
     ) -> Option<Selector> {
         if let Kind::List(items) = &field.node.kind {
             if items.is_empty() {
@@ -392,7 +442,7 @@ impl Reader {
                         self.not(item, "a selector", "write one flat list");
                         None
                     }
-                    _ => self.selector(item, nodes),
+                    _ => self.selector(item, network),
                 })
                 .collect();
             return Some(Selector::List(
@@ -402,23 +452,26 @@ impl Reader {
         let text = self.text(field)?;
         let forms =
             "write `ROLE`, `every ROLE`, `any ROLE`, `any N of ROLE`, `ROLE-0` or a list of these";
-        let selector = match Selector::parse(&text, nodes.unwrap_or_default()) {
+        if network.is_some_and(|network| network.node(&text).is_some()) {
+            return Some(Selector::Node(text));
+        }
+        let nodes = network.map_or(&[][..], |network| network.nodes);
+        let selector = match Selector::parse(&text, nodes) {
             Ok(selector) => selector,
             Err(why) => {
                 self.wrong(field.node.span, &field.path, shorten_all(&why), forms);
                 return None;
             }
         };
-        let nodes = nodes?;
+        let network = network?;
         if let Some(why) = selector.unknown(nodes) {
-            let roles: BTreeSet<&str> = nodes.iter().map(|node| node.role.as_str()).collect();
             let last = text.split_whitespace().last().unwrap_or_default();
-            let known: Vec<&str> = roles.into_iter().collect();
+            let known: Vec<&str> = network.roles().into_iter().collect();
             self.wrong(
                 field.node.span,
                 &field.path,
                 shorten_all(&why),
-                suggest(last, "roles", &known),
+                self.suggest(last, "roles", &known),
             );
             return None;
         }
@@ -479,11 +532,10 @@ impl<'n> Fields<'n> {
 
     /// The first key that comes from the registry, with its value.
     pub(super) fn extra(&self) -> Option<(&'n Key, Field<'n>)> {
-        let names = self.table.extra_names();
         let (key, node) = self
             .entries
             .iter()
-            .find(|(key, _)| names.contains(&key.text.as_str()))?;
+            .find(|(key, _)| self.table.has_extra(&key.text))?;
         Some((
             key,
             Field {
@@ -530,11 +582,11 @@ impl<'n> Fields<'n> {
     }
 
     fn unknown(&self) -> impl Iterator<Item = &'n Key> {
-        let known = self.known();
+        let table = self.table;
         self.entries
             .iter()
             .map(|(key, _)| key)
-            .filter(move |key| !known.contains(&key.text.as_str()))
+            .filter(move |key| !table.has(&key.text))
     }
 
     /// Whether some unknown key looks like one of these.

@@ -10,6 +10,8 @@ pub(super) fn did_you_mean<W: AsRef<str>>(word: &str, known: &[W]) -> Option<Str
     known
         .iter()
         .map(AsRef::as_ref)
+        // The distance is at least the difference in length, which is far cheaper.
+        .filter(|candidate| candidate.len().abs_diff(word.len()) <= reach * 4)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= reach && *candidate != word)
         .min()

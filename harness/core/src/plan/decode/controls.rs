@@ -4,7 +4,6 @@ use super::super::keys::{CONTROL, FINDING, TOLERANCE};
 use super::super::model::{Amount, Control, FindingPattern, Relation, Tolerance};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
-use super::super::suggest::suggest;
 use super::{Known, at_key};
 
 /// The conditions under which liveness is demanded.
@@ -25,9 +24,11 @@ pub(super) fn tolerates(
 fn tolerance(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<Tolerance> {
     let fields = reader.fields(item, &TOLERANCE)?;
     let amount = amount(reader, &fields);
-    let of = fields
-        .get("of")
-        .and_then(|field| reader.selector(&field, known.nodes).map(|of| (of, field)));
+    let of = fields.get("of").and_then(|field| {
+        reader
+            .selector(&field, known.network.as_ref())
+            .map(|of| (of, field))
+    });
     if let Some((selector, field)) = &of
         && selector.draws()
     {
@@ -39,10 +40,10 @@ fn tolerance(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option
             "name the group: the number stands in `at-least`",
         );
     }
-    if let (Some(nodes), Some(Amount::AtLeast(least)), Some((selector, _))) =
-        (known.nodes, amount, &of)
+    if let (Some(network), Some(Amount::AtLeast(least)), Some((selector, _))) =
+        (&known.network, amount, &of)
     {
-        let members = selector.members(nodes).len();
+        let members = selector.members(network.nodes).len();
         if least > members as u64 {
             let why =
                 format!("at least {least} of `{selector}` can never hold: there are {members}");
@@ -56,7 +57,7 @@ fn tolerance(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option
     }
     let reachable = fields
         .get("reachable-from")
-        .map(|field| reader.selector(&field, known.nodes));
+        .map(|field| reader.selector(&field, known.network.as_ref()));
     let connected = fields
         .get("connected")
         .map(|_| fields.word(reader, "connected"));
@@ -114,7 +115,7 @@ pub(super) fn controls(
                 at_key(key),
                 &field.path,
                 why,
-                suggest(&key.text, "releases", &names),
+                reader.suggest(&key.text, "releases", &names),
             );
         }
         let Some(fields) = reader.fields(&field, &CONTROL) else {
@@ -237,8 +238,7 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
 
 fn role(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<String> {
     let role = reader.text(field)?;
-    let roles: std::collections::BTreeSet<&str> =
-        known.nodes?.iter().map(|node| node.role.as_str()).collect();
+    let roles = known.network.as_ref()?.roles();
     if roles.contains(role.as_str()) {
         return Some(role);
     }
@@ -248,7 +248,7 @@ fn role(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<Str
         field.node.span,
         &field.path,
         why,
-        suggest(&role, "roles", &names),
+        reader.suggest(&role, "roles", &names),
     );
     None
 }

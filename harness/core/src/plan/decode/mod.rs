@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::keys::{self, PLAN};
-use super::model::{Node as NetworkNode, Plan, Release, Role};
+use super::model::{Plan, Release, Role};
 use super::raw::{self, Kind, Node, shorten};
-use super::reader::{Field, Fields, Reader};
+use super::reader::{Field, Fields, Network, Reader};
 use super::{Diagnostic, SourceSpan};
 use crate::time::Calendar;
 
@@ -42,7 +42,7 @@ const FALLBACK: Calendar = Calendar {
     layers_per_epoch: 4,
 };
 
-/// Reads a plan. The caller reads at most [`raw::PLAN_BYTES_MAX`] + 1 bytes of the file: more are refused anyway.
+/// Reads a plan. The caller reads at most [`super::PLAN_BYTES_MAX`] + 1 bytes of the file: more are refused anyway.
 ///
 /// # Errors
 /// All mistakes in the order of the text, at most [`DIAGNOSTICS_MAX`] and one that counts the rest.
@@ -127,7 +127,7 @@ struct Known<'a> {
     /// The network's times can be trusted.
     timed: bool,
     /// `None` when the network cannot be read.
-    nodes: Option<&'a [NetworkNode]>,
+    network: Option<Network<'a>>,
     roles: &'a BTreeMap<String, Role>,
     releases: &'a BTreeMap<String, Release>,
 }
@@ -159,7 +159,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
     let known = Known {
         calendar,
         timed,
-        nodes: nodes.as_deref(),
+        network: nodes.as_deref().map(Network::new),
         roles: &roles,
         releases: &releases,
     };

@@ -6,7 +6,6 @@ use super::super::keys::NODES_MAX;
 use super::super::model::{Node, Role, SettingKind};
 use super::super::raw::{self, shorten};
 use super::super::reader::{Field, Fields, Reader};
-use super::super::suggest::suggest;
 use crate::time::Calendar;
 
 /// Ticks finer than this are noise on any host.
@@ -51,7 +50,7 @@ pub(super) fn nodes(
                 key.span,
                 &count_field.path,
                 why,
-                suggest(&key.text, "roles", &known),
+                reader.suggest(&key.text, "roles", &known),
             );
             sound = false;
         }
@@ -116,7 +115,7 @@ fn settings(
             key.span,
             &scope.path,
             why,
-            suggest(&key.text, "scopes", &known),
+            reader.suggest(&key.text, "scopes", &known),
         );
     }
     sorted.sort_by_key(|(scope, _)| *scope);
@@ -216,7 +215,7 @@ fn unknown_setting(
         setting.span,
         &value.path,
         why,
-        suggest(&setting.text, "settings", &known),
+        reader.suggest(&setting.text, "settings", &known),
     );
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::super::raw::{Key, Kind, join, shorten};
-use super::super::reader::{Field, Reader};
-use super::super::suggest::{did_you_mean, suggest};
+use super::super::reader::{Field, Network, Reader};
+use super::super::suggest::did_you_mean;
 use super::super::{Selector, SourceSpan};
 use super::Known;
 use super::timeline::{Heal, Heals};
@@ -80,7 +80,7 @@ pub(super) fn decode(
                 key.span,
                 &value.path,
                 why,
-                suggest(&key.text, "keys", &names),
+                reader.suggest(&key.text, "keys", &names),
             );
             continue;
         };
@@ -159,7 +159,9 @@ fn value(
     known: &Known<'_>,
 ) -> Option<Value> {
     match shape {
-        Shape::Nodes => reader.selector(field, known.nodes).map(Value::Nodes),
+        Shape::Nodes => reader
+            .selector(field, known.network.as_ref())
+            .map(Value::Nodes),
         Shape::Count { min, max } => reader.count(field, min, max).map(Value::Count),
         Shape::Span => reader.span(field, &known.calendar).map(Value::Span),
         Shape::Duration => reader.duration(field).map(Value::Duration),
@@ -197,7 +199,7 @@ fn heal(reader: &mut Reader, field: &Field<'_>, heals: &Heals) -> Option<String>
                 field.node.span,
                 &field.path,
                 why,
-                suggest(&text, "heals", &known),
+                reader.suggest(&text, "heals", &known),
             );
             None
         }
@@ -225,15 +227,17 @@ pub(super) fn signals(
     table: &'static [Param],
     known: &Known<'_>,
 ) {
-    let Some(nodes) = known.nodes else { return };
+    let Some(network) = &known.network else {
+        return;
+    };
     for param in table.iter().filter(|param| param.shape == Shape::Signal) {
         let Some(Value::Text(signal)) = decoded.params.get(param.name) else {
             continue;
         };
         let chosen = decoded.selectors(table);
         let roles = match chosen.first() {
-            Some((_, selector)) => roles_of(selector, nodes),
-            None => nodes.iter().map(|node| node.role.as_str()).collect(),
+            Some((_, selector)) => roles_of(selector, network),
+            None => network.roles(),
         };
         // A role that could not be read has reported why.
         if roles.iter().any(|role| !known.roles.contains_key(*role)) {
@@ -264,28 +268,25 @@ pub(super) fn signals(
             let known: Vec<&String> = known.into_iter().collect();
             let (at, path) = decoded.place(param.name);
             let why = format!("no signal `{}` on {}", shorten(signal), lacking.join(", "));
-            reader.wrong(at, &path, why, suggest(signal, "signals", &known));
+            reader.wrong(at, &path, why, reader.suggest(signal, "signals", &known));
         }
     }
 }
 
-/// The roles that a selector reaches into. Cheap: long timelines in large networks ask for each entry.
-pub(super) fn roles_of<'n>(
-    selector: &'n Selector,
-    nodes: &'n [super::NetworkNode],
-) -> BTreeSet<&'n str> {
+/// The roles that a selector reaches into.
+pub(super) fn roles_of<'n>(selector: &'n Selector, network: &Network<'n>) -> BTreeSet<&'n str> {
     match selector {
         Selector::Every(role) | Selector::Any(role) | Selector::AnyOf(_, role) => {
             BTreeSet::from([role.as_str()])
         }
-        Selector::Node(name) => nodes
-            .iter()
-            .filter(|node| node.name == *name)
+        Selector::Node(name) => network
+            .node(name)
             .map(|node| node.role.as_str())
+            .into_iter()
             .collect(),
         Selector::List(parts) => parts
             .iter()
-            .flat_map(|part| roles_of(part, nodes))
+            .flat_map(|part| roles_of(part, network))
             .collect(),
     }
 }

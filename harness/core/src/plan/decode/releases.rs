@@ -6,7 +6,6 @@ use super::super::keys::RELEASE;
 use super::super::model::Release;
 use super::super::raw::shorten;
 use super::super::reader::{Field, Reader};
-use super::super::suggest::suggest;
 use super::{Catalogue, at_key};
 
 /// Every release that the plan may name.
@@ -112,7 +111,7 @@ fn base<'b>(
             field.node.span,
             &field.path,
             why,
-            suggest(&name, "releases", &known),
+            reader.suggest(&name, "releases", &known),
         );
     }
     found
@@ -134,7 +133,7 @@ fn without(
                 item.node.span,
                 &item.path,
                 why,
-                suggest(&switch, "fixes", &catalogue.switches),
+                reader.suggest(&switch, "fixes", &catalogue.switches),
             );
         } else if !off.insert(switch.clone()) {
             reader.wrong(

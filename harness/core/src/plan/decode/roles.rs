@@ -9,7 +9,6 @@ use super::super::model::{
 use super::super::placeholders::{PLAIN, Piece, pieces};
 use super::super::raw::{self, shorten};
 use super::super::reader::{Field, Fields, Reader};
-use super::super::suggest::suggest;
 use super::{Catalogue, at_key};
 use crate::time::Calendar;
 
@@ -205,7 +204,7 @@ impl Placeholders<'_> {
                     field.node.span,
                     &field.path,
                     why,
-                    suggest(name, "placeholders", &self.names()),
+                    reader.suggest(name, "placeholders", &self.names()),
                 );
             } else if name == "settings" && text != "{settings}" {
                 let hint = "write \"{settings}\" as an argument of its own";

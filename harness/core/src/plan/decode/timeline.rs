@@ -7,7 +7,6 @@ use super::super::keys::{ENTRY, EXPECTATION};
 use super::super::model::{Deed, Entry, Expectation};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
-use super::super::suggest::suggest;
 use super::params::{self, Decoded, roles_of};
 use super::{Known, at_key};
 use crate::faults::{self, Lasting};
@@ -75,8 +74,17 @@ pub(super) fn timeline(
         }
     }
     let complete = lines.len() == items.len() && !unreadable;
+    let named = lines
+        .iter()
+        .filter(|line| line.fields.get("name").is_some());
+    let healable = Healable {
+        lines: &lines,
+        by_name: &names,
+        given: named.map(|line| line.entry.name.as_str()).collect(),
+        complete,
+    };
     for line in &lines {
-        healed_entries(reader, line, (&lines, &names), complete, known);
+        healed_entries(reader, line, &healable, known);
     }
     let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
     Timeline {
@@ -220,10 +228,10 @@ fn targets(
             );
             reader.wrong(at, &path, why, "add a `name` to the entry, so that other changes of the plan do not change the draw");
         }
-        let (Some(protocol), Some(nodes)) = (kind.requires(), known.nodes) else {
+        let (Some(protocol), Some(network)) = (kind.requires(), &known.network) else {
             continue;
         };
-        let roles = roles_of(selector, nodes);
+        let roles = roles_of(selector, network);
         for role in roles.into_iter().filter_map(|role| known.roles.get(role)) {
             if !role.speaks.contains(protocol) {
                 let why = format!(
@@ -297,12 +305,21 @@ fn rename(reader: &mut Reader, line: &mut Line<'_>, twin: usize, place: usize) {
     }
 }
 
+/// What heals may name.
+struct Healable<'a> {
+    lines: &'a [Line<'a>],
+    by_name: &'a BTreeMap<String, usize>,
+    /// Names of the plan's own, for suggestions.
+    given: Vec<&'a str>,
+    /// Every entry of the timeline could be read.
+    complete: bool,
+}
+
 /// A heal names faults that begin before it.
 fn healed_entries(
     reader: &mut Reader,
     line: &Line<'_>,
-    (lines, names): (&[Line<'_>], &BTreeMap<String, usize>),
-    complete: bool,
+    healable: &Healable<'_>,
     known: &Known<'_>,
 ) {
     for (name, at, path) in &line.heals {
@@ -315,15 +332,17 @@ fn healed_entries(
             );
             continue;
         }
-        let Some(meant) = names.get(name).map(|found| &lines[*found].entry) else {
+        let found = healable.by_name.get(name);
+        let Some(meant) = found.map(|found| &healable.lines[*found].entry) else {
             // An entry with a mistake of its own is not among the lines; its name may be the one meant.
-            if complete {
-                let given = lines
-                    .iter()
-                    .filter(|line| line.fields.get("name").is_some());
-                let given: Vec<&str> = given.map(|line| line.entry.name.as_str()).collect();
+            if healable.complete {
                 let why = format!("no entry of the timeline is called `{}`", shorten(name));
-                reader.wrong(*at, path, why, suggest(name, "names", &given));
+                reader.wrong(
+                    *at,
+                    path,
+                    why,
+                    reader.suggest(name, "names", &healable.given),
+                );
             }
             continue;
         };
