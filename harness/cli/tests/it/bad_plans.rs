@@ -326,7 +326,7 @@ fn files_that_are_no_plans_are_refused() {
         ("deep.yaml", "deep.yaml:2:"),
         ("deep-block.yaml", "deep-block.yaml:"),
         ("empty.yaml", "empty.yaml"),
-        ("binary.yaml", "binary.yaml:1:1\n"),
+        ("binary.yaml", "binary.yaml:2:"),
         ("large.yaml", "larger than 1 MiB"),
         ("directory.yaml", "not a file"),
         ("pipe.yaml", "not a file"),

@@ -27,9 +27,9 @@ format: 1
 plan: slow
 network: { layer: 100ms, layers-per-epoch: 4, nodes: { slow: 1 } }
 roles:
-  slow: { command: [./slow.sh], ready: { log: n }, stop: { signal: TERM, grace: 60s }, signals: { n: { log: n, value: /n, period: 1 layer } } }
+  slow: { command: [./slow.sh], ready: { log: beat }, stop: { signal: TERM, grace: 60s }, signals: { beats: { log: beat, value: /n, period: 1 layer } } }
 expect:
-  - { advance: { signal: n, of: every slow, within: 40 layers } }
+  - { advance: { signal: beats, of: every slow, within: 40 layers } }
 ";
 
 fn is_applied(record: &Value) -> bool {
@@ -112,7 +112,7 @@ fn a_second_signal_kills_at_once() {
     scene.file("plan.yaml", SLOW);
     scene.script(
         "slow.sh",
-        "trap 'echo not yet' TERM\nwhile :; do echo '{\"event\":\"n\",\"n\":1}'; sleep 0.05; done",
+        "trap 'echo not yet' TERM\nwhile :; do echo '{\"event\":\"beat\",\"n\":1}'; sleep 0.05; done",
     );
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed"]);
     let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {

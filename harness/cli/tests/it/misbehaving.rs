@@ -58,7 +58,7 @@ fn scene(nodes: &str, advancing: &str) -> Scene {
     scene.script(
         "panics.sh",
         &told(
-            "echo '{\"event\":\"panic\",\"component\":\"../../x\",\"message\":\"\\u001b[2J::error::\\n::error::owned\",\"file\":\"##[x].rs\",\"line\":1}'\nexit 101",
+            "printf '%s\n' '{\"event\":\"panic\",\"component\":\"../../x\",\"message\":\"\\u001b[2J::error::\\n::error::owned\",\"file\":\"##[x].rs\",\"line\":1}'\nexit 101",
         ),
     );
     let plan = format!(
@@ -69,11 +69,11 @@ roles:
   beat: {{ command: [./beat.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   victim: {{ command: [./beat.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   stubborn: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
-  lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, {beat} }}
+  lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [], {beat} }}
   garbage: {{ command: [./garbage.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
   exits: {{ command: [./exits.sh], ready: {{ log: up }} }}
-  forks: {{ command: [./forks.sh], ready: {{ log: up }} }}
-  loud: {{ command: [./loud.sh], ready: {{ log: up }} }}
+  forks: {{ command: [./forks.sh], ready: {{ log: up }}, expect-exit: [] }}
+  loud: {{ command: [./loud.sh], ready: {{ log: up }}, expect-exit: [] }}
   quits: {{ command: [./quits.sh, \"{{data}}\"], ready: {{ log: up }} }}
   panics: {{ command: [./panics.sh, \"{{data}}\"], ready: {{ log: up }} }}
   no-tcp: {{ command: [./waits.sh], ports: {{ api: tcp }}, ready: {{ tcp: \"{{api.addr}}\" }} }}
