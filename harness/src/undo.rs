@@ -192,7 +192,34 @@ pub fn clean(runs: &Path) -> Result<CleanReport, CleanError> {
     for (path, nonce) in intent_files(runs)? {
         report.runs.push(clean_one(path, nonce)?);
     }
+    remove_unwritten(runs)?;
     Ok(report)
+}
+
+/// Removes what is left of intents whose stub was killed before their first line was in place. It
+/// had started nothing yet.
+fn remove_unwritten(runs: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(runs.join(DIRECTORY)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(writer) = name.and_then(writer_of)
+            && identity::read_stat(writer).is_err()
+        {
+            forget(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that writes `.NONCE.jsonl.PID.tmp`; `None` for any other name.
+fn writer_of(name: &str) -> Option<i32> {
+    let (nonce, writer) = name.strip_prefix('.')?.split_once(".jsonl.")?;
+    Nonce::parse(nonce)?;
+    writer.strip_suffix(".tmp")?.parse().ok()
 }
 
 fn intent_files(runs: &Path) -> io::Result<Vec<(PathBuf, Option<Nonce>)>> {
@@ -415,6 +442,23 @@ mod tests {
             assert!(matches!(run.state, RunState::Unreadable { .. }), "{run:?}");
             assert!(run.intents.exists());
         }
+    }
+
+    #[test]
+    fn what_a_killed_stub_did_not_finish_writing_is_removed() {
+        let runs = tempfile::tempdir().unwrap();
+        let directory = runs.path().join(DIRECTORY);
+        fs::create_dir(&directory).unwrap();
+        let nonce = Nonce::from_bytes([6; 16]);
+        // No process has the largest number that the kernel could give.
+        let dead = directory.join(format!(".{nonce}.jsonl.{}.tmp", i32::MAX));
+        let live = directory.join(format!(".{nonce}.jsonl.{}.tmp", std::process::id()));
+        let other = directory.join(format!(".notes.jsonl.{}.tmp", i32::MAX));
+        for path in [&dead, &live, &other] {
+            fs::write(path, "{").unwrap();
+        }
+        assert_eq!(clean(runs.path()).unwrap(), CleanReport::default());
+        assert!(!dead.exists() && live.exists() && other.exists());
     }
 
     #[test]

@@ -25,7 +25,12 @@ pub(crate) const RUN_BOUND: Duration = Duration::from_secs(60);
 /// Held by every test that starts a network, until it is dropped.
 pub(crate) fn network_lock() -> File {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path).unwrap();
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .unwrap();
     file.lock().unwrap();
     file
 }
@@ -38,7 +43,9 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -66,7 +73,10 @@ impl Scene {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         #[expect(clippy::disallowed_methods, reason = "the substrate is what is tested")]
         let mut command = Command::new(env!("CARGO_BIN_EXE_tweedledum"));
-        command.args(words).current_dir(self.path()).stdin(Stdio::null());
+        command
+            .args(words)
+            .current_dir(self.path())
+            .stdin(Stdio::null());
         command
     }
 
@@ -83,13 +93,17 @@ impl Scene {
     /// The directory of the only run of one release.
     pub(crate) fn release(&self, release: &str) -> PathBuf {
         let runs = self.run_directories();
-        let [run] = runs.as_slice() else { panic!("there should be one run, not {runs:?}") };
+        let [run] = runs.as_slice() else {
+            panic!("there should be one run, not {runs:?}")
+        };
         run.join(release)
     }
 
     /// All run directories.
     pub(crate) fn run_directories(&self) -> Vec<PathBuf> {
-        let Ok(entries) = std::fs::read_dir(self.runs()) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.runs()) else {
+            return Vec::new();
+        };
         let paths = entries.map(|entry| entry.unwrap().path());
         paths.filter(|path| !path.ends_with(".intents")).collect()
     }
@@ -103,13 +117,23 @@ impl Scene {
     /// The records so far of the only run; a line that is still being written is left out.
     pub(crate) fn records(&self, release: &str) -> Vec<Value> {
         let runs = self.run_directories();
-        let Some(run) = runs.first() else { return Vec::new() };
-        let text = std::fs::read_to_string(run.join(release).join("history.jsonl")).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let Some(run) = runs.first() else {
+            return Vec::new();
+        };
+        let text =
+            std::fs::read_to_string(run.join(release).join("history.jsonl")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Waits for a record that the run is yet to write.
-    pub(crate) fn wait_for_record(&self, release: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_record(
+        &self,
+        release: &str,
+        what: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut found = None;
         wait_until(PATIENCE, what, || {
             found = self.records(release).into_iter().find(&is_it);
@@ -122,7 +146,10 @@ impl Scene {
     pub(crate) fn pid(&self, release: &str, node: &str) -> i32 {
         let what = format!("the start of {node}");
         let record = self.wait_for_record(release, &what, |record| {
-            record["kind"] == "node" && record["node"] == node && record["state"] == "starting" && record["pid"] != 0
+            record["kind"] == "node"
+                && record["node"] == node
+                && record["state"] == "starting"
+                && record["pid"] != 0
         });
         i32::try_from(record["pid"].as_i64().unwrap()).unwrap()
     }
@@ -131,11 +158,18 @@ impl Scene {
     pub(crate) fn known(&self, stub: i32) -> Option<Known> {
         let entries = std::fs::read_dir(self.runs().join(".intents")).ok()?;
         let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-        texts.filter_map(|text| Known::read(&text)).find(|known| known.stub == stub)
+        texts
+            .filter_map(|text| Known::read(&text))
+            .find(|known| known.stub == stub)
     }
 
     /// Waits until the run has told that much.
-    pub(crate) fn wait_for_known(&self, stub: i32, what: &str, enough: impl Fn(&Known) -> bool) -> Known {
+    pub(crate) fn wait_for_known(
+        &self,
+        stub: i32,
+        what: &str,
+        enough: impl Fn(&Known) -> bool,
+    ) -> Known {
         let mut known = None;
         wait_until(PATIENCE, what, || {
             known = self.known(stub).filter(|known| enough(known));
@@ -146,7 +180,9 @@ impl Scene {
 
     /// The intent files of runs that are not over, or that nobody cleaned.
     pub(crate) fn intents(&self) -> Vec<PathBuf> {
-        let Ok(entries) = std::fs::read_dir(self.runs().join(".intents")) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(self.runs().join(".intents")) else {
+            return Vec::new();
+        };
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -164,16 +200,25 @@ pub(crate) struct Known {
 impl Known {
     fn read(text: &str) -> Option<Self> {
         let pid = |value: &Value| i32::try_from(value["pid"].as_i64()?).ok();
-        let mut values = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut values = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let first = values.next()?;
         let nonce = Nonce::parse(first["nonce"].as_str()?)?;
-        let mut known =
-            Self { nonce, stub: pid(&first["stub"])?, watchdog: None, controller: None, blocks: Vec::new() };
+        let mut known = Self {
+            nonce,
+            stub: pid(&first["stub"])?,
+            watchdog: None,
+            controller: None,
+            blocks: Vec::new(),
+        };
         for value in values {
             match (value["kind"].as_str(), value["part"].as_str()) {
                 (Some("member"), Some("watchdog")) => known.watchdog = pid(&value["id"]),
                 (Some("member"), Some("controller")) => known.controller = pid(&value["id"]),
-                (Some("block"), _) => known.blocks.push(serde_json::from_value(value["prefix"].clone()).ok()?),
+                (Some("block"), _) => known
+                    .blocks
+                    .push(serde_json::from_value(value["prefix"].clone()).ok()?),
                 _ => {}
             }
         }
@@ -183,10 +228,17 @@ impl Known {
     /// What is left of the run: processes by their environment, sockets in its blocks, locks of them.
     pub(crate) fn remains(&self) -> Vec<String> {
         let processes = carriers(&self.nonce).unwrap();
-        let mut left: Vec<String> =
-            processes.iter().map(|stat| format!("process {} `{}`", stat.pid, stat.comm)).collect();
+        let mut left: Vec<String> = processes
+            .iter()
+            .map(|stat| format!("process {} `{}`", stat.pid, stat.comm))
+            .collect();
         for prefix in &self.blocks {
-            left.extend(bound_in(*prefix).unwrap().iter().map(|socket| format!("{socket:?}")));
+            left.extend(
+                bound_in(*prefix)
+                    .unwrap()
+                    .iter()
+                    .map(|socket| format!("{socket:?}")),
+            );
             if block::is_locked(*prefix).unwrap() {
                 left.push(format!("the lock of {prefix:?}"));
             }
@@ -219,8 +271,16 @@ impl Going {
     pub(crate) fn start(mut command: Command) -> Self {
         let output = tempfile::tempdir().unwrap();
         let (stdout, stderr) = (output.path().join("stdout"), output.path().join("stderr"));
-        command.stdout(File::create(&stdout).unwrap()).stderr(File::create(&stderr).unwrap());
-        Self { child: command.spawn().unwrap(), stdout, stderr, output, began: Instant::now() }
+        command
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap());
+        Self {
+            child: command.spawn().unwrap(),
+            stdout,
+            stderr,
+            output,
+            began: Instant::now(),
+        }
     }
 
     /// The process that the user started: the stub of a run.
@@ -235,15 +295,30 @@ impl Going {
     /// Waits for its end.
     pub(crate) fn end(mut self, bound: Duration) -> Ended {
         let pidfd = pidfd_open(Pid::from_raw(self.pid()).unwrap(), PidfdFlags::empty()).unwrap();
-        let timeout = Timespec { tv_sec: i64::try_from(bound.as_secs()).unwrap(), tv_nsec: 0 };
+        let timeout = Timespec {
+            tv_sec: i64::try_from(bound.as_secs()).unwrap(),
+            tv_nsec: 0,
+        };
         let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).unwrap();
         let told = || std::fs::read_to_string(&self.stderr).unwrap_or_default();
-        assert!(ready == 1, "it did not end within {bound:?}; it said:\n{}", told());
+        assert!(
+            ready == 1,
+            "it did not end within {bound:?}; it said:\n{}",
+            told()
+        );
         let status = self.child.wait().unwrap();
         let took = self.began.elapsed();
-        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
+        let code = status
+            .code()
+            .or_else(|| Some(128 + status.signal()?))
+            .unwrap();
         let read = |path: &Path| String::from_utf8(std::fs::read(path).unwrap()).unwrap();
-        let ended = Ended { code, stdout: read(&self.stdout), stderr: read(&self.stderr), took };
+        let ended = Ended {
+            code,
+            stdout: read(&self.stdout),
+            stderr: read(&self.stderr),
+            took,
+        };
         assert!(self.output.path().is_dir());
         ended
     }
@@ -260,7 +335,12 @@ impl Ended {
     /// Asserts the exit code and shows what was said when it is another.
     #[track_caller]
     pub(crate) fn gave(self, code: i32) -> Self {
-        assert!(self.code == code, "exit code {} instead of {code}; it said:\n{}", self.code, self.stderr);
+        assert!(
+            self.code == code,
+            "exit code {} instead of {code}; it said:\n{}",
+            self.code,
+            self.stderr
+        );
         self
     }
 
@@ -268,7 +348,11 @@ impl Ended {
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
-            assert!(self.stderr.contains(part), "it does not say `{part}`:\n{}", self.stderr);
+            assert!(
+                self.stderr.contains(part),
+                "it does not say `{part}`:\n{}",
+                self.stderr
+            );
         }
         self
     }
@@ -286,7 +370,10 @@ pub(crate) fn wait_until(bound: Duration, what: &str, mut done: impl FnMut() -> 
 
 /// Lets a moment pass, where a moment is what is wanted.
 pub(crate) fn pause(time: Duration) {
-    let time = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap(), tv_nsec: i64::from(time.subsec_nanos()) };
+    let time = Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap(),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
     let _ = poll(&mut [], Some(&time));
 }
 
@@ -297,5 +384,10 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
 
 /// A layer has ended that is this one or a later one.
 pub(crate) fn layer(number: i64) -> impl Fn(&Value) -> bool {
-    move |record| record["kind"] == "layer" && record["layer"].as_i64().is_some_and(|layer| layer >= number)
+    move |record| {
+        record["kind"] == "layer"
+            && record["layer"]
+                .as_i64()
+                .is_some_and(|layer| layer >= number)
+    }
 }

@@ -1,7 +1,12 @@
 //! End-to-end tests of the shipped executable, and tests of the tree itself.
 
+mod bad_plans;
+mod bad_support;
 mod golden;
+mod interrupted;
 mod judge;
+mod killed;
+mod misbehaving;
 mod plans;
 mod roles;
 mod support;
