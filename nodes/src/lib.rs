@@ -1,1 +1,2 @@
 //! The bundled network under test.
+pub mod protocol;

@@ -1,0 +1,2 @@
+//! What the nodes of the bundled network agree about, as pure state machines.
+pub mod agreement;
