@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
+use super::super::layers::LayerSet;
 use super::super::machine::{Agreement, Config, Evidence, Input, Output, Past};
 use super::super::message::{BlockId, BlockSet, Body, Epoch, Layer, Round, Signed, Step};
 use super::super::outgoing::Record;
@@ -18,6 +19,8 @@ pub(super) struct Node {
     pub(super) blocks: BTreeMap<Layer, BTreeSet<BlockId>>,
     pub(super) atxs: BTreeSet<(Epoch, Voter)>,
     pub(super) decided: BTreeMap<Layer, (BlockSet, Vec<Signed>)>,
+    /// Layers that are of no interest and count as decided from the start.
+    settled: LayerSet,
     config: Config,
     rules: Rules,
 }
@@ -42,14 +45,14 @@ impl Node {
             ..Past::default()
         };
         let machine = Self::open(rules, &config, past, &mut Vec::new());
-        let (blocks, decided) = (BTreeMap::new(), BTreeMap::new());
         Self {
             voter,
             machine,
             log,
-            blocks,
+            blocks: BTreeMap::new(),
             atxs: BTreeSet::new(),
-            decided,
+            decided: BTreeMap::new(),
+            settled: LayerSet::default(),
             config,
             rules,
         }
@@ -57,7 +60,10 @@ impl Node {
 
     /// Starts again from what the disk holds, and gives out what the log says was sent.
     pub(super) fn restart(&mut self, now: Layer) -> Vec<Deed> {
-        let decided = self.decided.keys().copied().collect();
+        let mut decided = self.settled.clone();
+        for layer in self.decided.keys() {
+            decided.insert(*layer);
+        }
         let past = Past {
             now,
             log: self.log.clone(),
@@ -80,11 +86,9 @@ impl Node {
         })
     }
 
-    /// Starts with other layers than `only` already decided elsewhere, so that nothing disturbs it.
+    /// Makes every layer below `below` settled, except one.
     pub(super) fn confine(&mut self, only: Layer, below: Layer) {
-        for layer in (0..below).filter(|layer| *layer != only) {
-            self.decided.insert(layer, (BlockSet::new([]), Vec::new()));
-        }
+        self.settled = (0..below).filter(|layer| *layer != only).collect();
     }
 
     /// Gives the machine an input, saves what it wants to say, and gives it back to it.
