@@ -41,7 +41,7 @@ impl fmt::Debug for BlockId {
 pub type SetDigest = [u8; 16];
 
 /// A set of block ids, in order, shared between the messages that name it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockSet {
     digest: SetDigest,
     ids: Arc<[BlockId]>,
@@ -95,7 +95,7 @@ pub enum Step {
 }
 
 /// What a message says about its round.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Body {
     /// VOTE(r, S): these blocks should be the layer's.
     Vote(BlockSet),

@@ -5,9 +5,9 @@ use super::super::voters::{Voter, Voters};
 use super::world::{Fault, LAYER, Malice, Weather, World};
 use super::{Dice, schedules};
 
-/// Ticks that a decision may take after everything is healed. Round r needs up to 3 r ticks when
-/// its leader is silent, up to f leaders in a row may be, and pull finds an honest peer that knows
-/// more in a few ticks; the worst seen in 100,000 schedules is in the report of this test.
+/// Ticks that a decision may take after everything is healed. Round r takes up to 3 r ticks (a
+/// vote after r without its leader, none after r more, the next round after r more), liars may
+/// lead f rounds in a row, and schedules heal in any round up to about 6.
 const HEALING_TICKS_MAX: u64 = 60;
 /// Layers that faults last.
 const FAULTY_LAYERS: (usize, usize) = (6, 24);

@@ -197,11 +197,6 @@ impl World {
         }
     }
 
-    /// The time now, in thousandths of a layer.
-    pub(super) fn now(&self) -> u64 {
-        self.now
-    }
-
     /// The layer that a perfect clock shows.
     pub(super) fn layer(&self) -> Layer {
         Layer::try_from(self.now / LAYER).unwrap()
