@@ -249,22 +249,27 @@ fn a_lock_refuses_the_leader_and_outlives_a_restart() {
 #[test]
 fn a_later_certificate_opens_the_lock() {
     let mut node = locked_in_round_two();
-    for voter in 0..3 {
-        hear(&mut node, voter, 2, vote(&[2]));
+    // One vote is the leader's, and the lock refuses it; three make a certificate.
+    assert_eq!(hear(&mut node, 2, 2, vote(&[2])), []);
+    assert_eq!(hear(&mut node, 0, 2, vote(&[2])), []);
+    let words = [(2, vote(&[2])), (2, commit(&[2]))];
+    assert_eq!(hear(&mut node, 1, 2, vote(&[2])), words);
+}
+
+#[test]
+fn after_round_one_a_choice_needs_the_votes_of_round_one() {
+    // Voter 2 leads round 2 of layer 0, and heard of round 1 only that it ended.
+    let mut node = node(4, 2);
+    tick(&mut node, 2);
+    for voter in [0, 1, 3] {
+        hear(&mut node, voter, 1, NONE);
     }
-    // The vote is allowed now, and the certificate is committed.
-    let (round, words) = (2, vec![commit(&[2])]);
-    let log: Vec<Body> = node
-        .log
-        .iter()
-        .filter_map(|record| match record {
-            Record::Sent(signed) if signed.message.round == round => {
-                Some(signed.message.body.clone())
-            }
-            _ => None,
-        })
-        .collect();
-    assert_eq!(log.last(), words.last(), "{log:?}");
+    assert_eq!(tick(&mut node, 3), []);
+    assert_eq!(node.machine.open_layers().next(), Some((X, Some(2))));
+    node.feed(Input::Block(X, block(X, 0)));
+    assert_eq!(hear(&mut node, 0, 1, vote(&[0])), []);
+    node.feed(Input::Block(X, block(X, 1)));
+    assert_eq!(hear(&mut node, 1, 1, vote(&[1])), [(2, vote(&[0, 1]))]);
 }
 
 #[test]
