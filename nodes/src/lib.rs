@@ -3,7 +3,8 @@
 //!
 //! Real UDP sessions, sealed datagrams, TCP gossip and processes; everything a node is told comes from
 //! its flags and one network file. Start reading at `roles/`, then `run.rs`, `node.rs`, `p2p/`. What each
-//! release gets wrong is in [`releases`]. No PoET, blocks or layer agreement yet.
+//! release gets wrong is in [`releases`]. Layer agreement ([`agreement`]),
+//! the PoET's work ([`poet`]) and the VRF ([`vrf`]) are here already, and no role uses them yet.
 
 mod node;
 mod p2p;
@@ -16,7 +17,7 @@ mod runtime;
 mod settings;
 
 pub use p2p::wire;
-pub use protocol::vrf;
+pub use protocol::{agreement, vrf};
 
 use std::process::ExitCode;
 

@@ -67,21 +67,7 @@ fn heal_of(plan: &Plan, expectation: &Expectation) -> Option<ProtocolTime> {
         .map(|entry| entry.at)
 }
 
-/// The longest stretch in which the expectation is demanded: here the whole run, which is what it is at most. Windows
-/// in which faults break `tolerates` are taken out by the schedule's resolution, which replaces this body.
-fn demanded(plan: &Plan, _expectation: &Expectation) -> Span {
-    let end = plan.until.unwrap_or_else(|| {
-        let over = plan
-            .timeline
-            .iter()
-            .map(|entry| entry.at.plus(entry.lasts.unwrap_or_default()));
-        let quiet = over
-            .max()
-            .unwrap_or(ProtocolTime::GENESIS.plus(Span(plan.calendar.epoch().0.saturating_mul(2))));
-        let bounds = plan.expect.iter().filter_map(|expectation| {
-            oracles::by_name(expectation.kind)?.bound(&expectation.params)
-        });
-        quiet.plus(bounds.max().unwrap_or_default())
-    });
-    end.since(ProtocolTime::GENESIS)
+/// The longest stretch in which liveness is demanded, with the plan's own seed: what is drawn may differ with another.
+fn demanded(plan: &Plan) -> Span {
+    crate::schedule::resolve(plan, plan.seed).longest_window()
 }
