@@ -1,6 +1,6 @@
 //! A recorded run judged again: the same verdict from the same history, and none that is better from less.
 //!
-//! The first two functions are held for every run that any test makes; see [`crate::support::Bench::run`].
+//! [`gives_the_live_verdict`] is held for every run that any test makes, the other two for every plan of the tree.
 
 use std::fs;
 use std::path::Path;
@@ -88,6 +88,35 @@ pub(crate) fn no_cut_history_passes(run: &Run) {
             }
         }
     }
+}
+
+/// Holds that a run of several controls is the same run wherever it is copied and in whatever order its files are made,
+/// and that a part of it does not stand for the whole.
+#[track_caller]
+pub(crate) fn a_copy_is_the_same_run(run: &Run) {
+    let copy = tempfile::tempdir_in(run.directory.parent().unwrap()).unwrap();
+    let copied = |file: &Path| {
+        let to = copy.path().join(file.strip_prefix(&run.directory).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(file, to).unwrap();
+    };
+    copied(&run.directory.join("plan.yaml"));
+    let ran = run.comparison().controls;
+    for control in ran.iter().rev() {
+        copied(
+            &run.directory
+                .join(&control.control.release)
+                .join("history.jsonl"),
+        );
+    }
+    let live = String::from_utf8(run.bytes("verdict.json")).unwrap();
+    same(&judge(copy.path()), &live, run.said.code, run);
+
+    let last = &ran.last().unwrap().control.release;
+    fs::remove_dir_all(copy.path().join(last)).unwrap();
+    judge(copy.path())
+        .gave(3)
+        .tells(&[last, "there is no history of it"]);
 }
 
 /// What can happen to the file of a history, and what is then said.
@@ -248,29 +277,4 @@ fn less_or_other_than_the_whole_history_never_passes() {
     judge(&parent.path().join("nowhere"))
         .gave(2)
         .tells(&["nowhere"]);
-}
-
-/// A run that was copied to another place, its files made in another order, is still the same run.
-#[test]
-fn a_copied_run_gives_the_same_verdict() {
-    let bench = Bench::new();
-    let run = bench.run(&plan("flood"), &["--seed", "8"]);
-    as_declared(&run);
-    let copy = tempfile::tempdir_in(bench.path()).unwrap();
-    fs::copy(
-        run.directory.join("plan.yaml"),
-        copy.path().join("plan.yaml"),
-    )
-    .unwrap();
-    for release in ["fixed", "netid-116"] {
-        fs::create_dir(copy.path().join(release)).unwrap();
-        let history = format!("{release}/history.jsonl");
-        fs::copy(run.directory.join(&history), copy.path().join(&history)).unwrap();
-    }
-    let live = String::from_utf8(run.bytes("verdict.json")).unwrap();
-    same(&judge(copy.path()), &live, 0, &run);
-
-    // The old release alone failed as it must, but that the fixed one passes is then not known.
-    fs::remove_dir_all(copy.path().join("fixed")).unwrap();
-    judge(copy.path()).gave(3).tells(&["`fixed`", "no history"]);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use tweedledum_core::control::{Comparison, Gave};
 use tweedledum_core::verdict::{Cleanup, Outcome, Verdict};
 
-use crate::judge::no_cut_history_passes;
+use crate::judge::{a_copy_is_the_same_run, no_cut_history_passes};
 use crate::support::{Bench, Run, findings, plan, plans};
 
 /// The session tables' two defects by what their panic says.
@@ -133,6 +133,9 @@ fn every_plan_gives_what_it_declares() {
             passed(&run.verdict("fixed"), &run);
         }
         no_cut_history_passes(&run);
+        if comparison.controls.len() > 1 {
+            a_copy_is_the_same_run(&run);
+        }
     }
 }
 
