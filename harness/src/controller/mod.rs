@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tweedledum_core::history::read;
-use tweedledum_core::history::{Record, SignalValue};
+use tweedledum_core::history::{FULL, Record, SignalValue};
 use tweedledum_core::judge::{self, Judge};
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
@@ -223,7 +223,7 @@ async fn until(instant: Option<tokio::time::Instant>) {
 
 /// The line that stands where a history reached its bound; the missing `end` behind it is what keeps the run from passing.
 fn full_line(note: FullNote) -> serde_json::Value {
-    serde_json::json!({ "seq": note.records, "t_ns": 0, "kind": "full", "bytes": note.bytes, "limit": note.limit })
+    serde_json::json!({ "seq": note.records, "t_ns": 0, "kind": FULL, "bytes": note.bytes, "limit": note.limit })
 }
 
 /// An observation as an event.

@@ -18,6 +18,9 @@ use crate::time::{Calendar, Span};
 /// Version of the format written now. The major part changes only when old readers would misread.
 pub const FORMAT: &str = "1.0";
 
+/// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
+pub const FULL: &str = "full";
+
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::causes;
 use crate::history::read::{Line, ReadError};
-use crate::history::{Body, Ending, Header, Record};
+use crate::history::{Body, Ending, FORMAT, FULL, Header, Record};
 use crate::oracles::{self, Oracle, Output, World};
 use crate::params::{Need, Params, Shape, Value};
 use crate::run::Watch;
@@ -145,9 +145,16 @@ impl Judge {
         }
     }
 
-    /// Takes note of a record of a kind that this version does not know.
-    pub fn skip(&mut self, seq: u64) {
+    /// Takes note of a record of a kind that this version does not know. Only a later version may have written one.
+    pub fn skip(&mut self, seq: u64, kind: &str) {
         self.number(seq);
+        if self.header.format == FORMAT && kind != FULL {
+            let text = format!(
+                "format {FORMAT} has no records of kind `{}`",
+                kind.escape_debug()
+            );
+            self.out.doubt(Code::HistoryDamaged, text, "", vec![seq]);
+        }
     }
 
     /// Takes note of a line that could not be read.
@@ -489,7 +496,7 @@ pub fn judge_history(
     for line in lines {
         match line {
             Ok(Line::Record(record)) => judge.observe(&record),
-            Ok(Line::Unknown { seq, .. }) => judge.skip(seq),
+            Ok(Line::Unknown { seq, kind, .. }) => judge.skip(seq, &kind),
             Err(error) => judge.unreadable(&error),
         }
     }

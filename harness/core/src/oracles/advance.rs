@@ -129,6 +129,8 @@ struct Watched {
     worst_ns: u64,
     advances: u64,
     demanded_layers: u64,
+    /// Those of them since the first fault began: only they say anything about faults.
+    faulted_layers: u64,
     void_layers: u64,
     never_reported: bool,
 }
@@ -161,6 +163,7 @@ impl Advances {
             worst_ns: 0,
             advances: 0,
             demanded_layers: 0,
+            faulted_layers: 0,
             void_layers: 0,
             never_reported: false,
         });
@@ -177,6 +180,14 @@ impl Advances {
     fn least_layers(&self) -> u64 {
         let micro = self.within.0.max(0).unsigned_abs();
         micro.div_ceil(crate::time::MICRO.unsigned_abs())
+    }
+
+    /// Whether all that was demanded was demanded before the first fault: then it only shows the steady state. One group
+    /// that was demanded long enough is enough, since a node that is killed for good owes nothing any more.
+    fn only_steady(&self, world: &World) -> bool {
+        let least = self.least_layers();
+        let after = self.watched.iter().map(|watched| watched.faulted_layers);
+        world.first_fault.is_some() && after.max().is_some_and(|layers| layers < least)
     }
 
     /// An advance was seen on a node: measures gaps and closes what is open.
@@ -200,8 +211,9 @@ impl Advances {
             watched.last = Some(at);
             if let Charge::Stall(place) = watched.charge {
                 out.recovered(place, at.t_ns);
-                watched.charge = Charge::None;
             }
+            // What was unsteady at first may still stall under a fault later, and that is a finding of its own.
+            watched.charge = Charge::None;
         }
     }
 
@@ -218,6 +230,7 @@ impl Advances {
                 continue;
             }
             watched.demanded_layers += 1;
+            watched.faulted_layers += u64::from(world.first_fault.is_some());
             watched.void_layers += u64::from(world.last_layer_void);
             if watched.started {
                 self.weigh(index, world, out);
@@ -449,6 +462,15 @@ impl Oracle for Advances {
 
     fn finish(&mut self, world: &World, out: &mut Output) {
         let least = self.least_layers();
+        if self.only_steady(world) {
+            let text = format!(
+                "`{}` was demanded for less than its bound since the first fault; heal it, impair less or let the run last longer",
+                self.what
+            );
+            let after = self.watched.iter().map(|watched| watched.faulted_layers);
+            let measurement = format!("{} of at least {least} layers", after.max().unwrap_or(0));
+            out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
+        }
         for watched in &self.watched {
             let (demanded, void) = (watched.demanded_layers, watched.void_layers);
             if demanded < least {
@@ -491,11 +513,11 @@ impl Oracle for Advances {
         }
     }
 
-    fn settled(&self, _world: &World) -> bool {
+    fn settled(&self, world: &World) -> bool {
         let least = self.least_layers();
-        self.watched
-            .iter()
-            .all(|watched| watched.charge == Charge::None && watched.demanded_layers >= least)
+        let mut watched = self.watched.iter();
+        !self.only_steady(world)
+            && watched.all(|it| it.charge == Charge::None && it.demanded_layers >= least)
     }
 
     fn owns(&self, finding: &Finding) -> bool {

@@ -83,6 +83,11 @@ impl Alive {
                 ignored_stop,
                 status,
             } => {
+                // The kill was ours, the panic before it was not: a process may outlive one of its threads.
+                if exit.panic.is_some() {
+                    let (id, text) = crash(exit, *status);
+                    out.find(finding(id, text, true));
+                }
                 if let Some((id, text, counts)) = stop(exit, *step, *ignored_stop, *status, world) {
                     out.find(finding(id, text, counts));
                 }

@@ -631,7 +631,8 @@ impl<W: Watch> Machine<W> {
 
     fn tear_down(&mut self) {
         for view in self.nodes.values_mut() {
-            if view.lives() && view.ending.is_none() {
+            // One that is only just being started is killed with the rest, and is no more to blame for it.
+            if view.state != Some(NodeState::Dead) && view.ending.is_none() {
                 view.ending = Some(Blow {
                     step: None,
                     killed: false,

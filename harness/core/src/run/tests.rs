@@ -268,6 +268,27 @@ fn an_interrupted_run_thaws_before_it_tears_down() {
     assert_eq!(end.why, Ending::Interrupted(2));
 }
 
+/// A run that ends while a node is only just being started kills it: that is no crash of the node's.
+#[test]
+fn a_start_in_flight_at_the_end_is_no_death_of_its_own() {
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+    machine.on(0, Event::Begun);
+    assert!(machine.on(5, Event::TimedOut).contains(&Command::TearDown));
+    let exited = Event::Exited {
+        node: "a-0".into(),
+        incarnation: 0,
+        status: ExitStatus::Signal(9),
+        forced: false,
+        tail: Vec::new(),
+    };
+    let commands = machine.on(10, exited);
+    let ours = commands.iter().any(|command| {
+        matches!(command, Command::Record(Record { body: Body::Exit(exit), .. })
+            if matches!(exit.death, Death::Harness { step: None, .. }))
+    });
+    assert!(ours, "{commands:?}");
+}
+
 #[test]
 fn who_is_not_ready_is_named() {
     let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);

@@ -113,6 +113,19 @@ fn a_later_minor_version_is_read() {
     assert_eq!(read(&text).unwrap().verdict, Outcome::Pass);
 }
 
+/// A crash whose kind lost a letter is no record of a later version, as long as the header names none.
+#[test]
+fn a_kind_that_nobody_wrote_is_damage() {
+    let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], vec![]);
+    net.until(10).panics("gateway-0", "mesh");
+    net.until(20).end();
+    let text = written(&net.records);
+    assert_eq!(read(&text).unwrap().verdict, Outcome::Fail);
+    let verdict = read(&text.replacen("\"kind\":\"exit\"", "\"kind\":\"exi\"", 1)).unwrap();
+    assert!(codes(&verdict).contains("history-damaged"));
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
 #[test]
 fn damage_is_no_pass_and_facts_stay_facts() {
     let mut net = good();

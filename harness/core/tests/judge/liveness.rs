@@ -111,6 +111,32 @@ fn a_dead_node_excuses_nobody() {
     );
 }
 
+/// It stalls before the fault, recovers, and then stalls for good: the first is no excuse for the second.
+#[test]
+fn an_unsteady_start_hides_no_later_stall() {
+    let mut net = flooded(miners(3));
+    net.until(3).node("miner-1").stuck = true;
+    net.until(8).node("miner-1").stuck = false;
+    net.until(12).node("miner-1").stuck = true;
+    fails(net.until(30).end(), &["stalled/tx miner-1"]);
+}
+
+/// Everybody is killed and never comes back: that all went well before says nothing about it.
+#[test]
+fn what_is_only_demanded_before_the_fault_is_no_pass() {
+    let killed = |nodes: &[&str]| {
+        let kills = nodes.iter().map(|node| kill(node, 10, None)).collect();
+        let mut net = Net::new(miners(3), kills);
+        net.until(30).end();
+        net
+    };
+    unclear(
+        &killed(&["miner-0", "miner-1", "miner-2"]),
+        &["not-demanded"],
+    );
+    passes(&killed(&["miner-0", "miner-1"]));
+}
+
 #[test]
 fn a_stall_before_the_first_fault_says_nothing_about_it() {
     let mut net = flooded(miners(3));

@@ -34,6 +34,18 @@ fn panic(component: Option<&str>) -> Panic {
     }
 }
 
+/// A thread panics, the process lives on, and then the plan kills it: the kill takes nothing back.
+#[test]
+fn a_kill_hides_no_panic() {
+    let killed = || by_harness(Some(0), ExitStatus::Signal(9));
+    death(killed(), None, &[]);
+    death(
+        killed(),
+        Some(panic(Some("mesh"))),
+        &["crash/mesh gateway-1"],
+    );
+}
+
 #[test]
 fn deaths_are_classified() {
     let itself = |status| Death::Itself(status);

@@ -149,9 +149,24 @@ impl NodeProcess {
 
     /// Sends a signal. Returns the instant just before it was sent, in nanoseconds of
     /// `CLOCK_MONOTONIC`. The error for a process that is dead and reaped is `ESRCH`.
+    ///
+    /// Stop and continue reach the node's whole process group: a node that is started by a wrapper
+    /// script would else go on working while only the script stands still.
     pub fn signal(&self, signal: NodeSignal) -> io::Result<u64> {
         let at = monotonic_ns();
+        // While this is held nobody reaps the leader, so its number stays that of its group.
+        let exit = self.0.exit.lock().unwrap_or_else(PoisonError::into_inner);
         pidfd_send_signal(&self.0.pidfd, signal.signal())?;
+        if exit.is_none()
+            && matches!(signal, NodeSignal::Stop | NodeSignal::Cont)
+            && let Some(group) = Pid::from_raw(self.pid())
+        {
+            match kill_process_group(group, signal.signal()) {
+                // There is no group before the shim has made it; then there is nobody else either.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(at)
     }
 
