@@ -1,5 +1,7 @@
 //! End-to-end tests of the shipped executable, and tests of the tree itself.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics says what it met")]
+
 mod bad_plans;
 mod bad_support;
 mod golden;

@@ -38,10 +38,11 @@ pub(super) fn check(
         }
         return;
     }
-    let demanded = demanded(plan, expectation);
+    let demanded = demanded(plan);
     if demanded.0 < bound.0.saturating_mul(2) {
-        let why =
-            format!("it is demanded for {demanded} at most, less than twice its bound of {bound}");
+        let why = format!(
+            "it is never demanded for more than {demanded}, less than twice its bound of {bound}"
+        );
         reader.wrong(
             at,
             &path,
