@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde_json::Value;
-use tweedledum_harness::substrate::process::identity::{bound_in, carriers};
+use tweedledum_harness::substrate::process::identity::{bound_in, carriers, read_stat};
 use tweedledum_harness::substrate::process::{Nonce, block};
 
 /// How long anything that should happen at once may take on a busy machine.
@@ -166,13 +166,15 @@ impl Scene {
     /// Waits until the run has told that much.
     pub(crate) fn wait_for_known(
         &self,
-        stub: i32,
+        going: &Going,
         what: &str,
         enough: impl Fn(&Known) -> bool,
     ) -> Known {
         let mut known = None;
         wait_until(PATIENCE, what, || {
-            known = self.known(stub).filter(|known| enough(known));
+            known = self.known(going.pid()).filter(|known| enough(known));
+            let over = known.is_none() && read_stat(going.pid()).unwrap().is_dead();
+            assert!(!over, "it ended before {what}; it said:\n{}", going.told());
             known.is_some()
         });
         known.unwrap()
@@ -288,6 +290,11 @@ impl Going {
         i32::try_from(self.child.id()).unwrap()
     }
 
+    /// What it has told people so far.
+    fn told(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid(), signal);
     }
@@ -300,11 +307,10 @@ impl Going {
             tv_nsec: 0,
         };
         let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)).unwrap();
-        let told = || std::fs::read_to_string(&self.stderr).unwrap_or_default();
         assert!(
             ready == 1,
             "it did not end within {bound:?}; it said:\n{}",
-            told()
+            self.told()
         );
         let status = self.child.wait().unwrap();
         let took = self.began.elapsed();

@@ -29,7 +29,7 @@ network: { layer: 100ms, layers-per-epoch: 4, nodes: { slow: 1 } }
 roles:
   slow: { command: [./slow.sh], ready: { log: beat }, stop: { signal: TERM, grace: 60s }, signals: { beats: { log: beat, value: /n, period: 1 layer } } }
 expect:
-  - { advance: { signal: beats, of: every slow, within: 40 layers } }
+  - { advance: { signal: beats, of: every slow, within: 16 layers } }
 ";
 
 fn is_applied(record: &Value) -> bool {
@@ -46,9 +46,8 @@ fn the_first_signal_heals_tears_down_reports_and_says_so() {
         let scene = Scene::new();
         scene.file("plan.yaml", PAUSED);
         let going = scene.start(&["run", "plan.yaml", "--release", "fixed", "--format", format]);
-        let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-            !known.blocks.is_empty()
-        });
+        let known =
+            scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
         scene.wait_for_record("fixed", "that the miner is frozen", is_applied);
         let frozen = read_stat(scene.pid("fixed", "miner-0")).unwrap();
         assert_eq!(frozen.state, 'T');
@@ -115,9 +114,7 @@ fn a_second_signal_kills_at_once() {
         "trap 'echo not yet' TERM\nwhile :; do echo '{\"event\":\"beat\",\"n\":1}'; sleep 0.05; done",
     );
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed"]);
-    let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-        !known.blocks.is_empty()
-    });
+    let known = scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
     scene.wait_for_record("fixed", "that the node is ready", |record| {
         record["state"] == "ready"
     });
@@ -154,9 +151,7 @@ fn a_run_that_takes_too_long_is_given_up_in_order() {
     let scene = Scene::new();
     scene.file("plan.yaml", PAUSED);
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed", "--timeout", "1s"]);
-    let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-        !known.blocks.is_empty()
-    });
+    let known = scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
     let ended = going
         .end(RUN_BOUND)
         .gave(4)

@@ -24,6 +24,9 @@ const OUTCOMES: &str = "TWEEDLEDUM_KILLED_OUTCOMES";
 /// How long everything of a run may outlive the member that was killed.
 const BOUND: Duration = Duration::from_secs(2);
 
+/// Processes of a run of [`PLAN`] that carry its nonce: watchdog, controller and four nodes.
+const MEMBERS: usize = 6;
+
 /// Over in some 5 s.
 const PLAN: &str = "
 format: 1
@@ -79,9 +82,7 @@ fn round(scene: &Scene, number: u64, live: &Known) -> Result<String, String> {
         Victim::Watchdog => known.watchdog,
         Victim::Controller => known.controller,
     };
-    let known = scene.wait_for_known(going.pid(), "the victim's birth", |known| {
-        born(known).is_some()
-    });
+    let known = scene.wait_for_known(&going, "the victim's birth", |known| born(known).is_some());
     // The one wait by time: the instant is what the round is about.
     pause(delay);
     let pid = born(&known).unwrap();
@@ -124,7 +125,7 @@ fn round(scene: &Scene, number: u64, live: &Known) -> Result<String, String> {
             scene.intents()
         ));
     }
-    if carriers(&live.nonce).unwrap().len() < 7 {
+    if carriers(&live.nonce).unwrap().len() < MEMBERS {
         return Err(format!("{what}: the other run was hit"));
     }
     println!("{what}: gone after {gone:?}");
@@ -161,13 +162,11 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A run all of whose processes are there: stub, watchdog, controller, four nodes.
+/// A run all of whose processes are there.
 fn ready(scene: &Scene, going: &Going) -> Known {
-    let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-        !known.blocks.is_empty()
-    });
+    let known = scene.wait_for_known(going, "the run's blocks", |known| !known.blocks.is_empty());
     wait_until(RUN_BOUND, "the nodes of the other run", || {
-        carriers(&known.nonce).unwrap().len() >= 7 - 1
+        carriers(&known.nonce).unwrap().len() >= MEMBERS
     });
     known
 }
@@ -178,9 +177,7 @@ fn after_a_normal_run_nothing_is_left_and_there_is_nothing_to_clean() {
     let scene = Scene::new();
     let plan = plan(&scene, "normal", "100ms");
     let going = scene.start(&["run", &plan, "--release", "fixed"]);
-    let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-        !known.blocks.is_empty()
-    });
+    let known = scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
     scene.wait_for_record("fixed", "the end of layer 0", layer(0));
     // What is looked for afterwards can be found while it is there.
     let during = known.remains();

@@ -69,11 +69,11 @@ roles:
   beat: {{ command: [./beat.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   victim: {{ command: [./beat.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   stubborn: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
-  lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [], {beat} }}
+  lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, {beat} }}
   garbage: {{ command: [./garbage.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
   exits: {{ command: [./exits.sh], ready: {{ log: up }} }}
-  forks: {{ command: [./forks.sh], ready: {{ log: up }}, expect-exit: [] }}
-  loud: {{ command: [./loud.sh], ready: {{ log: up }}, expect-exit: [] }}
+  forks: {{ command: [./forks.sh], ready: {{ log: up }} }}
+  loud: {{ command: [./loud.sh], ready: {{ log: up }} }}
   quits: {{ command: [./quits.sh, \"{{data}}\"], ready: {{ log: up }} }}
   panics: {{ command: [./panics.sh, \"{{data}}\"], ready: {{ log: up }} }}
   no-tcp: {{ command: [./waits.sh], ports: {{ api: tcp }}, ready: {{ tcp: \"{{api.addr}}\" }} }}
@@ -182,9 +182,7 @@ fn nodes_get_ready_in_every_way_and_children_of_nodes_end_with_the_run() {
         "beats, of: every beat",
     );
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed"]);
-    let known = scene.wait_for_known(going.pid(), "the run's blocks", |known| {
-        !known.blocks.is_empty()
-    });
+    let known = scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
     // Each of the two has the node itself, a child, a session leader, and two processes of another session's shell.
     wait_until(PATIENCE, "the nodes' children", || {
         let carriers = carriers(&known.nonce).unwrap();
@@ -212,9 +210,7 @@ fn a_gigabyte_a_second_on_stdout_is_judged_on_within_bounds() {
     let _lock = network_lock();
     let scene = scene("beat: 1, loud: 1", "beats, of: every beat");
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed"]);
-    let known = scene.wait_for_known(going.pid(), "the controller", |known| {
-        known.controller.is_some()
-    });
+    let known = scene.wait_for_known(&going, "the controller", |known| known.controller.is_some());
     let loud = scene.pid("fixed", "loud-0");
     scene.wait_for_record("fixed", "the end of layer 12", layer(12));
     let field = |path: String, name: &str| -> u64 {

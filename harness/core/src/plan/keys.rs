@@ -244,8 +244,8 @@ pub(super) static ROLE: Mapping = Mapping {
         defaults(
             "expect-exit",
             Takes::List(&Takes::Count { min: 0, max: 255 }),
-            "[0]",
-            "Exit codes of an orderly stop.",
+            "[]",
+            "Exit codes of an orderly stop; any other end makes the run fail. With none, a disorderly stop is only told.",
         ),
         optional(
             "signals",

@@ -128,10 +128,10 @@ fn role(
         .get("ready")
         .and_then(|field| ready(reader, &field, &known));
     let stop = stop(reader, fields.get("stop"));
-    let expect_exit = match fields.get("expect-exit") {
-        Some(field) => exit_codes(reader, &field),
-        None => BTreeSet::from([0]),
-    };
+    let expect_exit = fields
+        .get("expect-exit")
+        .map(|field| exit_codes(reader, &field))
+        .unwrap_or_default();
     let signals = fields
         .get("signals")
         .map(|field| signals(reader, &field, &known, calendar))
@@ -447,14 +447,6 @@ fn exit_codes(reader: &mut Reader, field: &Field<'_>) -> BTreeSet<i32> {
                 "remove one of them",
             );
         }
-    }
-    if items.is_empty() && matches!(field.node.kind, raw::Kind::List(_)) {
-        reader.wrong(
-            field.node.span,
-            &field.path,
-            "no exit code counts as orderly",
-            "list at least one, as [0]",
-        );
     }
     codes
 }
