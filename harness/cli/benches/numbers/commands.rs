@@ -4,17 +4,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::table::{REPEATS, best};
 use crate::{Failure, TWEEDLEDUM};
 
 /// Length of the generated plan.
 const LINES: usize = 10_000;
+/// A hundred times the limit: waiting longer would tell nothing more.
+const CHECK_BOUND: Duration = Duration::from_secs(10);
+/// Far beyond the plan's own time-out.
+const RUN_BOUND: Duration = Duration::from_mins(5);
 
 /// `check` of a sound plan of 10,000 lines, each of which is a fault: the densest a plan can be.
 pub(crate) fn check(directory: &Path) -> Result<(), Failure> {
     let plan = directory.join("long.yaml");
     fs_err::write(&plan, long_plan())?;
-    let one = |_| Ok(timed(&["check".into(), plan.clone()])?.1);
+    let words = ["check".into(), plan];
+    let one = |_| Ok(timed(&words, CHECK_BOUND, directory)?.1);
     let times = (0..REPEATS).map(one).collect::<Result<Vec<_>, Failure>>()?;
     best(
         "check of a 10,000-line plan, a fault per line",
@@ -53,7 +61,7 @@ pub(crate) fn incident(directory: &Path) -> Result<(), Failure> {
     let plan = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plans/flood.yaml");
     let words = ["run".into(), plan, "--runs".into(), directory.to_owned()];
     let runs = (0..REPEATS)
-        .map(|_| timed(&words))
+        .map(|_| timed(&words, RUN_BOUND, directory))
         .collect::<Result<Vec<_>, _>>()?;
     let right: Vec<Duration> = runs
         .iter()
@@ -80,21 +88,31 @@ pub(crate) fn incident(directory: &Path) -> Result<(), Failure> {
 
 /// Exit code and wall time of a command that comes to a verdict: the time of one that failed would be that of something
 /// else.
-fn timed(words: &[PathBuf]) -> Result<(i32, Duration), Failure> {
-    let begin = Instant::now();
+fn timed(words: &[PathBuf], bound: Duration, directory: &Path) -> Result<(i32, Duration), Failure> {
+    let (told, begin) = (directory.join("stderr"), Instant::now());
     #[expect(
         clippy::disallowed_methods,
         reason = "the command line is measured as a user starts it"
     )]
-    let output = Command::new(TWEEDLEDUM)
+    let mut child = Command::new(TWEEDLEDUM)
         .args(words)
         .stdin(Stdio::null())
-        .output()?;
-    let took = begin.elapsed();
+        .stdout(Stdio::null())
+        .stderr(fs_err::File::create(&told)?.into_parts().0)
+        .spawn()?;
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+    let within = Timespec::try_from(bound)?;
+    if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&within))? == 0 {
+        // A run's guards remove the rest.
+        child.kill()?;
+        child.wait()?;
+        return Err(format!("tweedledum {words:?} did not end within {bound:?}").into());
+    }
+    let (took, status) = (begin.elapsed(), child.wait()?);
     // A verdict: pass, fail, inconclusive.
-    if let Some(code @ (0 | 1 | 3)) = output.status.code() {
+    if let Some(code @ (0 | 1 | 3)) = status.code() {
         return Ok((code, took));
     }
-    let told = String::from_utf8_lossy(&output.stderr);
-    Err(format!("tweedledum {words:?} ended with {}: {told}", output.status).into())
+    let told = fs_err::read_to_string(&told)?;
+    Err(format!("tweedledum {words:?} ended with {status}: {told}").into())
 }

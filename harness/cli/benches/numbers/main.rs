@@ -66,7 +66,11 @@ fn outside() -> Result<(), Failure> {
     note(calibration::rows(runs.path()));
     note(commands::check(runs.path()));
     for group in ["kill", "flood", "stubs", "nodes", "load"] {
-        note(supervised(runs.path(), group));
+        match supervised(runs.path(), group)? {
+            Ended::Interrupted => return Err("interrupted".into()),
+            Ended::Measured => {}
+            Ended::Failed(why) => note(Err(why.into())),
+        }
     }
     note(commands::incident(runs.path()));
     table::foot()?;
@@ -77,22 +81,29 @@ fn outside() -> Result<(), Failure> {
     }
 }
 
+/// How a group of rows ended.
+enum Ended {
+    Measured,
+    Interrupted,
+    Failed(String),
+}
+
 /// Measures a group of rows in a controller of its own, so that one does not inherit the memory of another.
-fn supervised(runs: &Path, group: &str) -> Result<(), Failure> {
+fn supervised(runs: &Path, group: &str) -> Result<Ended, Failure> {
     let ended = supervise(&SuperviseConfig {
         runs: runs.to_owned(),
         watchdog: vec!["watchdog".into()],
         controller: vec!["controller".into(), group.into()],
-        interrupt_grace: Duration::from_secs(5),
+        interrupt_grace: Duration::ZERO,
     })?;
-    match (ended.code, ended.left.as_slice()) {
-        (0, []) => Ok(()),
-        (code, left) => Err(format!(
+    Ok(match (ended.code, ended.left.as_slice()) {
+        (0, []) => Ended::Measured,
+        (130 | 143, []) => Ended::Interrupted,
+        (code, left) => Ended::Failed(format!(
             "{group}: the controller ended with {code} ({}); left behind: {left:?}",
             ended.reason.as_deref().unwrap_or("its error is above")
-        )
-        .into()),
-    }
+        )),
+    })
 }
 
 /// The rows that need processes of a run; called in the controller.
