@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::causes;
 use crate::history::read::{Line, ReadError};
-use crate::history::{Body, Ending, FORMAT, FULL, Header, Record};
+use crate::history::{Body, Ending, FORMAT, FULL, Header, NodeState, Record};
 use crate::oracles::{self, Oracle, Output, World};
 use crate::params::{Need, Params, Shape, Value};
 use crate::run::Watch;
@@ -111,6 +111,7 @@ impl Judge {
         if let Body::Layer(layer) = &record.body {
             self.layer(layer.layer, record);
         }
+        self.stranger(record);
         self.world.fold(record);
         self.evidence.observe(record);
         match &record.body {
@@ -287,6 +288,32 @@ impl Judge {
         self.next_seq = seq.saturating_add(1);
     }
 
+    /// What is said of a node that the header does not know would be said of nobody.
+    fn stranger(&mut self, record: &Record) {
+        let node = match &record.body {
+            Body::Node(it) => &it.node,
+            Body::Exit(it) => &it.node,
+            Body::Sample(it) => &it.node,
+            Body::Gap(it) => &it.node,
+            Body::Ping(it) => &it.node,
+            Body::Event(it) => &it.node,
+            Body::Evidence(it) => &it.node,
+            Body::Impact(it) => &it.node,
+            Body::Header(_)
+            | Body::Step(_)
+            | Body::Layer(_)
+            | Body::Interrupt(_)
+            | Body::TornDown(_)
+            | Body::End(_) => return,
+        };
+        if !self.world.nodes.contains_key(node) {
+            let text = "there is a record of a node that the header does not know";
+            let name: String = node.escape_debug().take(64).collect();
+            self.out
+                .doubt(Code::HistoryDamaged, text, name, vec![record.seq]);
+        }
+    }
+
     /// Every layer from genesis on has a record; oracles decide at layers, so a missing one is a hole.
     fn layer(&mut self, layer: i64, record: &Record) {
         let seq = record.seq;
@@ -382,6 +409,15 @@ impl Judge {
                 if self.left.is_none() {
                     let text = "the history does not say whether everything of the run is gone";
                     out.doubt(Code::HistoryUnfinished, text, "", last.clone());
+                }
+                let mut unended =
+                    self.world.nodes.iter().filter(|(_, view)| {
+                        view.state.is_some_and(|state| state != NodeState::Dead)
+                    });
+                if let Some((node, _)) = unended.next() {
+                    let text = format!("the history does not say how {node} ended");
+                    let measurement = format!("{} nodes", 1 + unended.count());
+                    out.doubt(Code::HistoryGap, text, measurement, last.clone());
                 }
                 let stopped = self.stopped_ns.unwrap_or(self.world.now.t_ns);
                 let instant = self.world.calendar.instant(self.world.genesis_ns, stopped);

@@ -77,32 +77,32 @@ impl Schedule {
             .unwrap_or_default()
     }
 
-    /// Pairs of faults that cannot both be carried out: the later entry's name and why.
+    /// Faults that cannot be carried out because of an earlier one: the later entry's name and why. One reason for each
+    /// is enough, and keeps a plan of ten thousand faults on one node from giving millions.
     pub fn conflicts(&self) -> Vec<(String, String)> {
+        let ends: BTreeMap<u32, ProtocolTime> = self
+            .steps
+            .iter()
+            .filter_map(|step| match step.part {
+                Part::Ends(begun) => Some((begun, step.at)),
+                Part::Begins { .. } => None,
+            })
+            .collect();
         let mut found = Vec::new();
+        // What is on each node as time goes by: the steps are in the order of their times.
+        let mut on: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
         for later in self.steps.iter().filter(|step| step.begins()) {
-            for earlier in self
-                .steps
-                .iter()
-                .filter(|step| step.begins() && step.id < later.id)
-            {
-                let same_node = earlier.action.node() == later.action.node();
-                let still_on = self.end_of(earlier.id).is_none_or(|end| end > later.at);
-                if same_node
-                    && still_on
-                    && earlier.impairs()
-                    && !(earlier.entry == later.entry && earlier.at < later.at)
-                {
-                    found.push((
-                        later.entry.clone(),
-                        format!(
-                            "{} is still {} by `{}` then",
-                            later.action.node(),
-                            earlier.state_of_target(),
-                            earlier.entry
-                        ),
-                    ));
-                }
+            let node = later.action.node();
+            let earlier = on.entry(node).or_default();
+            earlier.retain(|step| ends.get(&step.id).is_none_or(|end| *end > later.at));
+            let in_the_way = |step: &&&Step| step.entry != later.entry || step.at >= later.at;
+            if let Some(first) = earlier.iter().find(in_the_way) {
+                let state = first.state_of_target();
+                let why = format!("{node} is still {state} by `{}` then", first.entry);
+                found.push((later.entry.clone(), why));
+            }
+            if later.impairs() {
+                earlier.push(later);
             }
         }
         found.dedup();
@@ -270,12 +270,17 @@ fn windows(plan: &Plan, steps: &[Step], ends_at: ProtocolTime) -> Vec<Window> {
     let mut from = Some(ProtocolTime::GENESIS);
     let mut changes: BTreeSet<ProtocolTime> = steps.iter().map(|step| step.at).collect();
     changes.insert(ends_at);
+    let impairing: BTreeSet<u32> = steps
+        .iter()
+        .filter(|step| step.impairs())
+        .map(|step| step.id)
+        .collect();
     for at in changes.into_iter().filter(|at| *at <= ends_at) {
-        for step in steps.iter().filter(|step| step.at == at) {
+        // They are in the order of their times.
+        let first = steps.partition_point(|step| step.at < at);
+        for step in steps[first..].iter().take_while(|step| step.at == at) {
             let ends_impairment = match step.part {
-                Part::Ends(begun) => steps
-                    .iter()
-                    .any(|other| other.id == begun && other.impairs()),
+                Part::Ends(begun) => impairing.contains(&begun),
                 Part::Begins { .. } => false,
             };
             let count = impaired.entry(step.action.node().to_owned()).or_default();
@@ -306,4 +311,91 @@ fn windows(plan: &Plan, steps: &[Step], ends_at: ProtocolTime) -> Vec<Window> {
         }
     }
     windows
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Faults as (layer, node, entry, layers until its end, impairs), resolved to a schedule.
+    fn schedule(faults: &[(i64, u8, u8, Option<i64>, bool)]) -> Schedule {
+        let at = |layers: i64| ProtocolTime::GENESIS.plus(Span::layers(layers));
+        let mut steps = Vec::new();
+        for (id, (layer, node, entry, lasts, impairs)) in (0_u32..).step_by(2).zip(faults) {
+            let node = format!("n-{node}");
+            let impact = if *impairs {
+                Impact::Impaired
+            } else {
+                Impact::Stressed
+            };
+            let begins = Part::Begins {
+                impact,
+                class: Class::Permanent,
+            };
+            let step = |id, at, part| Step {
+                id,
+                at,
+                entry: format!("e-{entry}"),
+                action: Action::Freeze { node: node.clone() },
+                part,
+            };
+            steps.push(step(id, at(*layer), begins));
+            steps.extend(lasts.map(|lasts| step(id + 1, at(layer + lasts), Part::Ends(id))));
+        }
+        steps.sort_by_key(|step| (step.at, step.begins(), step.id));
+        Schedule {
+            version: SCHEDULE_VERSION,
+            plan: "p".into(),
+            seed: 0,
+            steps,
+            windows: Vec::new(),
+            healed_at: None,
+            ends_at: at(1000),
+        }
+    }
+
+    /// The definition, pair by pair: which steps have an earlier one in their way.
+    fn by_definition(schedule: &Schedule) -> Vec<String> {
+        let begins: Vec<&Step> = schedule.steps.iter().filter(|step| step.begins()).collect();
+        let hindered = begins.iter().enumerate().filter(|(place, later)| {
+            begins[..*place].iter().any(|earlier| {
+                earlier.impairs()
+                    && earlier.action.node() == later.action.node()
+                    && schedule.end_of(earlier.id).is_none_or(|end| end > later.at)
+                    && (earlier.entry != later.entry || earlier.at >= later.at)
+            })
+        });
+        hindered.map(|(_, later)| later.entry.clone()).collect()
+    }
+
+    fn found(schedule: &Schedule) -> Vec<String> {
+        let conflicts = schedule.conflicts().into_iter();
+        conflicts.map(|(entry, _)| entry).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn conflicts_are_those_of_the_definition(
+            faults in prop::collection::vec(
+                (0_i64..12, 0_u8..2, 0_u8..6, prop::option::of(1_i64..4), any::<bool>()), 0..12)
+        ) {
+            let schedule = schedule(&faults);
+            let (mut found, mut expected) = (found(&schedule), by_definition(&schedule));
+            found.dedup();
+            expected.dedup();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_in_nobodys_way() {
+        let one = |lasts| schedule(&[(8, 0, 0, lasts, true), (10, 0, 1, None, true)]);
+        assert_eq!(found(&one(Some(2))), Vec::<String>::new());
+        assert_eq!(found(&one(Some(3))), ["e-1"]);
+        assert_eq!(found(&one(None)), ["e-1"]);
+    }
 }

@@ -126,6 +126,35 @@ fn a_kind_that_nobody_wrote_is_damage() {
     assert_eq!(verdict.verdict, Outcome::Inconclusive);
 }
 
+/// Without its exit, or with the exit of somebody else, a crashed node is no healthy one, however well the rest fits.
+#[test]
+fn every_end_is_told_of_a_node_of_the_run() {
+    let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], vec![]);
+    net.until(19).panics("gateway-0", "mesh");
+    net.until(20).end();
+    let death = |record: &Record| matches!(&record.body, Body::Exit(exit) if exit.panic.is_some());
+    let place = net.records.iter().position(death).unwrap();
+    assert_eq!(judge(&net.records).verdict, Outcome::Fail);
+
+    let mut renamed = net.records.clone();
+    if let Body::Exit(exit) = &mut renamed[place].body {
+        exit.node = "gateway-7".into();
+    }
+    assert!(codes(&judge(&renamed)).contains("history-damaged"));
+    assert_eq!(judge(&renamed).verdict, Outcome::Inconclusive);
+
+    let mut removed = net.records.clone();
+    removed.remove(place);
+    for (seq, record) in (0..).zip(&mut removed) {
+        record.seq = seq;
+        if let Body::End(end) = &mut record.body {
+            end.count = seq + 1;
+        }
+    }
+    assert_eq!(codes(&judge(&removed)), ["history-gap"].into());
+    assert_eq!(judge(&removed).verdict, Outcome::Inconclusive);
+}
+
 #[test]
 fn damage_is_no_pass_and_facts_stay_facts() {
     let mut net = good();
