@@ -13,7 +13,7 @@ use crate::judge::{a_copy_is_the_same_run, no_cut_history_passes};
 use crate::support::{Bench, Run, findings, plan, plans};
 
 /// The session tables' two defects by what their panic says.
-const OLD_ENTRY: &str = "the session just deleted is not in the table";
+pub(crate) const OLD_ENTRY: &str = "the session just deleted is not in the table";
 const DOUBLE_CLOSE: &str = "close of closed channel";
 
 /// The plans that flood a full table, and which defect each is about.

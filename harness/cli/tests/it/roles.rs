@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tweedledum_core::control::Gave;
 
-use crate::plans::{as_declared, died_of, flooded, passed};
+use crate::plans::{OLD_ENTRY, as_declared, died_of, flooded, passed};
 use crate::support::{Bench, call, findings, plan};
-
-const OLD_ENTRY: &str = "the session just deleted is not in the table";
 
 /// The bundled nodes as an executable of their own.
 fn node_executable() -> PathBuf {

@@ -14,7 +14,7 @@ use tweedledum_core::control::Comparison;
 use tweedledum_core::verdict::Verdict;
 
 /// How long one run may take before it is taken for hung: several times the longest plan.
-const RUN_BOUND: Duration = Duration::from_secs(120);
+const RUN_BOUND: Duration = Duration::from_mins(2);
 
 /// The workspace.
 pub(crate) fn root() -> PathBuf {
