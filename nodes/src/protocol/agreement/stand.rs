@@ -114,7 +114,6 @@ impl Stand {
             return None;
         }
         let leader = around.voters.leader(around.layer, round);
-        let waited = around.ticks - self.entered >= u64::from(round);
         let set = if round == 1 || leader == around.me {
             self.choice(ballot, around)
         } else {
@@ -123,7 +122,7 @@ impl Stand {
                 .find(|set| self.lock_allows(*set, ballot, around));
             match allowed {
                 Some(set) => Some(ballot.set(set).clone()),
-                None if waited => self.choice(ballot, around),
+                None if self.waited(around) => self.choice(ballot, around),
                 None => None,
             }
         }?;
@@ -169,8 +168,12 @@ impl Stand {
     }
 
     /// The set of the highest round among lock and certificates; without any, all blocks here.
-    /// After round 1 that needs the votes of round 1 from a quorum: who has them holds every block
-    /// that a quorum held, and knows of any certificate that they make.
+    /// In round 2 that waits for the votes of round 1 from a quorum, because who has them holds
+    /// every block that a quorum held. It must not wait for ever: a liar's vote may have ended
+    /// round 1 and then be forgotten by all who heard it, when they restart, while a voter that
+    /// came late has skipped round 1 and will not vote there. So the wait ends with the round's
+    /// time-out, and from round 3 on there is none, or no leader could propose in time. Which set
+    /// an unlocked voter chooses has no part in safety.
     fn choice(&self, ballot: &Ballot, around: &Surroundings) -> Option<BlockSet> {
         let lock = self.lock.filter(|_| around.rules.lock);
         let certificate = ballot.certificate_highest();
@@ -180,11 +183,19 @@ impl Stand {
         };
         match highest {
             Some((_, set)) => Some(ballot.set(set).clone()),
-            None if self.round == 1 || ballot.quorum_held(1, Step::Vote, around.ticks, 0) => {
+            None if self.round != 2
+                || self.waited(around)
+                || ballot.quorum_held(1, Step::Vote, around.ticks, 0) =>
+            {
                 Some(ballot.all_blocks(around.blocks_max))
             }
             None => None,
         }
+    }
+
+    /// Whether the round's time-out, as many ticks as its number, has passed.
+    fn waited(&self, around: &Surroundings) -> bool {
+        around.ticks - self.entered >= u64::from(self.round)
     }
 
     fn lock_allows(&self, set: usize, ballot: &Ballot, around: &Surroundings) -> bool {

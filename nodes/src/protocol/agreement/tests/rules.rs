@@ -259,20 +259,37 @@ fn a_later_certificate_opens_the_lock() {
     assert_eq!(hear(&mut node, 1, 2, vote(&[2])), words);
 }
 
-#[test]
-fn after_round_one_a_choice_needs_the_votes_of_round_one() {
-    // Voter 2 leads round 2 of layer 0, and heard of round 1 only that it ended.
+/// Voter 2, which leads round 2 of layer 0, and heard of round 1 only that it ended and one vote.
+fn leader_that_skipped_round_one() -> Node {
     let mut node = node(4, 2);
-    tick(&mut node, 2);
+    node.confine(X, 40);
+    node.restart(0);
     for voter in [0, 1, 3] {
         hear(&mut node, voter, 1, NONE);
     }
-    assert_eq!(tick(&mut node, 3), []);
-    assert_eq!(node.machine.open_layers().next(), Some((X, Some(2))));
+    assert_eq!(tick(&mut node, 1), []);
     node.feed(Input::Block(X, block(X, 0)));
+    // Without an ATX it stays silent in round 1, and the ATX comes in round 2.
+    assert_eq!(tick(&mut node, 16), []);
+    assert_eq!(node.machine.open_layers().next(), Some((X, Some(2))));
     assert_eq!(hear(&mut node, 0, 1, vote(&[0])), []);
+    assert_eq!(said_by(node.feed(Input::Atx(Voter(2), 2))), []);
+    node
+}
+
+#[test]
+fn in_round_two_a_choice_waits_for_the_votes_of_round_one() {
+    let mut node = leader_that_skipped_round_one();
+    assert_eq!(hear(&mut node, 3, 1, vote(&[0])), []);
     node.feed(Input::Block(X, block(X, 1)));
     assert_eq!(hear(&mut node, 1, 1, vote(&[1])), [(2, vote(&[0, 1]))]);
+}
+
+#[test]
+fn a_choice_does_not_wait_for_ever_for_votes_that_nobody_has() {
+    let mut node = leader_that_skipped_round_one();
+    assert_eq!(tick(&mut node, 17), []);
+    assert_eq!(tick(&mut node, 18), [(2, vote(&[0]))]);
 }
 
 #[test]
