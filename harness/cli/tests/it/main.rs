@@ -1,5 +1,11 @@
 //! End-to-end tests of the shipped executable, and tests of the tree itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and tells numbers when asked"
+)]
+
 mod bad_plans;
 mod bad_support;
 mod golden;
