@@ -29,7 +29,7 @@ network: { layer: 100ms, layers-per-epoch: 4, nodes: { slow: 1 } }
 roles:
   slow: { command: [./slow.sh], ready: { log: beat }, stop: { signal: TERM, grace: 60s }, signals: { beats: { log: beat, value: /n, period: 1 layer } } }
 expect:
-  - { advance: { signal: beats, of: every slow, within: 16 layers } }
+  - { advance: { signal: beats, of: every slow, within: 4 layers } }
 ";
 
 fn is_applied(record: &Value) -> bool {
