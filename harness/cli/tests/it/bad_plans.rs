@@ -3,6 +3,7 @@
 //! To add one: a row in [`ROWS`], which changes one text of a sound plan; files that are no text have tests of their
 //! own below. The words of messages belong to the core, which has tests of every one.
 
+use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::bad_support::{Ended, Scene};
@@ -269,12 +270,13 @@ fn executables_that_cannot_be_used_are_found_before_anything_starts() {
 fn files_that_are_no_plans_are_refused() {
     let scene = Scene::new();
     let alias_bomb = |depth: usize| {
-        let level = |n: usize| {
-            format!(
-                "a{n}: &a{n} [{}]\n",
-                vec![format!("*a{}", n - 1); 9].join(", ")
-            )
-        };
+        let mut text = "format: 1\na0: &a0 [x]\n".to_owned();
+        for n in 1..depth {
+            let below = vec![format!("*a{}", n - 1); 9].join(", ");
+            writeln!(text, "a{n}: &a{n} [{below}]").unwrap();
+        }
+        text
+    };
         format!(
             "format: 1\na0: &a0 [x]\n{}",
             (1..depth).map(level).collect::<String>()
@@ -301,9 +303,10 @@ fn files_that_are_no_plans_are_refused() {
         "deep-block.yaml",
         format!(
             "format: 1\nplan:\n{}",
-            (1..1_400)
-                .map(|n| format!("{}a:\n", " ".repeat(n % 700)))
-                .collect::<String>()
+            (1..700)
+                .map(|n| " ".repeat(n))
+                .collect::<Vec<_>>()
+                .join("a:\n")
         ),
     );
     scene.file("empty.yaml", "");

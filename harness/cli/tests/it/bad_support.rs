@@ -20,7 +20,7 @@ use tweedledum_harness::substrate::process::{Nonce, block};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a whole run of these tests may take.
-pub(crate) const RUN_BOUND: Duration = Duration::from_secs(60);
+pub(crate) const RUN_BOUND: Duration = Duration::from_mins(1);
 
 /// Held by every test that starts a network, until it is dropped.
 pub(crate) fn network_lock() -> File {

@@ -70,7 +70,7 @@ fn round(scene: &Scene, number: u64, live: &Known) -> Result<String, String> {
     let victim =
         [Victim::Stub, Victim::Watchdog, Victim::Controller][usize::try_from(number % 3).unwrap()];
     // Half of the rounds hit the start, where much happens at once, the others anything up to the faults.
-    let span = if (number / 3) % 2 == 0 {
+    let span = if (number / 3).is_multiple_of(2) {
         150_000
     } else {
         4_000_000

@@ -1,6 +1,10 @@
 //! End-to-end tests of the shipped executable, and tests of the tree itself.
 
-#![expect(clippy::unwrap_used, reason = "a test that panics says what it met")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that panics says what it met, and numbers are told when asked for"
+)]
 
 mod bad_plans;
 mod bad_support;
