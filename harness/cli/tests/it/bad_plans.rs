@@ -277,11 +277,6 @@ fn files_that_are_no_plans_are_refused() {
         }
         text
     };
-        format!(
-            "format: 1\na0: &a0 [x]\n{}",
-            (1..depth).map(level).collect::<String>()
-        )
-    };
     scene.file(
         "latin-1.yaml",
         SOUND
