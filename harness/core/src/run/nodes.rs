@@ -6,8 +6,9 @@ use crate::history::{Death, ExitStatus, NodeState, Panic, SignalValue};
 
 /// SIGKILL's number on Linux.
 const SIGKILL: i32 = 9;
-/// SIGABRT's number on Linux: how a process ends that reported a panic first.
-const SIGABRT: i32 = 6;
+/// SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV and SIGSYS on Linux: a process that ends by one of these did so
+/// because of what it did itself, whoever asked it to stop meanwhile.
+const OWN_FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
 
 /// What is known of a node.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +51,8 @@ impl NodeView {
     /// between the decision to kill it and the kill.
     pub(super) fn death(&self, status: ExitStatus, forced: bool) -> Death {
         let by_harness = match (self.ending, status) {
-            (None, _) | (Some(_), ExitStatus::Signal(SIGABRT)) => false,
+            (None, _) => false,
+            (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
             (Some(_), ExitStatus::Signal(SIGKILL) | ExitStatus::Lost) => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
         };
@@ -61,6 +63,27 @@ impl NodeView {
                 status,
             },
             _ => Death::Itself(status),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a node that is asked to stop.
+    #[test]
+    fn a_stop_excuses_no_fault_of_its_own() {
+        let asked = NodeView {
+            ending: Some(Blow {
+                step: None,
+                killed: false,
+            }),
+            ..NodeView::default()
+        };
+        for (signal, own) in [(6, true), (7, true), (11, true), (9, false), (15, false)] {
+            let death = asked.death(ExitStatus::Signal(signal), false);
+            assert_eq!(matches!(death, Death::Itself(_)), own, "signal {signal}");
         }
     }
 }
