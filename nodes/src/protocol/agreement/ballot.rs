@@ -120,6 +120,9 @@ pub(super) struct Ballot {
     places: BTreeMap<BlockSet, usize>,
     messages: BTreeMap<Key, Held>,
     waiting: BTreeSet<Key>,
+    /// Messages that count since the last call of [`Ballot::take_unlogged`], in that order.
+    unlogged: Vec<Key>,
+    logged: BTreeSet<Key>,
     tallies: BTreeMap<(Round, Step), Tally>,
     /// (round, set) with votes from a quorum.
     certificates: BTreeSet<(Round, usize)>,
@@ -172,27 +175,37 @@ impl Ballot {
         if kept >= VALUES_UNSUPPORTED_MAX && !self.is_worth_keeping(signed, context) {
             return Admission::Surplus { other: None };
         }
+        Admission::Kept {
+            other: self.keep(signed, context),
+        }
+    }
+
+    /// Takes in a message from the own log, in which there is no more than was once admitted.
+    pub(super) fn restore(&mut self, signed: &Signed, context: &Context<'_>) {
+        let Message {
+            round, ref body, ..
+        } = signed.message;
         let value = body.set().map(|set| self.place(set));
         let key = Key {
             round,
-            step,
-            voter,
+            step: body.step(),
+            voter: signed.voter,
             value,
         };
-        let other = self.report(key, signed.message.layer);
-        self.messages.insert(
-            key,
-            Held {
-                epoch,
-                signature: signed.signature,
-                counted: false,
-            },
-        );
-        self.waiting.insert(key);
-        let tally = self.tallies.entry((round, step)).or_default();
-        tally.values.entry(value).or_default().held.insert(voter);
-        self.count_if_complete(key, context);
-        Admission::Kept { other }
+        self.logged.insert(key);
+        if !self.messages.contains_key(&key) {
+            self.keep(signed, context);
+        }
+    }
+
+    /// The messages of others that count and are not in the own log yet. From now on they are.
+    pub(super) fn take_unlogged(&mut self, layer: Layer, me: Voter) -> Vec<Signed> {
+        let mut fresh = std::mem::take(&mut self.unlogged);
+        fresh.retain(|key| key.voter != me && self.logged.insert(*key));
+        fresh
+            .into_iter()
+            .filter_map(|key| Some(self.signed(layer, key, self.messages.get(&key)?)))
+            .collect()
     }
 
     /// A block of this layer is here and valid.
@@ -214,6 +227,11 @@ impl Ballot {
         self.recount(context, |key, held| {
             key.voter == voter && held.epoch == epoch
         });
+    }
+
+    /// Whether there are commits enough to decide.
+    pub(super) fn is_decided(&self) -> bool {
+        self.decision.is_some()
     }
 
     /// The decided set and the commits that prove it, once there are enough.
@@ -386,6 +404,38 @@ impl Ballot {
             .flat_map(|place| self.sets[*place].missing.iter().copied())
     }
 
+    /// Keeps a message of which this value is new, and gives what `report` gives.
+    fn keep(&mut self, signed: &Signed, context: &Context<'_>) -> Option<Signed> {
+        let Message {
+            layer,
+            round,
+            epoch,
+            ref body,
+        } = signed.message;
+        let (voter, step) = (signed.voter, body.step());
+        let value = body.set().map(|set| self.place(set));
+        let key = Key {
+            round,
+            step,
+            voter,
+            value,
+        };
+        let other = self.report(key, layer);
+        self.messages.insert(
+            key,
+            Held {
+                epoch,
+                signature: signed.signature,
+                counted: false,
+            },
+        );
+        self.waiting.insert(key);
+        let tally = self.tallies.entry((round, step)).or_default();
+        tally.values.entry(value).or_default().held.insert(voter);
+        self.count_if_complete(key, context);
+        other
+    }
+
     /// The same value again, naming another epoch. One of the two is enough; the one whose ATX is
     /// here is kept, so that an epoch without an ATX cannot keep out the one that has it.
     fn admit_other_epoch(&mut self, key: Key, signed: &Signed, context: &Context<'_>) -> Admission {
@@ -466,6 +516,7 @@ impl Ballot {
         }
         held.counted = true;
         self.waiting.remove(&key);
+        self.unlogged.push(key);
         let tally = self.tallies.entry((key.round, key.step)).or_default();
         tally.counted.insert(key.voter);
         if tally.counted.len() >= context.quorum {

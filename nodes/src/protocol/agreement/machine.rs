@@ -400,8 +400,17 @@ impl Agreement {
         self.common.now = layer;
         self.common.ticks += 1;
         self.start_due();
+        let mut decided = Vec::new();
         for (layer, open) in &mut self.layers {
-            self.common.act(*layer, open, out);
+            // A log can hold a whole decision that was not stored before a crash.
+            if open.ballot.is_decided() {
+                decided.push(*layer);
+            } else {
+                self.common.act(*layer, open, out);
+            }
+        }
+        for layer in decided {
+            self.settle(layer, out);
         }
     }
 
@@ -546,12 +555,12 @@ impl Agreement {
         };
         self.started_below = abstain_through.map_or(0, |layer| layer.saturating_add(1));
         for record in sent {
-            let Record::Sent(signed) = record else {
+            let Record::Sent { own, heard } = record else {
                 return Err(OpenError::LogWithoutBegin);
             };
-            if signed.voter != me {
+            if own.voter != me {
                 return Err(OpenError::LogOfAnother {
-                    found: signed.voter.0,
+                    found: own.voter.0,
                     me: me.0,
                 });
             }
@@ -560,7 +569,7 @@ impl Agreement {
                 round,
                 ref body,
                 ..
-            } = signed.message;
+            } = own.message;
             if self.common.decided.contains(layer) {
                 continue;
             }
@@ -569,7 +578,11 @@ impl Agreement {
             stand
                 .remember(round, body, &mut open.ballot, self.common.rules)
                 .map_err(|_| OpenError::LogContradicts { layer, round })?;
-            open.ballot.admit(signed, &self.common.context());
+            for signed in heard.iter().chain([own]) {
+                if self.common.config.voters.contains(signed.voter) {
+                    open.ballot.restore(signed, &self.common.context());
+                }
+            }
         }
         Ok(())
     }
@@ -647,7 +660,8 @@ impl Common {
                 epoch,
                 body,
             };
-            out.push(Output::Speak(Unsent::new(me, message)));
+            let heard = open.ballot.take_unlogged(layer, me);
+            out.push(Output::Speak(Unsent::new(me, message, heard)));
         }
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! A voter that sends and then forgets can say two things about one question after a restart, so a
 //! message leaves this module only through [`Unsent::save`] or [`save_all`], after the caller's log
-//! has taken it. The log is the only memory of round and lock. This module writes no file: the
-//! caller's closure appends and syncs.
+//! has taken it. The log is the only memory of round and lock.
+//!
+//! With each message the log takes the messages of others that counted since the one before. What
+//! a voter acted on must not be forgotten: a liar may have told it to a few and never again, and if
+//! those restart, voters that went on and voters that stayed would wait for each other for ever.
+//! This module writes no file: the caller's closure appends and syncs.
 
 use super::message::{DecodeError, Layer, Message, Round, Signature, Signed};
 use super::voters::Voter;
@@ -17,7 +21,12 @@ pub enum Record {
         abstain_through: Option<Layer>,
     },
     /// A message that was sent, or may have been: it must never be contradicted.
-    Sent(Signed),
+    Sent {
+        /// The message.
+        own: Signed,
+        /// Messages of others in this layer that counted by then and are in no earlier record.
+        heard: Vec<Signed>,
+    },
 }
 
 /// Bytes that are not a record of a voter's log.
@@ -39,7 +48,7 @@ impl Record {
     pub fn layer(&self) -> Option<Layer> {
         match self {
             Self::Begin { .. } => None,
-            Self::Sent(signed) => Some(signed.message.layer),
+            Self::Sent { own, .. } => Some(own.message.layer),
         }
     }
 
@@ -52,12 +61,20 @@ impl Record {
             Self::Begin {
                 abstain_through: Some(layer),
             } => [&[1][..], &layer.to_le_bytes()].concat(),
-            Self::Sent(signed) => [
-                &[2, signed.voter.0][..],
-                &signed.signature,
-                &signed.message.encode(),
-            ]
-            .concat(),
+            Self::Sent { own, heard } => {
+                let mut bytes = vec![2];
+                let count = u32::try_from(heard.len()).unwrap_or(u32::MAX);
+                bytes.extend_from_slice(&count.to_le_bytes());
+                for signed in std::iter::once(own).chain(heard) {
+                    let message = signed.message.encode();
+                    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                    bytes.push(signed.voter.0);
+                    bytes.extend_from_slice(&signed.signature);
+                    bytes.extend_from_slice(&length.to_le_bytes());
+                    bytes.extend_from_slice(&message);
+                }
+                bytes
+            }
         }
     }
 
@@ -70,20 +87,39 @@ impl Record {
             [1, a, b, c, d] => Ok(Self::Begin {
                 abstain_through: Some(Layer::from_le_bytes([*a, *b, *c, *d])),
             }),
-            [2, voter, rest @ ..] => {
-                let (signature, message) = rest
-                    .split_first_chunk::<64>()
-                    .ok_or(RecordError::Shape(bytes.len()))?;
-                let message = Message::decode(message).map_err(RecordError::Message)?;
-                Ok(Self::Sent(Signed {
-                    voter: Voter(*voter),
-                    message,
-                    signature: *signature,
-                }))
+            [2, a, b, c, d, rest @ ..] => {
+                let mut rest = rest;
+                let own = take_signed(&mut rest, bytes.len())?;
+                let mut heard = Vec::new();
+                for _ in 0..u32::from_le_bytes([*a, *b, *c, *d]) {
+                    heard.push(take_signed(&mut rest, bytes.len())?);
+                }
+                if rest.is_empty() {
+                    Ok(Self::Sent { own, heard })
+                } else {
+                    Err(RecordError::Shape(bytes.len()))
+                }
             }
             _ => Err(RecordError::Shape(bytes.len())),
         }
     }
+}
+
+/// Reads one message of a record and moves on behind it.
+fn take_signed(rest: &mut &[u8], whole: usize) -> Result<Signed, RecordError> {
+    let cut = || RecordError::Shape(whole);
+    let (voter, after) = rest.split_first().ok_or_else(cut)?;
+    let (signature, after) = after.split_first_chunk::<64>().ok_or_else(cut)?;
+    let (length, after) = after.split_first_chunk::<4>().ok_or_else(cut)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| cut())?;
+    let (message, after) = after.split_at_checked(length).ok_or_else(cut)?;
+    let message = Message::decode(message).map_err(RecordError::Message)?;
+    *rest = after;
+    Ok(Signed {
+        voter: Voter(*voter),
+        message,
+        signature: *signature,
+    })
 }
 
 /// A message that this voter has resolved to send and that nobody has seen. There is no way to the
@@ -93,11 +129,16 @@ impl Record {
 pub struct Unsent {
     voter: Voter,
     message: Message,
+    heard: Vec<Signed>,
 }
 
 impl Unsent {
-    pub(super) fn new(voter: Voter, message: Message) -> Self {
-        Self { voter, message }
+    pub(super) fn new(voter: Voter, message: Message, heard: Vec<Signed>) -> Self {
+        Self {
+            voter,
+            message,
+            heard,
+        }
     }
 
     /// The layer that the message is about.
@@ -118,10 +159,17 @@ impl Unsent {
         sign: impl FnOnce(&[u8]) -> Signature,
         append_and_sync: impl FnOnce(&Record) -> Result<(), E>,
     ) -> Result<Signed, (Self, E)> {
-        let signed = self.sign(sign);
-        match append_and_sync(&Record::Sent(signed.clone())) {
-            Ok(()) => Ok(signed),
+        let own = self.sign(sign);
+        match append_and_sync(&self.record(own.clone())) {
+            Ok(()) => Ok(own),
             Err(error) => Err((self, error)),
+        }
+    }
+
+    fn record(&self, own: Signed) -> Record {
+        Record::Sent {
+            own,
+            heard: self.heard.clone(),
         }
     }
 
@@ -142,7 +190,11 @@ pub fn save_all<E>(
     append_and_sync: impl FnOnce(&[Record]) -> Result<(), E>,
 ) -> Result<Vec<Signed>, (Vec<Unsent>, E)> {
     let signed: Vec<Signed> = unsent.iter().map(|one| one.sign(&sign)).collect();
-    let records: Vec<Record> = signed.iter().cloned().map(Record::Sent).collect();
+    let records: Vec<Record> = unsent
+        .iter()
+        .zip(&signed)
+        .map(|(one, own)| one.record(own.clone()))
+        .collect();
     match append_and_sync(&records) {
         Ok(()) => Ok(signed),
         Err(error) => Err((unsent, error)),
@@ -157,14 +209,21 @@ mod tests {
 
     fn unsent() -> Unsent {
         let body = Body::Vote(BlockSet::new([BlockId([3; 32])]));
+        let message = Message {
+            layer: 5,
+            round: 1,
+            epoch: 1,
+            body,
+        };
+        let heard = |voter| Signed {
+            voter,
+            message: message.clone(),
+            signature: [7; 64],
+        };
         Unsent::new(
             Voter(2),
-            Message {
-                layer: 5,
-                round: 1,
-                epoch: 1,
-                body,
-            },
+            message.clone(),
+            vec![heard(Voter(0)), heard(Voter(1))],
         )
     }
 
@@ -188,7 +247,13 @@ mod tests {
             Ok::<_, Infallible>(())
         };
         let sent = unsent().save(sign, append).unwrap();
-        assert_eq!(Record::decode(&log[0]), Ok(Record::Sent(sent.clone())));
+        assert_eq!(
+            Record::decode(&log[0]),
+            Ok(Record::Sent {
+                own: sent.clone(),
+                heard: unsent().heard
+            })
+        );
         let mut both = Vec::new();
         let append = |records: &[Record]| {
             both.extend_from_slice(records);
@@ -196,16 +261,29 @@ mod tests {
         };
         let all = save_all(vec![unsent()], sign, append).unwrap();
         assert_eq!(all, std::slice::from_ref(&sent));
-        assert_eq!(both, [Record::Sent(sent)]);
+        assert_eq!(
+            both,
+            [Record::Sent {
+                own: sent,
+                heard: unsent().heard
+            }]
+        );
     }
 
     #[test]
     fn every_cut_of_a_record_is_refused() {
-        let Ok(sent) = unsent().save(|_| [1; 64], |_| Ok::<_, ()>(())) else {
-            unreachable!()
-        };
+        let sent = unsent()
+            .save(|_| [1; 64], |_| Ok::<_, Infallible>(()))
+            .unwrap();
         let begin = |abstain_through| Record::Begin { abstain_through };
-        for record in [begin(None), begin(Some(9)), Record::Sent(sent)] {
+        for record in [
+            begin(None),
+            begin(Some(9)),
+            Record::Sent {
+                own: sent,
+                heard: unsent().heard,
+            },
+        ] {
             let bytes = record.encode();
             assert_eq!(Record::decode(&bytes), Ok(record));
             for cut in 0..bytes.len() {

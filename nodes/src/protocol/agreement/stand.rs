@@ -168,12 +168,9 @@ impl Stand {
     }
 
     /// The set of the highest round among lock and certificates; without any, all blocks here.
-    /// In round 2 that waits for the votes of round 1 from a quorum, because who has them holds
-    /// every block that a quorum held. It must not wait for ever: a liar's vote may have ended
-    /// round 1 and then be forgotten by all who heard it, when they restart, while a voter that
-    /// came late has skipped round 1 and will not vote there. So the wait ends with the round's
-    /// time-out, and from round 3 on there is none, or no leader could propose in time. Which set
-    /// an unlocked voter chooses has no part in safety.
+    /// After round 1 that needs the votes of round 1 from a quorum: who has them holds every block
+    /// that a quorum held, and knows of any certificate that they make. They can always be had,
+    /// because whoever committed in round 1 has them in its log.
     fn choice(&self, ballot: &Ballot, around: &Surroundings) -> Option<BlockSet> {
         let lock = self.lock.filter(|_| around.rules.lock);
         let certificate = ballot.certificate_highest();
@@ -183,10 +180,7 @@ impl Stand {
         };
         match highest {
             Some((_, set)) => Some(ballot.set(set).clone()),
-            None if self.round != 2
-                || self.waited(around)
-                || ballot.quorum_held(1, Step::Vote, around.ticks, 0) =>
-            {
+            None if self.round == 1 || ballot.quorum_held(1, Step::Vote, around.ticks, 0) => {
                 Some(ballot.all_blocks(around.blocks_max))
             }
             None => None,

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::super::machine::{Config, Input};
 use super::super::message::{BlockSet, Body, Layer, Message, Round, Signed, Step};
+use super::super::outgoing::Record;
 use super::super::rules::Rules;
 use super::super::voters::{Voter, Voters};
 use super::block;
@@ -37,6 +38,8 @@ struct Mark {
     certificates: BTreeSet<(Round, BlockSet)>,
     /// Whether it has heard votes of round 1 from a quorum.
     may_choose: bool,
+    /// How much it had said when it lost its lock, under the rules that lose it in a restart.
+    unlocked: Option<usize>,
 }
 
 /// One voter in one state.
@@ -46,6 +49,7 @@ struct Point {
     now: Layer,
     said: Vec<Word>,
     heard: BTreeSet<Word>,
+    unlocked: Option<usize>,
 }
 
 /// What matters of a point to the others and to the question.
@@ -182,6 +186,7 @@ impl Walk {
                 now: NOW + 1,
                 said,
                 heard: BTreeSet::new(),
+                unlocked: None,
             },
         )
     }
@@ -315,9 +320,10 @@ impl Walk {
         let mut point = self.points[from].clone();
         match &each {
             Move::Restart => {
-                // What others said is forgotten, and may be said again.
+                // What is not in the log is forgotten, and may be said again.
                 point.node.restart(point.now);
-                point.heard.clear();
+                point.heard = self.heard_in_log(&point.node);
+                point.unlocked = (!self.rules.lock_survives_restart).then_some(point.said.len());
             }
             Move::Hear { words, ticks } => {
                 for word in words {
@@ -333,6 +339,14 @@ impl Walk {
         let to = self.keep(voter, point);
         self.moves.insert((from, each), to);
         to
+    }
+
+    fn heard_in_log(&mut self, node: &Node) -> BTreeSet<Word> {
+        let heard = node.log.iter().flat_map(|record| match record {
+            Record::Sent { heard, .. } => heard.as_slice(),
+            Record::Begin { .. } => &[],
+        });
+        heard.map(|signed| self.word(signed.clone())).collect()
     }
 
     /// Lets time pass, but no further than into the next round.
@@ -416,6 +430,7 @@ impl Walk {
             round: self.round(&point.node),
             certificates,
             may_choose,
+            unlocked: point.unlocked,
         }
     }
 

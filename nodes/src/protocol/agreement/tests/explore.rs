@@ -44,7 +44,7 @@ impl Habits {
             tick_all: dice.within(0, 6),
             vote: dice.within(1, 14),
             commit: dice.within(1, 10),
-            restart: dice.below(4),
+            restart: *dice.pick(&[0, 3, 8]).unwrap(),
             cut: *dice.pick(&[0, 20, 50, 70]).unwrap(),
             echo: dice.within(40, 100),
         }
@@ -87,7 +87,7 @@ impl Scene {
             liar_set.insert(liar);
             liars.push(liar);
         }
-        let blocks: Vec<BlockId> = (0..dice.within(1, 3))
+        let blocks: Vec<BlockId> = (0..dice.within(1, 2))
             .map(|at| block(layer, u8::try_from(at).unwrap()))
             .collect();
         let mut judge = Judge::new(rules, voters, liar_set);
@@ -240,7 +240,7 @@ impl Scene {
             .machine
             .open_layers()
             .find_map(|(_, round)| round);
-        let round = match self.dice.below(4) {
+        let round = match self.dice.below(6) {
             0 => Round::try_from(self.dice.within(1, 4)).unwrap(),
             _ => rounds.unwrap_or(1),
         };
@@ -330,7 +330,7 @@ pub(super) const MUTANTS: [(&str, Rules); 4] = [
 
 /// Schedules of four voters: those that leave the real rules alone are those that convict the
 /// mutants.
-const SCHEDULES_OF_FOUR: u64 = 4000;
+const SCHEDULES_OF_FOUR: u64 = 8000;
 
 #[test]
 fn no_schedule_breaks_the_rules() {

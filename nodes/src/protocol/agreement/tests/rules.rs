@@ -9,6 +9,7 @@ use super::super::machine::{
 };
 use super::super::message::{BlockSet, Body, Epoch, Layer, Message, Round, Signed};
 use super::super::outgoing::Record;
+use super::super::pull::Pull;
 use super::super::rules::Rules;
 use super::super::voters::{Voter, Voters};
 use super::block;
@@ -278,7 +279,7 @@ fn leader_that_skipped_round_one() -> Node {
 }
 
 #[test]
-fn in_round_two_a_choice_waits_for_the_votes_of_round_one() {
+fn after_round_one_a_choice_waits_for_the_votes_of_round_one() {
     let mut node = leader_that_skipped_round_one();
     assert_eq!(hear(&mut node, 3, 1, vote(&[0])), []);
     node.feed(Input::Block(X, block(X, 1)));
@@ -286,10 +287,50 @@ fn in_round_two_a_choice_waits_for_the_votes_of_round_one() {
 }
 
 #[test]
-fn a_choice_does_not_wait_for_ever_for_votes_that_nobody_has() {
-    let mut node = leader_that_skipped_round_one();
-    assert_eq!(tick(&mut node, 17), []);
-    assert_eq!(tick(&mut node, 18), [(2, vote(&[0]))]);
+fn what_a_voter_acted_on_outlives_a_restart() {
+    // The liar, voter 0, tells voter 3 alone what completes the quorum, and never again.
+    let mut node = voted();
+    hear(&mut node, 0, 1, vote(&[2]));
+    hear(&mut node, 1, 1, vote(&[1]));
+    assert_eq!(tick(&mut node, 3), [(1, NONE)]);
+    hear(&mut node, 0, 1, NONE);
+    node.restart(3);
+    let words: Vec<(u8, Body)> = node
+        .machine
+        .answer(&other_pull(), 100)
+        .messages
+        .into_iter()
+        .map(|signed| (signed.voter.0, signed.message.body))
+        .collect();
+    // What it heard after its last word is forgotten: it did not act on that.
+    let kept = [(0, vote(&[2])), (1, vote(&[1])), (3, vote(&[1])), (3, NONE)];
+    assert_eq!(words, kept);
+    // And nothing is logged twice.
+    let heard = node.log.iter().filter_map(|record| match record {
+        Record::Sent { own, heard } if own.message.layer == X => Some(heard.len()),
+        _ => None,
+    });
+    assert_eq!(heard.collect::<Vec<_>>(), [0, 2]);
+}
+
+#[test]
+fn a_decision_that_a_crash_kept_from_the_disk_is_found_in_the_log() {
+    let mut node = voted();
+    hear(&mut node, 0, 1, commit(&[1]));
+    hear(&mut node, 1, 1, commit(&[1]));
+    hear(&mut node, 0, 1, vote(&[1]));
+    assert_eq!(hear(&mut node, 1, 1, vote(&[1])), [(1, commit(&[1]))]);
+    assert!(node.decided.remove(&X).is_some());
+    node.restart(3);
+    tick(&mut node, 4);
+    assert_eq!(node.decided[&X].0, set(&[1]));
+}
+
+/// What a node asks that knows nothing about layer X.
+fn other_pull() -> Pull {
+    Pull {
+        layers: vec![(X, Vec::new())],
+    }
 }
 
 #[test]
@@ -336,7 +377,10 @@ fn a_log_that_cannot_be_is_refused_with_its_reason() {
     let begin = Record::Begin {
         abstain_through: None,
     };
-    let sent = |voter, round, body| Record::Sent(said(voter, round, body));
+    let sent = |voter, round, body| Record::Sent {
+        own: said(voter, round, body),
+        heard: Vec::new(),
+    };
     let open = |me, log| {
         let past = Past {
             now: 5,
