@@ -164,7 +164,7 @@ mod tests {
             }),
             ("only 319 of 320 source addresses", |r| r.bound = 319),
             ("stopped after 320", |r| r.stopped_early = true),
-            ("instead of 125ms", |r| r.paced_last_ns = Some(132_000_000)),
+            ("instead of 125ms", |r| r.paced_last_ns = Some(190_000_000)),
         ];
         for (want, change) in cases {
             let mut report = good();

@@ -257,5 +257,6 @@ fn header(
         faults: faults.collect(),
         schedule: schedule::resolve(plan, job.seed),
         control: job.control.cloned(),
+        fixed_end: plan.until.is_some(),
     })
 }

@@ -106,6 +106,9 @@ pub struct Header {
     pub schedule: Schedule,
     /// What this run must give, when it is a control.
     pub control: Option<Control>,
+    /// Whether the plan itself says when the run ends (`until`): then it does not end as soon as all it waits for has held.
+    #[serde(default)]
+    pub fixed_end: bool,
 }
 
 /// A node of the run.

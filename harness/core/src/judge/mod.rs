@@ -193,6 +193,7 @@ impl Judge {
         }
         let waits = self.header.expect.iter().any(|it| it.kind == "recover");
         waits
+            && !self.header.fixed_end
             && self.out.reasons.is_empty()
             && self.evidence.complete()
             && self.seats.iter().all(|seat| {

@@ -204,7 +204,9 @@ impl Advances {
             }
             watched.started = true;
             watched.advances += 1;
-            if let (Some(from), true) = (watched.from(world), watched.group.able(world)) {
+            // A group that just became able again is measured from then on, which only the next layer knows.
+            let able = watched.able.is_some() && watched.group.able(world);
+            if let (Some(from), true) = (watched.from(world), able) {
                 let gap = world.void.elapsed(from.t_ns, at.t_ns);
                 watched.worst_ns = watched.worst_ns.max(gap);
             }

@@ -93,6 +93,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
             ends_at: layers(20),
         },
         control: None,
+        fixed_end: false,
     }
 }
 

@@ -628,6 +628,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
             .collect(),
         schedule: schedule(faults),
         control: None,
+        fixed_end: false,
     }
 }
 
