@@ -136,7 +136,7 @@ pub(crate) enum Listed {
 /// Forms of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Nothing there: people read standard error
     Text,
     /// For programs
     Json,
