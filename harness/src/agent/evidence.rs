@@ -12,9 +12,6 @@ use super::flood::FloodReport;
 
 /// How much longer than planned a flood may take and still count: the rate is held within 5 %.
 const OVER_TOLERANCE: f64 = 1.05;
-/// And this much whatever its length: a busy host may run the sender so much late, which is a fifth of the shortest layer
-/// in use, the lateness from which a layer counts as void.
-const OVER_GRACE: Duration = Duration::from_millis(50);
 
 /// What is known about one flood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +94,7 @@ fn why_not(report: &FloodReport, reached: u64, dropped: u64) -> Option<String> {
         ));
     }
     let took = report.paced_span().unwrap_or_default();
-    if took > report.over.mul_f64(OVER_TOLERANCE) + OVER_GRACE {
+    if took > report.over.mul_f64(OVER_TOLERANCE) {
         let over = report.over;
         return Some(format!(
             "sending took {took:?} instead of {over:?}: the host was too slow"
@@ -164,7 +161,7 @@ mod tests {
             }),
             ("only 319 of 320 source addresses", |r| r.bound = 319),
             ("stopped after 320", |r| r.stopped_early = true),
-            ("instead of 125ms", |r| r.paced_last_ns = Some(190_000_000)),
+            ("instead of 125ms", |r| r.paced_last_ns = Some(132_000_000)),
         ];
         for (want, change) in cases {
             let mut report = good();
