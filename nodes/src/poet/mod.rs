@@ -10,6 +10,7 @@
 pub mod challenges;
 mod hash;
 pub mod members;
+pub(crate) mod messages;
 pub mod proof;
 pub mod rate;
 mod state;
