@@ -13,6 +13,7 @@ pub mod members;
 pub(crate) mod messages;
 pub mod proof;
 pub mod rate;
+pub(crate) mod schedule;
 mod state;
 pub mod store;
 pub mod tree;
