@@ -7,6 +7,7 @@
 //! change [`Params`]: all nodes must agree on them. Nothing here speaks to a network, sleeps, or knows
 //! when rounds open and close: the role drives it.
 
+pub(crate) mod broadcaster;
 pub mod challenges;
 mod hash;
 pub mod members;
