@@ -81,6 +81,7 @@ fn without_gateways_it_waits_to_be_started_and_says_what_it_cannot_read() {
     assert_eq!(poet.post("/v1/updategateway", &start).0, 400);
 
     let too_many = vec!["127.0.0.1:1"; 257];
+    let (nested, long) = (vec![b'['; 60_000], vec![b' '; 70_000]);
     let wrong: [(&str, &str, &[u8], u16, &str); 15] = [
         ("POST", "/v1/start", b"", 400, "body"),
         ("POST", "/v1/start", b"\xff\x00{", 400, "body"),
@@ -122,8 +123,8 @@ fn without_gateways_it_waits_to_be_started_and_says_what_it_cannot_read() {
             "base64",
         ),
         ("POST", "/v1/submit", br#"{"challenge": "AAAA"}"#, 400, "32"),
-        ("POST", "/v1/submit", &[b'['; 60_000], 400, "body"),
-        ("POST", "/v1/submit", &[b' '; 70_000], 413, ""),
+        ("POST", "/v1/submit", &nested, 400, "body"),
+        ("POST", "/v1/submit", &long, 413, ""),
         ("GET", "/v1/proofs/-1", b"", 400, "-1"),
         ("GET", "/v1/proofs/5", b"", 404, "round 5"),
         ("GET", "/v1/nodestatus", b"", 404, ""),
