@@ -472,7 +472,11 @@ pub(super) static FINDING: Mapping = Mapping {
     keys: &[
         required("id", Takes::Text, "`area/what`."),
         optional("role", Takes::Text, "Only of this role."),
-        optional("says", Takes::Text, "Only when its sentence contains this."),
+        optional(
+            "says",
+            Takes::Text,
+            "Only when its sentence contains this, in upper or lower case.",
+        ),
     ],
     one_of: &[],
     extra: Extra::None,
