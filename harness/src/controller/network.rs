@@ -211,6 +211,7 @@ fn header(
             expect_exit: role.expect_exit.clone(),
             pinged,
             pushed,
+            events: role.events.clone(),
         };
         (name.clone(), info)
     });

@@ -135,6 +135,9 @@ pub struct RoleInfo {
     /// polled, and silence means that nobody looked.
     #[serde(default)]
     pub pushed: BTreeSet<String>,
+    /// Events that the nodes report and that are recorded. An oracle on events looks only at roles that report them.
+    #[serde(default)]
+    pub events: BTreeSet<String>,
 }
 
 /// An expectation of the run.

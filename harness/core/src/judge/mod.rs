@@ -210,7 +210,12 @@ impl Judge {
         let mut findings = std::mem::take(&mut self.out.findings);
         let mut faults = self.evidence.reports(&self.header);
         let doubtful = self.take_doubtful(&mut findings);
-        let chain = causes::explain(&mut findings, &faults, &self.header.calendar);
+        let chain = causes::explain(
+            &mut findings,
+            &faults,
+            &self.header.calendar,
+            self.header.genesis_ns,
+        );
         let expectations = self.expectations(&findings, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;

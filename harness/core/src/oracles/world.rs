@@ -204,6 +204,13 @@ impl World {
             .is_some_and(|role| role.pushed.contains(signal))
     }
 
+    /// Whether the role of this node declares an event.
+    pub fn reports(&self, node: &str, event: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| role.events.contains(event))
+    }
+
     /// Whether the node ended by itself and has not come back.
     pub fn dead_by_itself(&self, node: &str) -> bool {
         self.nodes

@@ -253,6 +253,11 @@ pub(super) static ROLE: Mapping = Mapping {
             "What it exposes that must keep advancing.",
         ),
         optional(
+            "events",
+            Takes::List(&Takes::Text),
+            "Events it reports as JSON lines on standard output that are recorded, for the checks that nobody asks for.",
+        ),
+        optional(
             "env",
             Takes::Named(&Takes::Lines),
             "The only environment it gets.",
@@ -262,6 +267,8 @@ pub(super) static ROLE: Mapping = Mapping {
     extra: Extra::None,
 };
 
+/// Events of a role that are recorded; the bundled roles report about ten.
+pub(super) const EVENTS_MAX: usize = 32;
 pub(super) const SETTING_KINDS: &[&str] = &["count", "duration", "size", "text", "flag"];
 pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp", "udp+tcp"];
 
@@ -465,7 +472,11 @@ pub(super) static FINDING: Mapping = Mapping {
     keys: &[
         required("id", Takes::Text, "`area/what`."),
         optional("role", Takes::Text, "Only of this role."),
-        optional("says", Takes::Text, "Only when its sentence contains this."),
+        optional(
+            "says",
+            Takes::Text,
+            "Only when its sentence contains this, in upper or lower case.",
+        ),
     ],
     one_of: &[],
     extra: Extra::None,

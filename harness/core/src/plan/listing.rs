@@ -66,6 +66,7 @@ pub fn render_role(role: &Role) -> String {
         )
     });
     line(format!("signals: {}", map(signals)));
+    line(format!("events: {}", list(role.events.iter().cloned())));
     line(format!(
         "env: {}",
         map(role.env.iter().map(|(name, value)| (name, quote(value))))

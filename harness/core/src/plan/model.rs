@@ -69,6 +69,8 @@ pub struct Role {
     pub expect_exit: BTreeSet<i32>,
     /// What it exposes that must keep advancing.
     pub signals: BTreeMap<String, Signal>,
+    /// Events of its log that are recorded: by these names oracles know what it reports.
+    pub events: BTreeSet<String>,
     /// The only environment it gets.
     pub env: BTreeMap<String, String>,
 }

@@ -78,6 +78,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 expect_exit: BTreeSet::from([0]),
                 pinged: false,
                 pushed: BTreeSet::new(),
+                events: BTreeSet::new(),
             },
         )]),
         tolerates: Vec::new(),

@@ -136,6 +136,10 @@ fn role(
         .get("signals")
         .map(|field| signals(reader, &field, &known, calendar))
         .unwrap_or_default();
+    let events = fields
+        .get("events")
+        .map(|field| events(reader, &field))
+        .unwrap_or_default();
     let env = fields
         .get("env")
         .map(|field| env(reader, &field, &known))
@@ -151,6 +155,7 @@ fn role(
         stop: stop?,
         expect_exit,
         signals,
+        events,
         env,
     };
     sound.then_some(role)
@@ -304,6 +309,17 @@ fn names(reader: &mut Reader, field: &Field<'_>, what: &str) -> BTreeSet<String>
         }
     }
     names
+}
+
+/// Names of events are the node's own, so none is unknown; only their number is bounded, since each is recorded.
+fn events(reader: &mut Reader, field: &Field<'_>) -> BTreeSet<String> {
+    let events = names(reader, field, "log event");
+    if events.len() > keys::EVENTS_MAX {
+        let why = format!("a role reports at most {} events", keys::EVENTS_MAX);
+        let hint = "every one is recorded: list what an oracle reads";
+        reader.wrong(field.node.span, &field.path, why, hint);
+    }
+    events
 }
 
 fn ports(reader: &mut Reader, field: &Field<'_>) -> BTreeMap<String, Port> {
