@@ -253,12 +253,13 @@ impl Advances {
             return;
         }
         watched.never_reported = true;
-        let text = format!(
-            "`{}` of {} never advanced before {}; look at the node's log",
-            self.signal,
-            watched.group.label,
-            world.when(until)
-        );
+        let (signal, label, when) = (&self.signal, &watched.group.label, world.when(until));
+        let text = match watched.group.unread(world, signal) {
+            Some(why) => format!("`{signal}` of {label} was never read before {when}: {why}"),
+            None => format!(
+                "`{signal}` of {label} never advanced before {when}; look at the node's log"
+            ),
+        };
         let measurement = format!("{} samples", watched.group.samples(world, &self.signal));
         let records = vec![world.now.seq];
         out.doubt(Code::SteadyStateNotReached, text, measurement, records);

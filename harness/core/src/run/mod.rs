@@ -111,6 +111,8 @@ pub enum Event {
         node: String,
         /// Which source.
         source: String,
+        /// The signals that are missing because of it.
+        signals: Vec<String>,
         /// Why.
         why: String,
         /// Whether it answered at all, with something that could not be read.

@@ -25,6 +25,28 @@ pub(super) fn check(
         let (at, path) = decoded.place(key);
         reader.wrong(at, &path, why, format!("change `{key}`"));
     }
+    // An expectation that could not be read may be the one that is missed.
+    let all_read = !reader
+        .wrong
+        .iter()
+        .any(|wrong| wrong.path.starts_with("expect"));
+    if let Some(other) = kind.rests_on()
+        && all_read
+        && !plan.expect.iter().any(|it| it.kind == other)
+    {
+        let (at, path) = decoded.place("");
+        let why = format!(
+            "`{}` is about the signals that `{other}` names, and the plan has no `{other}`, so it could never pass",
+            kind.name()
+        );
+        let example = oracles::by_name(other).map_or("...", |kind| kind.example());
+        reader.wrong(
+            at,
+            &path,
+            why,
+            format!("add one, as `- {other}: {example}`"),
+        );
+    }
     let Some(bound) = kind.bound(&expectation.params) else {
         return;
     };
