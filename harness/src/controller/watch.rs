@@ -542,6 +542,7 @@ impl Watch {
         Some(Target {
             process: self.living.get(node).map(|living| living.process.clone()),
             stop: place.stop,
+            address: place.address,
             session: place.session.clone(),
             agent: self.site.agent,
             netid: self.site.netid,
