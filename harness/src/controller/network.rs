@@ -75,7 +75,7 @@ impl Site {
     ) -> Result<Self, RunError> {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
-        let genesis_ns = run::genesis_after_ns(plan.nodes.len(), plan.calendar);
+        let genesis_ns = run::genesis_after_ns(plan);
         let mut places = BTreeMap::new();
         let mut directories = BTreeMap::new();
         for (index, node) in plan.nodes.iter().enumerate() {

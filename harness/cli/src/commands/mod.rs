@@ -59,7 +59,8 @@ impl Failure {
 pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
     let mut bytes = Vec::new();
     // Opening a named pipe would wait for somebody to write into it.
-    if !fs_err::metadata(path).map_err(unreadable)?.is_file() {
+    let unreadable = |error| unreadable(path, &error);
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         let message = format!("{} is not a file", path.display());
         return Err(Failure::Usage {
             message,
@@ -67,7 +68,7 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
         });
     }
     // One byte more than is allowed tells a plan that is too long without reading all of it.
-    let file = fs_err::File::open(path).map_err(unreadable)?;
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(PLAN_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -81,14 +82,26 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
     })
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is what `map_err` hands over"
-)]
-fn unreadable(error: std::io::Error) -> Failure {
+/// A plan that is not there or may not be read, in words of its own: what a system call was asked for helps nobody.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    let (message, hint) = match error.kind() {
+        std::io::ErrorKind::NotFound => (
+            format!("there is no file {path}"),
+            "name a plan that exists, as plans/flood.yaml",
+        ),
+        std::io::ErrorKind::PermissionDenied => (
+            format!("{path} may not be read"),
+            "let yourself read it, or name another plan",
+        ),
+        _ => (
+            format!("{path} cannot be read: {error}"),
+            "name a plan, as plans/flood.yaml",
+        ),
+    };
     Failure::Usage {
-        message: error.to_string(),
-        hint: "name a plan that exists and that you may read, as plans/flood.yaml".to_owned(),
+        message,
+        hint: hint.to_owned(),
     }
 }
 

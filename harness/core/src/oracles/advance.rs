@@ -7,7 +7,7 @@ use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
 use crate::plan::model::Plan;
-use crate::time::Span;
+use crate::time::{Span, layers};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 #[derive(Debug)]
@@ -471,7 +471,7 @@ impl Oracle for Advances {
                 self.what
             );
             let after = self.watched.iter().map(|watched| watched.faulted_layers);
-            let measurement = format!("{} of at least {least} layers", after.max().unwrap_or(0));
+            let measurement = format!("{} of at least {}", after.max().unwrap_or(0), layers(least));
             out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
         }
         for watched in &self.watched {
@@ -481,7 +481,7 @@ impl Oracle for Advances {
                     "`{}` of {} was demanded for less than its bound; let the run last longer or impair less",
                     self.signal, watched.group.label
                 );
-                let measurement = format!("{demanded} of at least {least} layers");
+                let measurement = format!("{demanded} of at least {}", layers(least));
                 out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
             }
             if watched.unfit() {
@@ -489,7 +489,7 @@ impl Oracle for Advances {
                     "the host was unfit for too long while `{}` of {} was demanded; run on a quieter host or with longer layers",
                     self.signal, watched.group.label
                 );
-                let measurement = format!("{void} of {demanded} layers");
+                let measurement = format!("{void} of {}", layers(demanded));
                 out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
             }
         }

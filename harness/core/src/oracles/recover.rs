@@ -6,7 +6,7 @@ use super::{Oracle, OracleKind, Output};
 use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
-use crate::time::Span;
+use crate::time::{Span, layers};
 use crate::verdict::{Code, Data, Expectation, Finding, Fresh};
 
 #[derive(Debug)]
@@ -302,11 +302,11 @@ impl Oracle for Recovers {
                 self.within,
                 missing.join(", ")
             );
-            let measurement = format!("{} layers", self.layers);
+            let measurement = layers(self.layers);
             out.doubt(Code::NoData, text, measurement, records);
         } else if self.overdue && self.unfit() {
             let text = format!("the host was unfit for too long after {}", self.after);
-            let measurement = format!("{} of {} layers", self.void_layers, self.layers);
+            let measurement = format!("{} of {}", self.void_layers, layers(self.layers));
             out.doubt(Code::VoidLayers, text, measurement, records);
         }
     }

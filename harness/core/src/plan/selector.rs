@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::Node;
+use super::suggest::nearest;
 use crate::random;
 
 /// A choice of nodes as the plan spells it.
@@ -124,6 +125,41 @@ impl Selector {
     }
 }
 
+/// The form that a text which is no selector was probably meant for: `any 2 of gateway` for `any 2 gateways`.
+pub(super) fn near_form(text: &str, roles: &[&str]) -> Option<String> {
+    const NUMBERS: [&str; 9] = [
+        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    ];
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (last, before) = words.split_last().filter(|_| words.len() <= 4)?;
+    let singular = last.strip_suffix('s').unwrap_or(last);
+    let exact = roles.iter().find(|role| [last, singular].contains(role));
+    let role = exact.copied().or_else(|| nearest(last, roles))?;
+    let count = before.iter().find_map(|word| {
+        let spelled = NUMBERS.iter().zip(1..).find(|(name, _)| *name == word);
+        spelled
+            .map(|(_, number)| number)
+            .or_else(|| word.parse().ok())
+    });
+    match count {
+        Some(0) => None,
+        Some(count) => Some(Selector::AnyOf(count, role.to_owned()).to_string()),
+        None if before
+            .iter()
+            .any(|word| ["all", "each", "every"].contains(word)) =>
+        {
+            Some(Selector::Every(role.to_owned()).to_string())
+        }
+        None if before
+            .iter()
+            .any(|word| ["any", "some", "a"].contains(word)) =>
+        {
+            Some(Selector::Any(role.to_owned()).to_string())
+        }
+        None => None,
+    }
+}
+
 impl std::fmt::Display for Selector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -155,4 +191,29 @@ fn draw(nodes: &[Node], seed: u64, purpose: &str, role: &str, count: usize) -> V
         .into_iter()
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_forms() {
+        let roles = ["gateway", "miner"];
+        for (text, meant) in [
+            ("any 2 gateways", Some("any 2 of gateway")),
+            ("any 2 gateway", Some("any 2 of gateway")),
+            ("2 of gatewya", Some("any 2 of gateway")),
+            ("any two of gateway", Some("any 2 of gateway")),
+            ("all miners", Some("every miner")),
+            ("each miner", Some("every miner")),
+            ("some of miner", Some("any miner")),
+            ("any 0 of miner", None),
+            ("all bananas", None),
+            ("any any any any any miner", None),
+            ("", None),
+        ] {
+            assert_eq!(near_form(text, &roles).as_deref(), meant, "{text}");
+        }
+    }
 }

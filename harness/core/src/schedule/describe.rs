@@ -17,7 +17,7 @@ pub fn wall_ns_max(plan: &Plan, schedule: &Schedule) -> u64 {
         .map(|role| role.stop.grace_ns)
         .max()
         .unwrap_or(0);
-    run::genesis_after_ns(plan.nodes.len(), plan.calendar)
+    run::genesis_after_ns(plan)
         .saturating_add(plan.calendar.ns_of(Span(schedule.ends_at.0.max(0))))
         .saturating_add(run::HEAL_BOUND_NS)
         .saturating_add(grace_ns)
