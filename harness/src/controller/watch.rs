@@ -384,8 +384,8 @@ impl Watch {
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
         let check = self.readiness(&place.launch.ready, &logs)?;
-        self.watch_exit(node, incarnation, &process, &logs);
         let (bound, own) = self.ready_bound(ready_by_ns, incarnation, &place.launch);
+        self.watch_exit(node, incarnation, &process, &logs);
         let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {

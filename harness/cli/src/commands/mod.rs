@@ -11,10 +11,11 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod schema;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
-use tweedledum_core::plan::{PLAN_BYTES_MAX, Plan, parse, render};
+use tweedledum_core::plan::{DIAGNOSTICS_MAX, PLAN_BYTES_MAX, Plan, SourceSpan, parse, render};
 use tweedledum_core::schedule::Schedule;
 
 use crate::catalogue;
@@ -113,22 +114,29 @@ pub(crate) fn schedule_of(path: &Path, plan: &Plan, seed: u64) -> Result<Schedul
     if conflicts.is_empty() {
         return Ok(schedule);
     }
-    let told = conflicts.iter().map(|(entry, why)| {
-        let at = plan
-            .timeline
-            .iter()
-            .find(|other| other.name == *entry)
-            .map(|it| it.at_text);
-        let at = at.unwrap_or_default();
-        format!(
-            "{}:{}:{}: `{entry}` cannot be carried out: {why}",
-            path.display(),
-            at.line,
-            at.column
-        )
-    });
+    let places: BTreeMap<&str, SourceSpan> = plan
+        .timeline
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.at_text))
+        .collect();
+    let shown = conflicts.iter().take(DIAGNOSTICS_MAX);
+    let mut told: Vec<String> = shown
+        .map(|(entry, why)| {
+            let at = places.get(entry.as_str()).copied().unwrap_or_default();
+            format!(
+                "{}:{}:{}: `{entry}` cannot be carried out: {why}",
+                path.display(),
+                at.line,
+                at.column
+            )
+        })
+        .collect();
+    let more = conflicts.len().saturating_sub(DIAGNOSTICS_MAX);
+    if more > 0 {
+        told.push(format!("and {more} more like these"));
+    }
     Err(Failure::Usage {
-        message: told.collect::<Vec<_>>().join("\nerror: "),
+        message: told.join("\nerror: "),
         hint: format!(
             "let the earlier fault end first, or pick other targets (drawn with seed {seed})"
         ),

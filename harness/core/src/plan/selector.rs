@@ -2,6 +2,8 @@
 //!
 //! There are no plurals, since a user's role names are the user's own.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::model::Node;
@@ -92,8 +94,12 @@ impl Selector {
             Self::Any(role) => draw(nodes, seed, purpose, role, 1),
             Self::AnyOf(count, role) => draw(nodes, seed, purpose, role, *count),
         };
-        chosen.sort_by_key(|name| nodes.iter().position(|node| node.name == *name));
-        chosen.dedup();
+        // Those of one role come in order already, and a long timeline asks ten thousand times.
+        if !matches!(self, Self::Every(_)) && chosen.len() > 1 {
+            let order = order(nodes);
+            chosen.sort_by_key(|name| order.get(name.as_str()));
+            chosen.dedup();
+        }
         chosen
     }
 
@@ -103,7 +109,8 @@ impl Selector {
             Self::List(parts) => {
                 let mut all: Vec<String> =
                     parts.iter().flat_map(|part| part.members(nodes)).collect();
-                all.sort_by_key(|name| nodes.iter().position(|node| node.name == *name));
+                let order = order(nodes);
+                all.sort_by_key(|name| order.get(name.as_str()));
                 all.dedup();
                 all
             }
@@ -176,6 +183,15 @@ impl std::fmt::Display for Selector {
             }
         }
     }
+}
+
+/// The place of every node in the network.
+fn order(nodes: &[Node]) -> BTreeMap<&str, usize> {
+    nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .zip(0..)
+        .collect()
 }
 
 fn names_of<'a>(nodes: &'a [Node], role: &str) -> Vec<&'a str> {

@@ -1,5 +1,7 @@
 //! Whether an expectation is demanded long enough to mean something.
 
+use std::cell::OnceCell;
+
 use super::super::model::{Expectation, Plan};
 use super::super::reader::Reader;
 use super::params::Decoded;
@@ -7,13 +9,15 @@ use crate::oracles;
 use crate::params::{Shape, Value};
 use crate::time::{ProtocolTime, Span};
 
-/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound.
+/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound. `longest` is
+/// the same for all of a plan, and resolving a long plan takes its time.
 pub(super) fn check(
     reader: &mut Reader,
     plan: &Plan,
     expectation: &Expectation,
     decoded: &Decoded,
     timed: bool,
+    longest: &OnceCell<Span>,
 ) {
     let Some(kind) = oracles::by_name(expectation.kind) else {
         return;
@@ -60,7 +64,7 @@ pub(super) fn check(
         }
         return;
     }
-    let demanded = demanded(plan);
+    let demanded = *longest.get_or_init(|| demanded(plan));
     if demanded.0 < bound.0.saturating_mul(2) {
         let why = format!(
             "it is never demanded for more than {demanded}, less than twice its bound of {bound}"
