@@ -243,6 +243,7 @@ fn header(
                     .get(&node.name)
                     .map(|place| place.address.clone())
                     .unwrap_or_default(),
+                disk: node.disk,
             })
             .collect(),
         roles: roles.collect(),

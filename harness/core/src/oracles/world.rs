@@ -180,8 +180,12 @@ impl World {
             Body::Impact(change) => self.impact(change),
             Body::Layer(layer) => self.layer(layer),
             Body::Interrupt(_) | Body::TornDown(_) | Body::End(_) => self.stopping = true,
-            Body::Header(_) | Body::Gap(_) | Body::Ping(_) | Body::Event(_) | Body::Evidence(_) => {
-            }
+            Body::Header(_)
+            | Body::Gap(_)
+            | Body::Ping(_)
+            | Body::Event(_)
+            | Body::Evidence(_)
+            | Body::Limit(_) => {}
         }
         if matches!(
             record.body,
@@ -479,6 +483,8 @@ pub(super) fn plan_nodes(header: &Header) -> Vec<Node> {
         name: info.name.clone(),
         role: info.role.clone(),
         settings: BTreeMap::new(),
+        round_bytes: None,
+        disk: info.disk,
     };
     header.nodes.iter().map(node).collect()
 }

@@ -69,6 +69,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 name: name.into(),
                 role: "a".into(),
                 address: String::new(),
+                disk: None,
             })
             .into(),
         roles: BTreeMap::from([(

@@ -630,6 +630,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
                 name: name.clone(),
                 role: role.clone(),
                 address: "127.0.0.1".into(),
+                disk: None,
             })
             .collect(),
         roles: BTreeMap::from([

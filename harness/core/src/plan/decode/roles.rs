@@ -144,6 +144,9 @@ fn role(
         .get("env")
         .map(|field| env(reader, &field, &known))
         .unwrap_or_default();
+    let round_bytes = fields
+        .get("round-bytes")
+        .and_then(|field| round_bytes(reader, &field));
     let sound = reader.wrong.len() == before;
     let role = Role {
         name: key.text.clone(),
@@ -157,8 +160,23 @@ fn role(
         signals,
         events,
         env,
+        round_bytes,
     };
     sound.then_some(role)
+}
+
+fn round_bytes(reader: &mut Reader, field: &Field<'_>) -> Option<u64> {
+    let bytes = reader.size(field)?;
+    if bytes == 0 {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "a round that takes nothing is no measure",
+            "write what one round takes on disk, or remove the key",
+        );
+        return None;
+    }
+    Some(bytes)
 }
 
 fn role_name(reader: &mut Reader, key: &raw::Key, path: &str) {
