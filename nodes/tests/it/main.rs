@@ -6,5 +6,8 @@
 
 mod lone;
 mod network;
+mod poet;
+mod poet_recovery;
+mod poet_support;
 mod process;
 mod support;
