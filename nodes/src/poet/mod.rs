@@ -7,12 +7,14 @@
 //! change [`Params`]: all nodes must agree on them. Nothing here speaks to a network, sleeps, or knows
 //! when rounds open and close: the role drives it.
 
+pub(crate) mod broadcaster;
 pub mod challenges;
 mod hash;
 pub mod members;
 pub(crate) mod messages;
 pub mod proof;
 pub mod rate;
+pub(crate) mod schedule;
 mod state;
 pub mod store;
 pub mod tree;
