@@ -18,6 +18,7 @@ mod settings;
 
 pub use p2p::wire;
 pub use protocol::{agreement, vrf};
+pub use runtime::identity::node_id;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use crate::p2p::discovery::AddressBook;
 use crate::p2p::gossip::Seen;
 use crate::p2p::peers::PeerSet;
 use crate::p2p::wire::{PublicKey, SecretKey, SharedKey};
+use crate::protocol::genesis::Genesis;
 use crate::protocol::mempool::{self, Mempool};
 use crate::releases::Release;
 use crate::runtime::clock::LayerClock;
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) network: Network,
+    /// What all nodes are told alike.
+    pub(crate) genesis: Genesis,
     pub(crate) release: Release,
     pub(crate) identity: Identity,
     pub(crate) nonces: Nonces,
@@ -51,6 +54,7 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         network: Network,
+        genesis: Genesis,
         release: Release,
         nonces: Nonces,
     ) -> Self {
@@ -78,6 +82,7 @@ impl Node {
             started: Instant::now(),
             settings,
             network,
+            genesis,
             release,
             identity,
             nonces,

@@ -6,6 +6,8 @@
 
 use crate::node::Node;
 use crate::p2p::{discovery, swarm, udp};
+use crate::poet::ParamsError;
+use crate::protocol::genesis::Genesis;
 use crate::releases::{Release, ReleaseError};
 use crate::runtime::identity::Nonces;
 use crate::runtime::network::{Network, NetworkError};
@@ -36,6 +38,8 @@ pub(crate) enum RunError {
     Network(#[from] NetworkError),
     #[error("{0}")]
     Release(#[from] ReleaseError),
+    #[error("--poet-n, --poet-depth, --poet-openings: {0}")]
+    Poet(#[from] ParamsError),
     #[error("{0}")]
     DataDir(#[from] DataDirError),
     #[error("cannot bind {what} to {address}: {error}; give each node its own address")]
@@ -57,7 +61,9 @@ pub(crate) enum RunError {
 impl RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Network(_) | Self::Release(_) | Self::NoAddress(_) => ExitCode::from(2),
+            Self::Network(_) | Self::Release(_) | Self::Poet(_) | Self::NoAddress(_) => {
+                ExitCode::from(2)
+            }
             _ => ExitCode::from(1),
         }
     }
@@ -87,10 +93,16 @@ fn prepare(settings: Settings) -> Result<(Arc<Node>, DataDir), RunError> {
     }
     let network = Network::read(&settings.network, &settings.name)?;
     let release = release(&settings, &network)?;
+    let genesis = Genesis::new(
+        &network,
+        settings.layer_average_size,
+        settings.poet_params()?,
+    );
     let data_dir = DataDir::open(&settings.data_dir)?;
     let node = Node::new(
         settings,
         network,
+        genesis,
         release,
         Nonces::new().map_err(RunError::Entropy)?,
     );
@@ -157,7 +169,7 @@ fn start(node: &Arc<Node>, role: &'static str) -> Result<Tasks, RunError> {
         "release": release.name, "base": release.base, "missing": release.missing(),
         "switches": release.switches(),
         "netid": node.network.netid, "p2p": p2p, "api": api_at,
-        "key": hex::encode(node.identity.public),
+        "key": hex::encode(node.identity.public), "id": hex::encode(node.identity.id()),
     });
     events::emit("started", started);
 

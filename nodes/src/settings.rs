@@ -5,6 +5,7 @@
 
 use crate::p2p::peers::Wants;
 use crate::p2p::session_table::Limits;
+use crate::poet::{Params, ParamsError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,6 +90,19 @@ pub(crate) struct Settings {
     /// Gossip messages remembered at least, so as to drop them when they come again, a count (real network: 10000)
     #[arg(long, default_value_t = 10_000, value_parser = count)]
     pub(crate) gossip_cache: usize,
+
+    /// Blocks that a layer should have, a count, alike on all nodes; half of the miners, rounded up, if it is not given (real network: 50)
+    #[arg(long, value_name = "COUNT", value_parser = count)]
+    pub(crate) layer_average_size: Option<usize>,
+    /// A PoET's proof is over 2^this labels, alike on all nodes (real network: 30 or more)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.log2_leaves())]
+    poet_n: u32,
+    /// Nested hashes per label of a PoET, a count, alike on all nodes (real network: 100)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.depth())]
+    poet_depth: u32,
+    /// Labels that a PoET's proof opens, a count, alike on all nodes (real network: 150)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.openings())]
+    poet_openings: u32,
 }
 
 /// A bound on every count: far above any use, and small enough that queues of it can be made.
@@ -101,6 +115,11 @@ impl Settings {
             max_age: self.session_max_age,
             queue: self.session_queue,
         }
+    }
+
+    /// What a PoET's proof has to prove.
+    pub(crate) fn poet_params(&self) -> Result<Params, ParamsError> {
+        Params::new(self.poet_n, self.poet_depth, self.poet_openings)
     }
 
     pub(crate) fn wants(&self) -> Wants {

@@ -26,6 +26,8 @@ pub struct Place {
     pub network: String,
     /// Its public key in hex, for those who speak a protocol with keys.
     pub key: String,
+    /// The public key that it signs with, in hex, likewise.
+    pub id: String,
 }
 
 /// A network that is about to be started.
@@ -231,10 +233,9 @@ impl Network<'_> {
         }
         entry.insert("name".to_owned(), json!(node.name));
         entry.insert("role".to_owned(), json!(node.role));
-        entry.insert(
-            "key".to_owned(),
-            json!(self.places.get(&node.name).map(|place| &place.key)),
-        );
+        let place = self.places.get(&node.name);
+        entry.insert("key".to_owned(), json!(place.map(|place| &place.key)));
+        entry.insert("id".to_owned(), json!(place.map(|place| &place.id)));
         Value::Object(entry)
     }
 }

@@ -82,14 +82,18 @@ impl Site {
                 .node(index)
                 .ok_or_else(|| RunError::NoAddress(node.name.clone()))?;
             let own = directory.node(&node.name)?;
-            let key = dialect_of(job, node).map(|dialect| {
-                hex::encode(dialect.public_key(&launch::identity(job.seed, &node.name)))
+            let secret = launch::identity(job.seed, &node.name);
+            let keys = dialect_of(job, node).map(|dialect| {
+                let id = dialect.signing_key(&secret);
+                (hex::encode(dialect.public_key(&secret)), hex::encode(id))
             });
+            let (key, id) = keys.unwrap_or_default();
             let place = Place {
                 address: address.to_string(),
                 data: own.data().display().to_string(),
                 network: own.network().display().to_string(),
-                key: key.unwrap_or_default(),
+                key,
+                id,
             };
             places.insert(node.name.clone(), place);
             directories.insert(node.name.clone(), own);

@@ -31,6 +31,9 @@ pub(crate) struct Transaction {
 pub(crate) type TransactionId = [u8; 20];
 
 impl Transaction {
+    /// Bytes of every encoded transaction.
+    pub(crate) const BYTES: usize = 4 + 8 + 4 + 32 + 64;
+
     pub(crate) fn sign(key: &SigningKey, netid: u32, layer: u64, index: u32) -> Self {
         let signer = key.verifying_key().to_bytes();
         let mut made = Self {
@@ -126,6 +129,7 @@ mod tests {
     fn a_transaction_is_valid_in_its_network_only_and_its_id_is_its_content() {
         let made = sample();
         assert_eq!(Transaction::decode(&made.encode()).unwrap(), made);
+        assert_eq!(made.encode().len(), Transaction::BYTES);
         assert_eq!(made.verify(116), Ok(()));
         assert_eq!(made.verify(117), Err("tx-netid"));
         assert_eq!(

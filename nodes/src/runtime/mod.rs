@@ -2,6 +2,8 @@
 //! file. Nothing here knows the protocol; it is the part that would be the same in another network.
 
 pub(crate) mod api;
+pub(crate) mod base64;
+pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod events;
 pub(crate) mod identity;

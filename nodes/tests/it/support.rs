@@ -103,6 +103,7 @@ impl Network {
                 json!({
                     "name": name, "role": "digger", "speaks": speaks, "p2p": self.p2p(name),
                     "api": self.api(name), "key": hex::encode(Self::key(name)),
+                    "id": hex::encode(tweedledum_nodes::node_id(&Self::secret(name))),
                 })
             })
             .collect();
