@@ -113,12 +113,9 @@ impl State {
 
     /// Whether a transaction would be applied if it came next.
     pub(crate) fn takes(&self, transaction: &Transaction) -> bool {
-        self.accounts
-            .get(&transaction.signer)
-            .is_some_and(|from| {
-                transaction.nonce() >= from.next && transaction.amount <= from.balance
-            })
-            && self.accounts.contains_key(&transaction.to)
+        self.accounts.get(&transaction.signer).is_some_and(|from| {
+            transaction.nonce() >= from.next && transaction.amount <= from.balance
+        }) && self.accounts.contains_key(&transaction.to)
     }
 
     /// Applies the next layer: one reward per entry of `rewarded`, then the transactions. Gives the
@@ -215,7 +212,10 @@ mod tests {
             (&[(0, 1, 1, 30), (0, 2, 1, 30), (0, 3, 1, 20)], 0, 50),
         ];
         for (payments, first, second) in table {
-            let made: Vec<_> = payments.iter().map(|&(f, l, t, a)| pay(f, l, t, a)).collect();
+            let made: Vec<_> = payments
+                .iter()
+                .map(|&(f, l, t, a)| pay(f, l, t, a))
+                .collect();
             let mut state = genesis();
             state.apply([id(0)], &made);
             let balance = |n| state.accounts[&id(n)].balance;
@@ -249,7 +249,10 @@ mod tests {
         let mut robbed = state.accounts.clone();
         robbed.get_mut(&id(0)).unwrap().balance += 1;
         assert_eq!(State::restore(robbed, 1, &before, *state.root()), None);
-        assert_eq!(State::restore(state.accounts.clone(), 2, &before, *state.root()), None);
+        assert_eq!(
+            State::restore(state.accounts.clone(), 2, &before, *state.root()),
+            None
+        );
     }
 
     #[test]

@@ -21,9 +21,9 @@
 
 use crate::protocol::agreement::{LayerSet, Record, RecordError};
 use fs_err as fs;
-use fs_err::os::unix::fs::FileExt as _;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "voter.log";
@@ -99,8 +99,14 @@ pub(crate) enum Damage {
     Frame(u64),
     #[error("a record in the frame at byte {at} cannot be read: {why}")]
     Record { at: u64, why: RecordError },
-    #[error("it ends at byte {have} of generation {generation}, and {need} were written; it was rolled back or cut")]
-    RolledBack { generation: u64, have: u64, need: u64 },
+    #[error(
+        "it ends at byte {have} of generation {generation}, and {need} were written; it was rolled back or cut"
+    )]
+    RolledBack {
+        generation: u64,
+        have: u64,
+        need: u64,
+    },
 }
 
 impl VoterLog {
@@ -264,7 +270,9 @@ struct Scan {
 
 /// Reads all whole frames; what is left at the end is a torn frame and is not counted.
 fn scan(bytes: &[u8], mark: Mark) -> Result<Scan, Damage> {
-    let (head, mut rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(Damage::Header)?;
+    let (head, mut rest) = bytes
+        .split_first_chunk::<HEADER_LEN>()
+        .ok_or(Damage::Header)?;
     let (fields, sum) = head.split_at(16);
     if &fields[..8] != MAGIC || sum != checksum(fields) {
         return Err(Damage::Header);
@@ -356,7 +364,9 @@ fn free_name(dir: &Path) -> io::Result<PathBuf> {
             return Ok(path);
         }
     }
-    Err(io::Error::other("too many damaged logs of this voter are kept; remove some"))
+    Err(io::Error::other(
+        "too many damaged logs of this voter are kept; remove some",
+    ))
 }
 
 #[cfg(test)]

@@ -74,7 +74,9 @@ fn every_flipped_bit_of_what_was_synced_makes_the_log_count_as_lost_and_it_is_ke
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(dir.path().join(NAME), &damaged).unwrap();
         let opened = VoterLog::open(dir.path(), Mark::default()).unwrap();
-        let (damage, aside) = opened.lost.unwrap_or_else(|| panic!("bit {bit} was not noticed"));
+        let (damage, aside) = opened
+            .lost
+            .unwrap_or_else(|| panic!("bit {bit} was not noticed"));
         assert!(opened.records.is_empty(), "bit {bit}: {damage}");
         assert_eq!(fs::read(&aside).unwrap(), damaged);
         fs::remove_file(aside).unwrap();
@@ -90,8 +92,18 @@ fn a_log_that_is_behind_what_the_database_remembers_was_rolled_back() {
         generation: 1,
         len: ends[2],
     };
-    for (cut, lost) in [(ends[2], false), (ends[3] - 1, false), (ends[2] - 1, true), (8, true), (0, true)] {
-        fs::write(dir.path().join(NAME), &whole[..usize::try_from(cut).unwrap()]).unwrap();
+    for (cut, lost) in [
+        (ends[2], false),
+        (ends[3] - 1, false),
+        (ends[2] - 1, true),
+        (8, true),
+        (0, true),
+    ] {
+        fs::write(
+            dir.path().join(NAME),
+            &whole[..usize::try_from(cut).unwrap()],
+        )
+        .unwrap();
         let opened = VoterLog::open(dir.path(), mark).unwrap();
         assert_eq!(opened.lost.is_some(), lost, "cut at {cut}");
         assert_eq!(opened.log.generation, if lost { 2 } else { 1 });
@@ -114,7 +126,10 @@ fn a_rewrite_keeps_the_first_record_and_what_is_open() {
     log.append(&[sent(3), sent(4), sent(5)]).unwrap();
     let before = log.mark();
     log.rewrite(&[3, 5].into_iter().collect()).unwrap();
-    assert!(before < log.mark(), "a rewritten log is later, though shorter");
+    assert!(
+        before < log.mark(),
+        "a rewritten log is later, though shorter"
+    );
     log.append(&[sent(6)]).unwrap();
     let again = VoterLog::open(dir.path(), log.mark()).unwrap();
     assert_eq!(again.records, [begin(), sent(4), sent(6)]);
