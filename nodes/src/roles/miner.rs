@@ -53,7 +53,7 @@ fn begin_layer(node: &Node, layer: u64, count: u32) {
     events::emit("layer", json!({ "layer": layer }));
     for index in 0..count {
         let made =
-            Transaction::sign(&node.identity.signing, node.network.netid, layer, index).encode();
+            Transaction::of_layer(&node.genesis, &node.identity.signing, layer, index).encode();
         gossip::publish(node, transaction::TOPIC, made.into());
     }
     events::emit("tx-made", json!({ "layer": layer, "count": count }));

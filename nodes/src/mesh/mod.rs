@@ -1,0 +1,4 @@
+//! The mesh: what a node knows of the network's past, and what it agrees on with the others.
+
+pub(crate) mod state;
+pub(crate) mod voter_log;
