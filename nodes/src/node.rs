@@ -95,7 +95,7 @@ impl Node {
         draw(
             self.network.seed,
             purpose,
-            &[self.settings.name.as_bytes(), about],
+            &[self.settings.process.name.as_bytes(), about],
         )
     }
 
@@ -151,7 +151,7 @@ impl Contact {
 }
 
 fn ranked(network: &Network, settings: &Settings) -> Vec<Arc<Contact>> {
-    let mine = settings.name.as_bytes();
+    let mine = settings.process.name.as_bytes();
     let rank = |other: &Other| draw(network.seed, "peers", &[mine, other.name.as_bytes()]);
     let mut others: Vec<&Other> = if settings.alone {
         Vec::new()

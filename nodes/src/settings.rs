@@ -1,4 +1,5 @@
-//! The flags every role has. Each names its unit, its default and the real network's value.
+//! The flags that roles share: of every process ([`Process`]), and of every member of the swarm
+//! ([`Settings`]). Each names its unit, its default and the real network's value.
 //!
 //! To add one, add a field here and, where a role's declaration lists settings, there. A flag that
 //! only one role has belongs into that role's file.
@@ -10,19 +11,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags of every role. Durations are written as `250ms`, `2s`, `24h`.
+/// Flags of every process, with or without a swarm.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Settings {
+pub(crate) struct Process {
     /// This node's name, as the network file has it under `self.name`
     #[arg(long)]
     pub(crate) name: String,
     /// The network file: JSON with genesis, layer length, netid, seed, this node's identity, and all nodes
     #[arg(long, value_name = "FILE")]
     pub(crate) network: PathBuf,
-    /// Address for UDP sessions and the TCP swarm; every socket of the node is bound to its IP (real network: port 7513)
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) p2p: SocketAddr,
-    /// Address of the HTTP API: /v1/nodestatus and /metrics (real network: port 9090)
+    /// Address of the HTTP API, and the IP that HTTP requests to other nodes come from (real network: port 9090, PoETs 8080)
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) api: SocketAddr,
     /// Directory for this node's data, made if it is missing; one node at a time
@@ -34,6 +32,16 @@ pub(crate) struct Settings {
     /// Take this fix out of the release, instead of those the network file takes out; may be repeated
     #[arg(long, value_name = "SWITCH")]
     pub(crate) without: Vec<String>,
+}
+
+/// Flags of every role that takes part in the swarm. Durations are written as `250ms`, `2s`, `24h`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    pub(crate) process: Process,
+    /// Address for UDP sessions and the TCP swarm; every socket of the node is bound to its IP (real network: port 7513)
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) p2p: SocketAddr,
     /// Dial nobody, and be ready without a peer
     #[arg(long)]
     pub(crate) alone: bool,
@@ -145,7 +153,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A whole number of at least 1.
-fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     count_from(1, COUNT_MAX, text)
 }
 
