@@ -1,4 +1,4 @@
-//! The HTTP API: `/v1/nodestatus` and `/metrics`, by GET and POST.
+//! The HTTP API: `/v1/nodestatus` and `/metrics`, by GET and POST, and `/v1/broadcastpoet`.
 //!
 //! Names and numbers are those of go-spacemesh's JSON API of 2020 (all POST; GET for people). No
 //! token guards it, as then. To add a page, add a route in [`router`]. It shares nothing with the UDP
@@ -7,10 +7,12 @@
 use super::limited::Limited;
 use super::{clock, lock};
 use crate::node::Node;
-use axum::extract::State;
+use crate::poet::gateway;
+use crate::poet::messages::BROADCAST_POET;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
@@ -27,9 +29,13 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Re
 }
 
 fn router(node: Arc<Node>) -> Router {
+    // A proof that is longer than a frame could not be passed on.
+    let body_max = gateway::body_max(node.settings.max_frame);
     Router::new()
         .route("/v1/nodestatus", get(node_status).post(node_status))
         .route("/metrics", get(metrics).post(metrics))
+        .route(BROADCAST_POET, post(gateway::broadcast_poet))
+        .layer(DefaultBodyLimit::max(body_max))
         .with_state(node)
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How much of a refusal's text an error quotes, in characters.
 const QUOTED: usize = 200;
 
-/// Asks other nodes. Clones share their connections.
+/// Asks other nodes, over a connection of its own each time. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     inner: reqwest::Client,
@@ -57,6 +57,8 @@ impl Client {
             .local_address(own)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
+            // An idle connection would hold one of the few places that an API has.
+            .pool_max_idle_per_host(0)
             .timeout(within)
             .tcp_nodelay(true)
             .build()
