@@ -3,7 +3,6 @@
 //! The file holds state and nothing else; what is done with it lies in `p2p`, `protocol` and
 //! `roles`, and `run.rs` starts it. Locks are held for moments and never across an await.
 
-use crate::activation::Registrations;
 use crate::p2p::discovery::AddressBook;
 use crate::p2p::gossip::Seen;
 use crate::p2p::peers::PeerSet;
@@ -47,8 +46,6 @@ pub(crate) struct Node {
     pub(crate) talking: watch::Sender<usize>,
     pub(crate) seen: Mutex<Seen>,
     pub(crate) mempool: Mutex<Mempool>,
-    /// What this node, if it mines, has registered with PoETs.
-    pub(crate) registrations: Mutex<Registrations>,
     ready: AtomicBool,
     started: Instant,
 }
@@ -81,7 +78,6 @@ impl Node {
             talking: watch::Sender::new(0),
             seen: Mutex::new(Seen::new(settings.gossip_cache)),
             mempool: Mutex::new(Mempool::new(mempool::CAP)),
-            registrations: Mutex::default(),
             ready: AtomicBool::new(false),
             started: Instant::now(),
             settings,

@@ -15,7 +15,7 @@ use crate::protocol::atx::{self, Atx, AtxId, Content};
 use crate::protocol::genesis::NodeId;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(crate) trait Surroundings {
     /// The latest activation of this miner that the network has.
     fn own_latest(&self) -> Option<(AtxId, Atx)>;
     fn is_synced(&self) -> bool;
+    /// A PoET has acknowledged the challenge of a round, now or before the process was started.
+    fn registered(&self, poet: &PoetKey, round: RoundId, challenge: [u8; 32]);
     fn publish(&self, atx: Atx);
     fn emit(&self, event: &'static str, fields: Value);
     /// For people.
@@ -60,8 +62,8 @@ pub(crate) struct Activator {
     /// Troubles that were said already, by epoch or round.
     said: BTreeSet<(u32, String)>,
     troubles: Vec<(u32, &'static str, String)>,
-    /// Registrations to be said with the next step.
-    registered: BTreeSet<(RoundId, PoetKey)>,
+    /// Registrations to be told of with the next step, and whether they are news.
+    registered: BTreeMap<(RoundId, PoetKey), bool>,
 }
 
 /// Why activation cannot begin.
@@ -113,7 +115,10 @@ impl Activator {
                 record.save(&builder.encode())?;
             }
         }
+        let registered = builder.registrations();
+        let registered = registered.map(|(poet, round)| ((round, poet), false));
         Ok(Self {
+            registered: registered.collect(),
             builder,
             record,
             labels,
@@ -123,12 +128,7 @@ impl Activator {
             unsaved: false,
             said: BTreeSet::new(),
             troubles: Vec::new(),
-            registered: BTreeSet::new(),
         })
-    }
-
-    pub(crate) fn registrations(&self) -> impl Iterator<Item = (PoetKey, RoundId)> {
-        self.builder.registrations()
     }
 
     /// Does what is due at `moment`; the answer is whom to ask.
@@ -169,7 +169,7 @@ impl Activator {
             match output {
                 Output::Save => self.save(round),
                 Output::Registered { poet, round } => {
-                    self.registered.insert((round, poet));
+                    self.registered.insert((round, poet), true);
                 }
                 _ => {}
             }
@@ -296,11 +296,16 @@ impl Activator {
     }
 
     fn speak(&mut self, around: &dyn Surroundings) {
-        for (round, poet) in std::mem::take(&mut self.registered) {
-            let challenge = hex::encode(self.challenge(round));
-            let fields =
-                json!({ "poet": hex::encode(poet), "round": round, "challenge": challenge });
-            around.emit("challenge-registered", fields);
+        for ((round, poet), new) in std::mem::take(&mut self.registered) {
+            let challenge = self.challenge(round);
+            around.registered(&poet, round, challenge);
+            if new {
+                let fields = json!({
+                    "poet": hex::encode(poet), "round": round,
+                    "challenge": hex::encode(challenge),
+                });
+                around.emit("challenge-registered", fields);
+            }
         }
         for (about, event, text) in std::mem::take(&mut self.troubles) {
             around.say(&format!("{event}, epoch {about}: {text}"));

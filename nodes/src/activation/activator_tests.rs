@@ -18,6 +18,8 @@ struct World {
     synced: Cell<bool>,
     published: RefCell<Vec<Atx>>,
     events: RefCell<Vec<(&'static str, Value)>>,
+    /// What is registered since the process was started.
+    registered: RefCell<Vec<(PoetKey, RoundId)>>,
 }
 
 impl Surroundings for World {
@@ -34,6 +36,12 @@ impl Surroundings for World {
 
     fn is_synced(&self) -> bool {
         self.synced.get()
+    }
+
+    fn registered(&self, poet: &PoetKey, round: RoundId, challenge: [u8; 32]) {
+        let mine = key(0).verifying_key().to_bytes();
+        assert_eq!(challenge, atx::challenge(self.genesis.netid, &mine, round));
+        self.registered.borrow_mut().push((*poet, round));
     }
 
     fn publish(&self, atx: Atx) {
@@ -58,6 +66,7 @@ impl World {
             synced: Cell::new(true),
             published: RefCell::default(),
             events: RefCell::default(),
+            registered: RefCell::default(),
         }
     }
 
@@ -173,12 +182,16 @@ fn a_restart_publishes_the_same_again_and_nothing_else() {
     world.prove(3);
     for _ in 0..2 {
         activator = world.open();
+        world.registered.borrow_mut().clear();
         // The network has forgotten; the proof is there again, and only the old bytes go out.
         *world.latest.borrow_mut() = None;
         activator.step(during(2), &world);
+        let registered: Vec<RoundId> = world.registered.borrow().iter().map(|one| one.1).collect();
+        assert_eq!(registered, [2, 3], "told again, and not said again");
     }
     activator.step(during(3), &world);
     world.assert_published(&[2, 2, 2, 3]);
+    assert_eq!(world.said("challenge-registered").len(), 2);
     let published = world.published.borrow();
     assert_eq!(published[0], published[2]);
     assert_eq!(published[3].previous, Some(published[0].id()));
