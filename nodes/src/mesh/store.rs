@@ -349,10 +349,21 @@ impl Store {
         Block::decode(&self.block_bytes(layer, id)?).ok()
     }
 
-    /// All blocks of a layer, by id.
-    pub(crate) fn blocks_of(&mut self, layer: Layer) -> Vec<(BlockId, Vec<u8>)> {
-        self.scan(Table::Blocks, &layer.to_be_bytes(), |key, bytes| {
-            Some((BlockId(array(key.get(4..)?)?), bytes.to_vec()))
+    /// All blocks of a layer.
+    pub(crate) fn block_ids(&mut self, layer: Layer) -> Vec<BlockId> {
+        self.scan(Table::Blocks, &layer.to_be_bytes(), |key, _| {
+            array(key.get(4..)?).map(BlockId)
+        })
+    }
+
+    /// Layer, id, miner and slot of all blocks from a layer on.
+    pub(crate) fn blocks_from(&mut self, layer: Layer) -> Vec<(Layer, BlockId, NodeId, u32)> {
+        let all = |_: &[u8]| true;
+        self.scan_while(Table::Blocks, &layer.to_be_bytes(), all, |key, bytes| {
+            let (layer, id) = key.split_first_chunk()?;
+            let block = Block::decode(bytes).ok()?;
+            let layer = u32::from_be_bytes(*layer);
+            Some((layer, BlockId(array(id)?), block.miner, block.slot))
         })
     }
 

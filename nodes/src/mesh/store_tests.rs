@@ -41,7 +41,10 @@ fn seen(store: &mut Store, genesis: &Genesis) -> Vec<String> {
         format!("{:?}", store.latest_atx(&node)),
         format!("{:?}", store.atxs_of_epoch(6).len()),
         format!("{:?}", store.atxs_from(3).len()),
-        format!("{:?}", store.blocks_of(25).len()),
+        format!(
+            "{:?}",
+            (store.block_ids(25).len(), store.blocks_from(3).len())
+        ),
         format!("{:?}", store.decision(9) == Some(decision(9))),
         format!("{:?}", store.decided()),
         format!("{:?} {:?}", store.last_applied(), store.root(9)),

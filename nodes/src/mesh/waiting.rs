@@ -120,6 +120,11 @@ impl<Id: Ord + Copy, Thing, For: Ord + Copy> Waiting<Id, Thing, For> {
         self.on.keys()
     }
 
+    /// Everything that waits.
+    pub(crate) fn things(&self) -> impl Iterator<Item = &Thing> {
+        self.things.values().map(|entry| &entry.thing)
+    }
+
     /// Whether anything waits for it.
     pub(crate) fn wants(&self, on: &For) -> bool {
         self.on.contains_key(on)

@@ -168,7 +168,7 @@ pub(crate) fn receive(node: &Node, bytes: &[u8]) -> Validity {
     if let Err(reason) = transaction.verify(node.network.netid) {
         return Validity::Invalid(reason);
     }
-    if lock(&node.mempool).insert(transaction.id()) {
+    if lock(&node.mesh).transaction(transaction) {
         node.metrics.mempool_txs.inc();
     }
     Validity::Valid
