@@ -7,5 +7,8 @@
 mod lone;
 mod mesh;
 mod network;
+mod poet;
+mod poet_recovery;
+mod poet_support;
 mod process;
 mod support;
