@@ -27,6 +27,8 @@ pub(crate) enum BlockError {
     Record(#[from] RecordError),
     #[error("no slot can be drawn: {0}")]
     Vrf(#[from] VrfError),
+    #[error("the mesh does not take it: {0}")]
+    Refused(&'static str),
 }
 
 /// The blocks of one layer.

@@ -33,7 +33,8 @@ pub(crate) trait Surroundings {
     fn is_synced(&self) -> bool;
     /// A PoET has acknowledged the challenge of a round, now or before the process was started.
     fn registered(&self, poet: &PoetKey, round: RoundId, challenge: [u8; 32]);
-    fn publish(&self, atx: Atx);
+    /// Why it is not published, if it is not.
+    fn publish(&self, atx: &Atx) -> Result<(), &'static str>;
     fn emit(&self, event: &'static str, fields: Value);
     /// For people.
     fn say(&self, text: &str);
@@ -268,12 +269,16 @@ impl Activator {
             self.trouble(epoch, "activation-failed", "what was kept is no activation");
             return;
         };
+        if let Err(reason) = around.publish(&atx) {
+            self.builder.not_published(epoch);
+            self.trouble(epoch, "activation-failed", reason);
+            return;
+        }
         let fields = json!({
             "epoch": atx.epoch, "target": atx.target_epoch(), "atx": hex::encode(atx.id().0),
             "node": hex::encode(atx.node), "proof": hex::encode(atx.proof),
             "poet": hex::encode(atx.poet), "round": atx.round,
         });
-        around.publish(atx);
         around.emit("atx-published", fields);
     }
 

@@ -16,6 +16,7 @@ struct World {
     proofs: RefCell<Vec<Arc<Proof>>>,
     latest: RefCell<Option<Atx>>,
     synced: Cell<bool>,
+    refuses: Cell<Option<&'static str>>,
     published: RefCell<Vec<Atx>>,
     events: RefCell<Vec<(&'static str, Value)>>,
     /// What is registered since the process was started.
@@ -44,9 +45,13 @@ impl Surroundings for World {
         self.registered.borrow_mut().push((*poet, round));
     }
 
-    fn publish(&self, atx: Atx) {
+    fn publish(&self, atx: &Atx) -> Result<(), &'static str> {
+        if let Some(reason) = self.refuses.get() {
+            return Err(reason);
+        }
         *self.latest.borrow_mut() = Some(atx.clone());
-        self.published.borrow_mut().push(atx);
+        self.published.borrow_mut().push(atx.clone());
+        Ok(())
     }
 
     fn emit(&self, event: &'static str, fields: Value) {
@@ -64,6 +69,7 @@ impl World {
             proofs: RefCell::default(),
             latest: RefCell::default(),
             synced: Cell::new(true),
+            refuses: Cell::default(),
             published: RefCell::default(),
             events: RefCell::default(),
             registered: RefCell::default(),
@@ -243,6 +249,25 @@ fn what_cannot_be_written_is_not_published_until_it_can() {
     world.assert_published(&[]);
     assert_eq!(world.said("activation-failed").len(), 1);
     fs_err::remove_dir(world.file("state.new")).unwrap();
+    activator.step(during(2), &world);
+    world.assert_published(&[2]);
+}
+
+#[test]
+fn what_is_refused_is_published_once_it_is_not() {
+    let world = World::new();
+    let mut activator = world.open();
+    registered(&world, &mut activator, 2..3);
+    world.prove(2);
+    world.refuses.set(Some("the disk is full"));
+    for _ in 0..3 {
+        activator.step(during(2), &world);
+    }
+    world.assert_published(&[]);
+    assert!(world.said("atx-published").is_empty());
+    assert_eq!(world.said("activation-failed").len(), 1);
+    world.refuses.set(None);
+    activator.step(during(2), &world);
     activator.step(during(2), &world);
     world.assert_published(&[2]);
 }

@@ -186,6 +186,13 @@ impl Builder {
         vec![Output::Save]
     }
 
+    /// What [`Output::Publish`] asked for was refused: it comes again while its epoch lasts.
+    pub(crate) fn not_published(&mut self, epoch: u32) {
+        if let Some(attempt) = self.attempts.get_mut(&epoch) {
+            attempt.published = false;
+        }
+    }
+
     pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
         match input {
             Input::Clock {

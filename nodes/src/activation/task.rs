@@ -112,8 +112,8 @@ impl Surroundings for Node {
         lock(&self.mesh).register(*poet, round, challenge);
     }
 
-    fn publish(&self, atx: Atx) {
-        mesh::offer_atx(self, atx);
+    fn publish(&self, atx: &Atx) -> Result<(), &'static str> {
+        mesh::offer_atx(self, atx)
     }
 
     fn emit(&self, event: &'static str, fields: serde_json::Value) {

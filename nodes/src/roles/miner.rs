@@ -100,7 +100,7 @@ fn make_blocks(node: &Node, maker: &mut BlockMaker, layer: u64) -> Result<bool, 
     }
     let epoch = genesis.epoch_of(layer);
     let (atx, transactions) = {
-        let mesh = lock(&node.mesh);
+        let mut mesh = lock(&node.mesh);
         let atx = mesh.atx_targeting(&id, epoch);
         if !mesh.is_synced() || Genesis::needs_atx(epoch) && atx.is_none() {
             return Ok(false);
@@ -113,7 +113,7 @@ fn make_blocks(node: &Node, maker: &mut BlockMaker, layer: u64) -> Result<bool, 
     for block in maker.make(genesis, key, &slots, atx, transactions)? {
         let made =
             json!({ "layer": layer, "block": hex::encode(block.id().0), "slot": block.slot });
-        mesh::offer_block(node, block);
+        mesh::offer_block(node, &block).map_err(BlockError::Refused)?;
         events::emit("block-made", made);
     }
     Ok(true)
