@@ -7,6 +7,7 @@
 //! the PoET's work ([`poet`]) and the VRF ([`vrf`]) are here already, and no role uses them yet.
 
 mod activation;
+mod blocks;
 mod mesh;
 mod node;
 mod p2p;

@@ -4,7 +4,7 @@
 //! `{network}`, `{data}`, `{addr}`, `{PORT.addr}`, `{PORT.port}`, `{PORT.addr of ROLE}` (comma-separated) and, as a whole
 //! argument, `{settings}`. The plan's check has refused every other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -71,6 +71,8 @@ pub struct Launch {
     pub ready: Ready,
     /// Where its signals come from.
     pub signals: BTreeMap<String, Source>,
+    /// Events of its log that are recorded.
+    pub events: BTreeSet<String>,
     /// Contents of its network file.
     pub network: Value,
 }
@@ -134,6 +136,7 @@ impl Network<'_> {
                 .collect(),
             ready,
             signals: signals.collect(),
+            events: role.events.clone(),
             network: self.file(node),
         }
     }

@@ -99,7 +99,7 @@ pub struct RunInfo {
 }
 
 /// Something that must not happen, and happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// `area/what`, never with a role in it.
     pub id: String,
@@ -111,6 +111,12 @@ pub struct Finding {
     pub due_ns: u64,
     /// When it was certain.
     pub proved_ns: u64,
+    /// Since when what is missed has been missing: the last advance of what stalled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
+    /// Which PoET round it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<u64>,
     /// Numbers of the records it rests on, oldest first.
     pub records: Vec<u64>,
     /// One sentence. It may quote nodes: treat it as hostile.

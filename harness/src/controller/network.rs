@@ -211,6 +211,7 @@ fn header(
             expect_exit: role.expect_exit.clone(),
             pinged,
             pushed,
+            events: role.events.clone(),
         };
         (name.clone(), info)
     });
@@ -246,6 +247,7 @@ fn header(
                     .get(&node.name)
                     .map(|place| place.address.clone())
                     .unwrap_or_default(),
+                disk: node.disk,
             })
             .collect(),
         roles: roles.collect(),

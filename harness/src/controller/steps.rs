@@ -95,7 +95,12 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         Action::Terminate { .. } => terminate(&step, &process, target.stop, &report).await,
         Action::Freeze { .. } => freeze(&step, &process, &target, &report).await,
         Action::Thaw { .. } => thaw(&step, &process, &target, &report).await,
-        Action::Start { .. } | Action::Flood { .. } | Action::EndFlood { .. } => {
+        Action::Start { .. }
+        | Action::Flood { .. }
+        | Action::EndFlood { .. }
+        | Action::CapDisk { .. }
+        | Action::FillDisk { .. }
+        | Action::FreeDisk { .. } => {
             report
                 .carried(&step, Err("this action is not one on a process".to_owned()))
                 .await;

@@ -96,6 +96,7 @@ impl Watch {
                     wanted.insert(event.clone());
                 }
             }
+            wanted.extend(node.launch.events.iter().cloned());
             if let Some(session) = &node.session
                 && !pingers.contains_key(session.dialect.name())
             {

@@ -37,7 +37,8 @@ pub(crate) struct Moment {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// Time went by. `may_publish` is false while what the network holds of this miner is not known.
+    /// Time went by. `may_publish` is false while what the network holds of this miner is not known,
+    /// or what was decided here is not on disk.
     Clock { moment: Moment, may_publish: bool },
     /// A PoET was asked to take a challenge; how that ended, however it did.
     Asked {
@@ -146,13 +147,11 @@ impl Builder {
         self.latest
     }
 
-    /// Whether this PoET has acknowledged the challenge for `round`.
-    pub(crate) fn is_registered(&self, poet: &PoetKey, round: RoundId) -> bool {
-        let asked = self.attempts.get(&round).map(|attempt| &attempt.asked);
-        asked.is_some_and(|asked| {
-            asked
-                .values()
-                .any(|one| one.acknowledged && one.key == *poet)
+    /// Which PoETs have acknowledged the challenge for which round.
+    pub(crate) fn registrations(&self) -> impl Iterator<Item = (PoetKey, RoundId)> {
+        self.attempts.iter().flat_map(|(round, attempt)| {
+            let acknowledged = attempt.asked.values().filter(|one| one.acknowledged);
+            acknowledged.map(|one| (one.key, *round))
         })
     }
 
@@ -185,6 +184,13 @@ impl Builder {
             });
         }
         vec![Output::Save]
+    }
+
+    /// What [`Output::Publish`] asked for was refused: it comes again while its epoch lasts.
+    pub(crate) fn not_published(&mut self, epoch: u32) {
+        if let Some(attempt) = self.attempts.get_mut(&epoch) {
+            attempt.published = false;
+        }
     }
 
     pub(crate) fn on(&mut self, input: Input) -> Vec<Output> {
@@ -221,7 +227,7 @@ impl Builder {
             let over = moment.epoch.is_some_and(|now| now > epoch);
             match &attempt.atx {
                 // Also after its epoch: others may have had it before this process ended.
-                Some(atx) if begun && !attempt.published => {
+                Some(atx) if begun && may_publish && !attempt.published => {
                     attempt.published = true;
                     let atx = atx.clone();
                     out.push(Output::Publish { epoch, atx });
@@ -240,7 +246,8 @@ impl Builder {
         }
         let mut changed = false;
         self.attempts.retain(|epoch, attempt| {
-            let keep = moment.epoch.is_none_or(|now| now <= *epoch);
+            let over = moment.epoch.is_some_and(|now| now > *epoch);
+            let keep = !over || (attempt.atx.is_some() && !attempt.published);
             changed |= !keep && !attempt.is_blank();
             keep
         });

@@ -103,9 +103,10 @@ impl Broadcaster {
         let fields = json!({ "connected": connected, "forgotten": forgotten });
         events::emit("gateways-dialled", fields);
         if connected.len() < thresholds.conn_acks {
-            let why = match gateways.len() < thresholds.conn_acks {
-                true => "name more gateways, or lower the conn-acks threshold".to_owned(),
-                false => format!("no answer from {}", listed(&forgotten)),
+            let why = if gateways.len() < thresholds.conn_acks {
+                "name more gateways, or lower the conn-acks threshold".to_owned()
+            } else {
+                format!("no answer from {}", listed(&forgotten))
             };
             return Err(DialError {
                 connected: connected.len(),

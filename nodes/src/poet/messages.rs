@@ -86,7 +86,7 @@ pub(crate) fn challenge(bytes: &[u8]) -> Option<Node> {
 }
 
 mod round {
-    use super::*;
+    use super::{Deserialize as _, Deserializer, RoundId, Serializer};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
     pub(super) fn serialize<S: Serializer>(
@@ -109,9 +109,13 @@ mod round {
 }
 
 mod maybe_round {
-    use super::*;
+    use super::{Deserialize as _, Deserializer, RoundId, Serializer, round};
 
-    #[expect(clippy::ref_option, reason = "serde passes it so")]
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes it so"
+    )]
     pub(super) fn serialize<S: Serializer>(
         round: &Option<RoundId>,
         serializer: S,
@@ -133,7 +137,7 @@ mod maybe_round {
 }
 
 mod rounds {
-    use super::*;
+    use super::{Deserialize as _, Deserializer, RoundId, Serializer, round};
 
     pub(super) fn serialize<S: Serializer>(
         rounds: &[RoundId],

@@ -15,9 +15,9 @@ const OPEN_PART: u64 = 4;
 /// A network's epochs, as its PoETs see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    genesis_ns: u64,
-    layer_ns: u64,
-    epoch_ns: u64,
+    genesis: u64,
+    layer: u64,
+    epoch: u64,
 }
 
 impl Schedule {
@@ -31,31 +31,31 @@ impl Schedule {
 
     fn from_ns(genesis_ns: u64, layer_ns: u64, layers_per_epoch: u32) -> Self {
         Self {
-            genesis_ns,
-            layer_ns,
-            epoch_ns: layer_ns.saturating_mul(layers_per_epoch.into()).max(1),
+            genesis: genesis_ns,
+            layer: layer_ns,
+            epoch: layer_ns.saturating_mul(layers_per_epoch.into()).max(1),
         }
     }
 
     pub(crate) fn layer(&self) -> Duration {
-        Duration::from_nanos(self.layer_ns)
+        Duration::from_nanos(self.layer)
     }
 
     pub(crate) fn epoch(&self) -> Duration {
-        Duration::from_nanos(self.epoch_ns)
+        Duration::from_nanos(self.epoch)
     }
 
     /// When a round takes no more members and its work begins.
     pub(crate) fn closes_ns(&self, round: RoundId) -> u64 {
-        let open = self.epoch_ns / OPEN_PART;
+        let open = self.epoch / OPEN_PART;
         self.due_ns(round)
-            .saturating_sub(self.epoch_ns.saturating_sub(open))
+            .saturating_sub(self.epoch.saturating_sub(open))
     }
 
     /// When its proof is due: its epoch begins.
     pub(crate) fn due_ns(&self, round: RoundId) -> u64 {
-        let epochs = self.epoch_ns.saturating_mul(round.into());
-        self.genesis_ns.saturating_add(epochs)
+        let epochs = self.epoch.saturating_mul(round.into());
+        self.genesis.saturating_add(epochs)
     }
 
     /// The lowest round that still takes members.
@@ -63,7 +63,7 @@ impl Schedule {
         let first = self.closes_ns(0);
         match now_ns.checked_sub(first) {
             None => 0,
-            Some(since) => RoundId::try_from(since / self.epoch_ns + 1).unwrap_or(RoundId::MAX),
+            Some(since) => RoundId::try_from(since / self.epoch + 1).unwrap_or(RoundId::MAX),
         }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
             assert_eq!(schedule.open_at(at(closes)), round + 1);
         }
         assert_eq!(schedule().open_at(0), 0);
-        assert_eq!(schedule().epoch(), Duration::from_nanos(1_000));
+        assert_eq!(schedule().epoch(), Duration::from_micros(1));
     }
 
     #[test]

@@ -245,7 +245,7 @@ impl Service {
         proofs.push_back((round, proof));
     }
 
-    fn failed(&self, round: RoundId, failure: Failure) {
+    fn failed(&self, round: RoundId, failure: &Failure) {
         let cause = if failure.disk_full { "disk-full" } else { "io" };
         let fields = json!({ "cause": cause, "error": failure.error });
         self.tell("round-failed", round, fields);
@@ -409,7 +409,7 @@ async fn close(service: Arc<Service>, open: Arc<OpenRound>, rate: f64) {
     let closing = Arc::clone(&open);
     let members = match spawn_blocking(move || closing.close()).await {
         Ok(Ok(members)) => members,
-        Ok(Err(error)) => return service.failed(number, error.into()),
+        Ok(Err(error)) => return service.failed(number, &error.into()),
         // The process ends, or it would not have been cancelled.
         Err(_) => return,
     };
@@ -426,7 +426,7 @@ async fn close(service: Arc<Service>, open: Arc<OpenRound>, rate: f64) {
         },
     };
     if let Err(error) = round.save() {
-        return service.failed(number, error.into());
+        return service.failed(number, &error.into());
     }
     drop(busy);
     live(service, round, rate).await;
@@ -441,7 +441,7 @@ async fn live(service: Arc<Service>, round: Round, rate: f64) {
     match proven {
         Ok(Some((dir, proof))) => deliver(&service, number, &dir, &proof).await,
         Ok(None) => {}
-        Err(failure) => service.failed(number, failure),
+        Err(failure) => service.failed(number, &failure),
     }
 }
 
@@ -536,9 +536,9 @@ fn recover(service: &Arc<Service>, rate: f64, tasks: &mut JoinSet<()>) {
             }
             Ok(None) => match dir.remove() {
                 Ok(()) => service.tell("round-removed", number, json!({})),
-                Err(error) => service.failed(number, error.into()),
+                Err(error) => service.failed(number, &error.into()),
             },
-            Err(error) => service.failed(number, error.into()),
+            Err(error) => service.failed(number, &error.into()),
         }
     }
 }

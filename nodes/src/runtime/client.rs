@@ -160,7 +160,7 @@ mod tests {
         };
         let router = Router::new()
             .route("/echo", post(echo))
-            .route("/hang", get(|| pending::<()>()))
+            .route("/hang", get(pending::<()>))
             .route(
                 "/refuse",
                 get(|| async { (StatusCode::NOT_FOUND, "no such round") }),

@@ -10,6 +10,8 @@ use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
 use crate::time::{Calendar, Span};
 
+mod cap_disk;
+mod fill_disk;
 mod flood_sessions;
 mod kill;
 mod pause;
@@ -23,6 +25,8 @@ pub static ALL: &[&dyn FaultKind] = &[
     &restart::Restart,
     &pause::Pause,
     &flood_sessions::FloodSessions,
+    &cap_disk::CapDisk,
+    &fill_disk::FillDisk,
 ];
 
 /// The kind of this name.

@@ -180,8 +180,12 @@ impl World {
             Body::Impact(change) => self.impact(change),
             Body::Layer(layer) => self.layer(layer),
             Body::Interrupt(_) | Body::TornDown(_) | Body::End(_) => self.stopping = true,
-            Body::Header(_) | Body::Gap(_) | Body::Ping(_) | Body::Event(_) | Body::Evidence(_) => {
-            }
+            Body::Header(_)
+            | Body::Gap(_)
+            | Body::Ping(_)
+            | Body::Event(_)
+            | Body::Evidence(_)
+            | Body::Limit(_) => {}
         }
         if matches!(
             record.body,
@@ -202,6 +206,13 @@ impl World {
         let role = self.nodes.get(node).map(|view| view.role.as_str());
         role.and_then(|role| self.roles.get(role))
             .is_some_and(|role| role.pushed.contains(signal))
+    }
+
+    /// Whether the role of this node declares an event.
+    pub fn reports(&self, node: &str, event: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| role.events.contains(event))
     }
 
     /// Whether the node ended by itself and has not come back.
@@ -472,6 +483,8 @@ pub(super) fn plan_nodes(header: &Header) -> Vec<Node> {
         name: info.name.clone(),
         role: info.role.clone(),
         settings: BTreeMap::new(),
+        round_bytes: None,
+        disk: info.disk,
     };
     header.nodes.iter().map(node).collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Action, Class, Part, Schedule};
 use crate::faults::Impact;
-use crate::plan::Plan;
+use crate::plan::{Plan, size};
 use crate::run;
 use crate::time::{MICRO, Span};
 
@@ -97,6 +97,18 @@ fn action(action: &Action) -> String {
             format!("flood {node} from {sources} sources ({kind}, {per_layer} a layer)")
         }
         Action::EndFlood { node } => format!("end the flood of {node}"),
+        Action::CapDisk { node, bytes } => format!("cap the disk of {node} at {}", size(*bytes)),
+        Action::FillDisk { node, leave } => {
+            format!("fill the disk of {node}, leaving {}", size(*leave))
+        }
+        Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
+        Action::FreeDisk {
+            node,
+            limit: Some(limit),
+        } => format!(
+            "free the disk of {node} up to its limit of {}",
+            size(*limit)
+        ),
     }
 }
 

@@ -95,13 +95,16 @@ impl Schedule {
             let node = later.action.node();
             let earlier = on.entry(node).or_default();
             earlier.retain(|step| ends.get(&step.id).is_none_or(|end| *end > later.at));
-            let in_the_way = |step: &&&Step| step.entry != later.entry || step.at >= later.at;
+            // Load and limits stand together, but a disk has one size at a time.
+            let clashes = |step: &Step| step.impairs() || later.action.holds_disk();
+            let in_the_way =
+                |step: &&&Step| clashes(step) && (step.entry != later.entry || step.at >= later.at);
             if let Some(first) = earlier.iter().find(in_the_way) {
                 let state = first.state_of_target();
                 let why = format!("{node} is still {state} by `{}` then", first.entry);
                 found.push((later.entry.clone(), why));
             }
-            if later.impairs() {
+            if later.impairs() || later.action.holds_disk() {
                 earlier.push(later);
             }
         }
@@ -138,6 +141,7 @@ impl Step {
     fn state_of_target(&self) -> &'static str {
         match self.action {
             Action::Freeze { .. } => "frozen",
+            Action::CapDisk { .. } | Action::FillDisk { .. } => "short of disk",
             _ => "down",
         }
     }

@@ -586,6 +586,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
         expect_exit: BTreeSet::from([0]),
         pinged: true,
         pushed: BTreeSet::new(),
+        events: BTreeSet::new(),
     };
     Header {
         format: "1.0".into(),
@@ -608,6 +609,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
                 name: name.clone(),
                 role: role.clone(),
                 address: "127.0.0.1".into(),
+                disk: None,
             })
             .collect(),
         roles: BTreeMap::from([

@@ -136,10 +136,17 @@ fn role(
         .get("signals")
         .map(|field| signals(reader, &field, &known, calendar))
         .unwrap_or_default();
+    let events = fields
+        .get("events")
+        .map(|field| events(reader, &field))
+        .unwrap_or_default();
     let env = fields
         .get("env")
         .map(|field| env(reader, &field, &known))
         .unwrap_or_default();
+    let round_bytes = fields
+        .get("round-bytes")
+        .and_then(|field| round_bytes(reader, &field));
     let sound = reader.wrong.len() == before;
     let role = Role {
         name: key.text.clone(),
@@ -151,9 +158,25 @@ fn role(
         stop: stop?,
         expect_exit,
         signals,
+        events,
         env,
+        round_bytes,
     };
     sound.then_some(role)
+}
+
+fn round_bytes(reader: &mut Reader, field: &Field<'_>) -> Option<u64> {
+    let bytes = reader.size(field)?;
+    if bytes == 0 {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "a round that takes nothing is no measure",
+            "write what one round takes on disk, or remove the key",
+        );
+        return None;
+    }
+    Some(bytes)
 }
 
 fn role_name(reader: &mut Reader, key: &raw::Key, path: &str) {
@@ -304,6 +327,17 @@ fn names(reader: &mut Reader, field: &Field<'_>, what: &str) -> BTreeSet<String>
         }
     }
     names
+}
+
+/// Names of events are the node's own, so none is unknown; only their number is bounded, since each is recorded.
+fn events(reader: &mut Reader, field: &Field<'_>) -> BTreeSet<String> {
+    let events = names(reader, field, "log event");
+    if events.len() > keys::EVENTS_MAX {
+        let why = format!("a role reports at most {} events", keys::EVENTS_MAX);
+        let hint = "every one is recorded: list what an oracle reads";
+        reader.wrong(field.node.span, &field.path, why, hint);
+    }
+    events
 }
 
 fn ports(reader: &mut Reader, field: &Field<'_>) -> BTreeMap<String, Port> {

@@ -192,6 +192,7 @@ fn fault(
         }
     }
     targets(reader, kind, &decoded, entry, known);
+    params::rounds(reader, &decoded, kind.params(), known);
     let itself = match kind.lasting(&decoded.params) {
         Lasting::UntilHealed => None,
         Lasting::Itself(span) => {
