@@ -62,7 +62,7 @@ pub struct Row {
     pub lag: Lag,
     /// Whether it is used beside others.
     pub used: Used,
-    /// The sentence, from `{cause}` and `{effect}`.
+    /// The sentence, from `{cause}` and `{effect}`. What stands between them and ends in a colon says why.
     pub template: &'static str,
 }
 
@@ -578,7 +578,23 @@ fn made(row: &Row, cause: &Present, place: usize, effect: &Finding) -> Link {
             effect.records.last().copied().unwrap_or(cause.record),
         ],
         relation: row.relation.name().to_owned(),
+        how: how(row.template).to_owned(),
         text,
+    }
+}
+
+/// What a template says between cause and effect, if it is a reason.
+fn how(template: &str) -> &str {
+    let between = template
+        .trim_start_matches("{cause}")
+        .trim_end_matches("{effect}")
+        .trim();
+    match between.strip_suffix(':') {
+        Some(reason) => reason
+            .trim_start_matches([',', ';', ' '])
+            .trim_start_matches("and ")
+            .trim_start_matches("so "),
+        None => "",
     }
 }
 

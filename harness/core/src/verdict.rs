@@ -220,6 +220,9 @@ pub struct Link {
     pub records: [u64; 2],
     /// How the two are related, as `same-node`.
     pub relation: String,
+    /// Why the one leads to the other, where that needs saying: `without a proof there is no ATX`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub how: String,
     /// One sentence. It may quote nodes: treat it as hostile.
     pub text: String,
 }

@@ -31,7 +31,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
 /// What was measured, for the record.
-type Detail = BTreeMap<String, Value>;
+pub(super) type Detail = BTreeMap<String, Value>;
 
 /// One target of a step.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    async fn carried(&self, step: &Step, result: Result<(), String>) {
+    pub(super) async fn carried(&self, step: &Step, result: Result<(), String>) {
         // The loop ends only after its tasks, so there is always a receiver; at the very end nobody needs the message.
         let _ = self
             .loop_
@@ -69,7 +69,7 @@ impl Reporter {
             .await;
     }
 
-    async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
+    pub(super) async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
         let _ = self
             .loop_
             .send(Happened::Proved {

@@ -17,6 +17,7 @@ use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Step};
 
 use super::RunError;
+use super::disks::{self, Disks};
 use super::happened::Happened;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
@@ -69,6 +70,9 @@ pub(super) struct Watch {
     loop_: mpsc::Sender<Happened>,
     living: BTreeMap<String, Living>,
     floods: BTreeMap<u32, Flood>,
+    disks: Disks,
+    /// Faults that are on disks, by their step, until the step that ends them is sent here.
+    disk_faults: BTreeMap<u32, oneshot::Sender<Step>>,
     logs: LogHub,
     client: reqwest::Client,
     /// One socket of the agent per protocol, so that pings take one session of each node.
@@ -119,7 +123,14 @@ impl Watch {
             layer,
             loop_.clone(),
         ));
+        let disks = Disks::hold(&site).await?;
+        for (node, disk) in disks.iter() {
+            let (spawner, loop_) = (spawner.clone(), loop_.clone());
+            tasks.spawn(disks::watch(node.clone(), disk.clone(), spawner, loop_));
+        }
         Ok(Self {
+            disks,
+            disk_faults: BTreeMap::new(),
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
             client: http_client(Some(site.agent))?,
             pingers,
@@ -154,6 +165,7 @@ impl Watch {
                 .map(|(key, value)| (key.into(), value.into()))
                 .collect(),
             cwd: place.directory.data(),
+            disk: self.disks.account(node),
         };
         let former = self.living.remove(node).map(|living| living.process);
         let (spawner, loop_, node) = (self.spawner.clone(), self.loop_.clone(), node.to_owned());
@@ -213,6 +225,21 @@ impl Watch {
                     let _ = stop.send(step);
                 }
             }
+            (Action::CapDisk { node, .. } | Action::FillDisk { node, .. }, _) => {
+                // Every node that such a step names is held from the start.
+                if let Some(disk) = self.disks.get(node).cloned() {
+                    let (stop, stopped) = oneshot::channel();
+                    self.disk_faults.insert(step.id, stop);
+                    let spawner = self.spawner.clone();
+                    self.tasks
+                        .spawn(disks::see_through(step, disk, spawner, stopped, report));
+                }
+            }
+            (Action::FreeDisk { .. }, tweedledum_core::schedule::Part::Ends(begun)) => {
+                if let Some(stop) = self.disk_faults.remove(begun) {
+                    let _ = stop.send(step);
+                }
+            }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
                     self.tasks.spawn(steps::carry(step, target, report));
@@ -246,6 +273,7 @@ impl Watch {
     /// Stops every node in the orderly way, removes what is left, and reports that.
     pub(super) fn tear_down(&mut self, bound: Duration) {
         self.floods.clear();
+        self.disk_faults.clear();
         for living in self.living.values_mut() {
             living.observers = None;
         }
@@ -347,6 +375,18 @@ impl Watch {
                 held,
                 detail,
             },
+            Happened::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            } => Event::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            },
+            Happened::SubstrateFailed { why } => Event::SubstrateFailed { why },
             Happened::TornDown { left } => Event::TornDown { left },
         }
     }
@@ -450,6 +490,7 @@ impl Watch {
                     args: args.iter().map(OsString::from).collect(),
                     env: BTreeMap::new(),
                     cwd: base,
+                    disk: None,
                 };
                 let finished = spawner
                     .run(&spec, bound)

@@ -4,7 +4,7 @@
 //! Reading order: [`identity`] (who a process is), `packet` (messages that carry descriptors),
 //! `launch` (the only place that starts processes), [`shim`] (what runs in the child before the
 //! node does), [`spawner`] and [`node`] (what the controller uses), [`remains`] (how everything
-//! is removed), [`block`] (addresses), [`limits`].
+//! is removed), [`block`] (addresses), [`limits`], [`disk`] (caps on data directories).
 //!
 //! No descriptor is ever inheritable: a child gets one socket as its standard input and everything
 //! else through that socket, so nothing can leak into a child that is started at the same moment.
@@ -13,6 +13,7 @@
 //! Link faults and clock skew are not possible in this tier.
 
 pub mod block;
+pub mod disk;
 pub mod identity;
 pub(crate) mod launch;
 pub mod limits;
@@ -26,6 +27,7 @@ pub(crate) mod sys;
 pub mod watched;
 
 pub use block::{AddressBlock, AddressBlocks, BlockError};
+pub use disk::{DiskAccount, DiskError, DiskStatus, DiskSupervisor};
 pub use identity::{Nonce, ProcStat, ProcessId};
 pub use launch::OwnExecutable;
 pub use limits::raise_nofile;
