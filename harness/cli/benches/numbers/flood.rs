@@ -159,6 +159,7 @@ impl Gateway {
             sources,
             over,
             last_after: None,
+            late_max: over,
             kind: DatagramKind::WellFormed,
             seed: [7; 32],
             netid: NETID,

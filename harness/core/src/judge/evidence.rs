@@ -1,6 +1,6 @@
 //! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Body, Death, Evidence, Grade, Header, Phase, Record, StepChange};
 use crate::oracles::Output;
@@ -12,6 +12,8 @@ use crate::verdict::{Cause, Code, FaultReport, Link};
 pub(super) struct Evidences {
     faults: BTreeMap<u32, Seen>,
     ends: BTreeMap<u32, u32>,
+    /// Entries and nodes that certainly met: the node's life ended by the fault.
+    hits: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,8 @@ impl Evidences {
                 }
             }
         }
-        Self { faults, ends }
+        let hits = BTreeSet::new();
+        Self { faults, ends, hits }
     }
 
     pub(super) fn observe(&mut self, record: &Record) {
@@ -63,6 +66,8 @@ impl Evidences {
                     && let Some(seen) = self.faults.get_mut(&id)
                 {
                     seen.grades.insert(Grade::Felt, true);
+                    self.hits
+                        .insert((seen.step.entry.clone(), exit.node.clone()));
                 }
             }
             _ => {}
@@ -91,6 +96,16 @@ impl Evidences {
             seen.applied_seq = Some(record.seq);
             seen.detail.clone_from(&evidence.detail);
         }
+    }
+
+    /// The faults that certainly hit their targets: a life ended by one, or a finding that one led to on its own node. A
+    /// probe that says so of a part of a fault is no such thing.
+    pub(super) fn hits(&self, chain: &[Link]) -> BTreeSet<(String, String)> {
+        let led = chain.iter().filter_map(|link| match &link.cause {
+            Cause::Fault { entry, node } if at_home(link) => Some((entry.clone(), node.clone())),
+            _ => None,
+        });
+        self.hits.iter().cloned().chain(led).collect()
     }
 
     /// Whether every planned fault was applied, and every one that is taken back is gone.
@@ -138,8 +153,7 @@ impl Evidences {
 pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     for fault in faults {
         let led = chain.iter().any(|link| {
-            let relation = crate::causes::Relation::SameNode.name();
-            link.relation == relation
+            at_home(link)
                 && matches!(&link.cause, Cause::Fault { entry, node }
                     if *entry == fault.entry && *node == fault.node)
         });
@@ -149,8 +163,19 @@ pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     }
 }
 
+/// Whether cause and effect are on the same node.
+fn at_home(link: &Link) -> bool {
+    link.relation == crate::causes::Relation::SameNode.name()
+}
+
 /// What is missing. A run that was cut short owes nothing for faults that were not begun or not yet taken back.
-pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, out: &mut Output) {
+pub(super) fn doubt(
+    faults: &[FaultReport],
+    hits: &BTreeSet<(String, String)>,
+    header: &Header,
+    cut_short: bool,
+    out: &mut Output,
+) {
     for fault in faults {
         let records: Vec<u64> = fault.record.into_iter().collect();
         let (entry, node) = (&fault.entry, &fault.node);
@@ -164,7 +189,8 @@ pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, ou
             continue;
         }
         // What hit its target was there, whatever a probe saw of a target that was dead by then.
-        if fault.applied != Some(true) && fault.felt != Some(true) {
+        let hit = hits.contains(&(entry.clone(), node.clone()));
+        if fault.applied != Some(true) && !hit {
             let text = format!("`{entry}` was not seen to be applied to {node}{why}");
             let measurement = measured(fault);
             out.doubt(Code::FaultNotApplied, text, measurement, records.clone());

@@ -21,10 +21,8 @@ mod safety;
 mod void;
 mod world;
 
-pub(crate) use world::LATE_PART;
-
 pub use void::VoidTime;
-pub use world::{Ended, Mark, NodeView, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];
