@@ -197,7 +197,7 @@ fn releases_build_on_bundled_ones() {
     );
     assert_eq!(
         plan.roles.keys().collect::<Vec<_>>(),
-        ["miner", "relay"],
+        ["miner", "poet", "relay"],
         "only roles with nodes"
     );
     assert_eq!(plan.timeline[0].name, "pause#0");

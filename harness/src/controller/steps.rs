@@ -18,6 +18,7 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
+use crate::agent::operator::Order;
 use crate::clock::monotonic_ns;
 use crate::observe::NodeName;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
@@ -100,11 +101,46 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         | Action::EndFlood { .. }
         | Action::CapDisk { .. }
         | Action::FillDisk { .. }
-        | Action::FreeDisk { .. } => {
+        | Action::FreeDisk { .. }
+        | Action::SetGateways { .. }
+        | Action::StartPoet { .. } => {
             report
                 .carried(&step, Err("this action is not one on a process".to_owned()))
                 .await;
         }
+    }
+}
+
+/// Gives a PoET its operator's order. It is applied when the PoET has said so and, where its API tells, shows so.
+pub(super) async fn operate(
+    step: Step,
+    order: Result<Order, String>,
+    client: reqwest::Client,
+    bound: Duration,
+    report: Reporter,
+) {
+    let obeyed = match order {
+        Ok(order) => order.give(&client, bound).await,
+        Err(why) => Err(why),
+    };
+    match obeyed {
+        Ok(obeyed) => {
+            report.carried(&step, Ok(())).await;
+            if let Some(shown) = obeyed.shown {
+                report
+                    .proved(step.id, Grade::Armed, shown, obeyed.detail.clone())
+                    .await;
+            }
+            let held = obeyed.shown != Some(false);
+            report
+                .proved(step.id, Grade::Applied, held, obeyed.detail.clone())
+                .await;
+            // The target itself has answered that it did so.
+            report
+                .proved(step.id, Grade::Felt, true, obeyed.detail)
+                .await;
+        }
+        Err(why) => report.carried(&step, Err(why)).await,
     }
 }
 

@@ -357,7 +357,11 @@ impl<W: Watch> Machine<W> {
                 self.start_again(&step, &node);
                 return;
             }
-            Action::Freeze { .. } | Action::Thaw { .. } | Action::Flood { .. } => {
+            Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Flood { .. }
+            | Action::SetGateways { .. }
+            | Action::StartPoet { .. } => {
                 if !view.lives() {
                     self.fail(&step, format!("{node} was dead"));
                     self.gone_with_node(&step, &node);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tolerance::tolerated;
 use super::{Action, Class, Part, Schedule, Step, Window};
-use crate::faults::{self, Impact, Lasting};
+use crate::faults::{self, Among, Impact, Lasting};
 use crate::oracles;
 use crate::params::Params;
 use crate::plan::Plan;
@@ -159,6 +159,11 @@ fn expand(
         return Vec::new();
     };
     let end = end_of_entry(plan, entry, kind.lasting(params));
+    let among = Among {
+        nodes: &plan.nodes,
+        seed,
+        entry: &entry.name,
+    };
     let mut drafts = Vec::new();
     for name in params
         .nodes("target")
@@ -167,7 +172,7 @@ fn expand(
         let Some(position) = plan.nodes.iter().position(|node| node.name == name) else {
             continue;
         };
-        for effect in kind.expand(params, &plan.nodes[position]) {
+        for effect in kind.expand(params, &plan.nodes[position], &among) {
             let undo = match (&effect.class, end) {
                 (Class::Restores(undo), Some(at)) => Some((at, undo.clone())),
                 _ => None,
@@ -201,8 +206,10 @@ fn expand(
 
 /// When an entry's faults end: by its own length, or by the first heal after it that means it, whichever is first.
 fn end_of_entry(plan: &Plan, entry: &Entry, lasting: Lasting) -> Option<ProtocolTime> {
-    if let Lasting::Itself(span) = lasting {
-        return Some(entry.at.plus(span));
+    match lasting {
+        Lasting::Itself(span) => return Some(entry.at.plus(span)),
+        Lasting::ForGood => return None,
+        Lasting::UntilHealed => {}
     }
     let own = entry.lasts.map(|span| entry.at.plus(span));
     let healed = plan
