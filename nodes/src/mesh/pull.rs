@@ -315,16 +315,10 @@ impl Bag {
     }
 
     fn takes(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => {
-                self.more = true;
-                false
-            }
-        }
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(self.left);
+        self.more |= left.is_none();
+        left.is_some()
     }
 
     /// Adds a thing once, if it is here and there is room.
