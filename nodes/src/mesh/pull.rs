@@ -6,11 +6,11 @@
 //! ATXs and blocks they need; those are asked for by name next, and the proofs of the ATXs after them.
 //! Answers go through the same checks as gossip.
 
+use super::decision::Decision;
 use super::exchange::{
     Answer, BLOCKS_MAX, LAYERS_MAX, MESSAGES_MAX, Request, Short, WANT_ATXS_MAX, WANT_BLOCKS_MAX,
     WANT_PROOFS_MAX, short,
 };
-use super::store::Decision;
 use super::{Mesh, Origin};
 use crate::p2p::wire::PublicKey;
 use crate::protocol::agreement::{Input, Layer, Signed, VoterSet};
