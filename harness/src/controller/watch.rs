@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tweedledum_core::history::{ExitStatus, LayerRecord};
-use tweedledum_core::launch::{self, Program as Asked};
+use tweedledum_core::launch::{self, Launch, Program as Asked};
 use tweedledum_core::plan::model::{Ready, Source};
-use tweedledum_core::run::Event;
+use tweedledum_core::run::{self, Event};
 use tweedledum_core::schedule::{Action, Step};
 
 use super::RunError;
@@ -22,6 +22,7 @@ use super::happened::Happened;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
 use crate::agent::flood::PreparedFlood;
+use crate::agent::operator::{Act, Order};
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
@@ -37,6 +38,9 @@ use crate::substrate::process::{
 
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
+
+/// The least time that a PoET gets for an operator's order, whatever the layer: dialling and a state on disk come first.
+const OPERATOR_BOUND: Duration = Duration::from_secs(2);
 
 /// Often enough that a change is seen within its layer, seldom enough that 100 nodes cost little.
 const POLLS_PER_LAYER: u32 = 4;
@@ -240,6 +244,15 @@ impl Watch {
                     let _ = stop.send(step);
                 }
             }
+            (Action::SetGateways { .. } | Action::StartPoet { .. }, _) => {
+                // A PoET dials its gateways for up to a layer before it answers.
+                let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
+                let bound = OPERATOR_BOUND.max(layer.saturating_mul(2));
+                let order = self.order(&step.action);
+                let client = self.client.clone();
+                self.tasks
+                    .spawn(steps::operate(step, order, client, bound, report));
+            }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
                     self.tasks.spawn(steps::carry(step, target, report));
@@ -425,10 +438,8 @@ impl Watch {
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
         let check = self.readiness(&place.launch.ready, &logs)?;
+        let (bound, own) = self.ready_bound(ready_by_ns, incarnation, &place.launch);
         self.watch_exit(node, incarnation, &process, &logs);
-        let bound = Duration::from_nanos(
-            ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)),
-        );
         let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {
@@ -436,7 +447,7 @@ impl Watch {
                 _ = dead.exited() => return,
                 outcome = ready::until_ready(&name, check, bound) => match outcome {
                     Ok(_) => Happened::Ready { node: name.to_string(), incarnation },
-                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: error.to_string() },
+                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: format!("{error}{own}") },
                 },
             };
             let _ = loop_.send(happened).await;
@@ -450,6 +461,30 @@ impl Watch {
             },
         );
         Ok(())
+    }
+
+    /// How long a node has to become ready from now on, and what to say when that ran out. At the start of a run it has
+    /// what its role declares after everybody may have been started; later it has at least what its role declares.
+    fn ready_bound(
+        &self,
+        ready_by_ns: u64,
+        incarnation: u32,
+        launch: &Launch,
+    ) -> (Duration, String) {
+        let now_ns = monotonic_ns().saturating_sub(self.site.began_ns);
+        let within = launch.ready_within_ns;
+        let bound = if incarnation == 0 {
+            let nodes = self.site.nodes.len();
+            ready_by_ns.min(run::spawn_budget_ns(nodes).saturating_add(within))
+        } else {
+            ready_by_ns.max(now_ns.saturating_add(within))
+        };
+        let bound = Duration::from_nanos(bound.saturating_sub(now_ns));
+        let own = Duration::from_nanos(within);
+        (
+            bound,
+            format!("; its role says `ready: {{ within: {own:?} }}`, more may help a slow starter"),
+        )
     }
 
     fn readiness(&self, ready: &Ready, logs: &NodeLogs) -> Result<ready::Ready, String> {
@@ -579,11 +614,31 @@ impl Watch {
         });
     }
 
+    /// What an operator would ask of a PoET.
+    fn order(&self, action: &Action) -> Result<Order, String> {
+        let (act, gateways) = match action {
+            Action::SetGateways { gateways, .. } => (Act::SetGateways, gateways),
+            Action::StartPoet { gateways, .. } => (Act::Start, gateways),
+            _ => return Err("this action is not an operator's".to_owned()),
+        };
+        let api = |node: &str| {
+            let api = self.site.nodes.get(node).and_then(|node| node.api);
+            api.ok_or_else(|| format!("{node} has no port `api`"))
+        };
+        let gateways = gateways.iter().map(|gateway| api(gateway));
+        Ok(Order {
+            act,
+            poet: api(action.node())?,
+            gateways: gateways.collect::<Result<_, _>>()?,
+        })
+    }
+
     fn target(&self, node: &str) -> Option<Target> {
         let place = self.site.nodes.get(node)?;
         Some(Target {
             process: self.living.get(node).map(|living| living.process.clone()),
             stop: place.stop,
+            address: place.address,
             session: place.session.clone(),
             agent: self.site.agent,
             netid: self.site.netid,
