@@ -34,7 +34,7 @@ use super::ledger::{BLOCK, FileId, Freed, Ledger, Span};
 use super::perform::{self, Place, Write};
 use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
-use super::{DiskStatus, Hit, Means, scan};
+use super::{DiskStatus, Hit, Means, Whose, scan};
 
 /// A node that hammers on a full disk is looked at no more often.
 const LOOK_APART: Duration = Duration::from_millis(5);
@@ -45,6 +45,7 @@ const THREADS: usize = 1024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told<'a> {
     pub(super) call: Call,
+    pub(super) whose: Whose,
     pub(super) what: Notification,
     pub(super) listener: &'a Listener,
 }
@@ -231,14 +232,17 @@ impl Account {
                 }
                 self.cut_path(told, told.fd(0), 1, 0)
             }
-            Call::CopyFileRange => self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4),
-            Call::Splice => self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4),
+            Call::CopyFileRange | Call::Splice => {
+                self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4)
+            }
             Call::Sendfile => self.copy(told, watches, (1, Some(2)), (0, None), 3),
             Call::Ioctl => self.clone(told, watches),
-            Call::Rename => self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1)),
-            Call::Renameat => self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3)),
-            Call::Link => self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1)),
-            Call::Linkat => self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3)),
+            Call::Rename | Call::Link => {
+                self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1))
+            }
+            Call::Renameat | Call::Linkat => {
+                self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3))
+            }
             Call::Mmap => self.mmap(told, watches),
             Call::Seccomp => {
                 self.status.send_modify(|status| {
@@ -338,7 +342,7 @@ impl Account {
             return GO_ON;
         }
         if fits == 0 {
-            self.hit(told.call, length, 0);
+            self.hit(told, length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         let write = Write {
@@ -359,7 +363,7 @@ impl Account {
             Ok(written) => {
                 let length = written;
                 self.ledger.take(target.file, Span { offset, length });
-                self.hit(told.call, span.length, written);
+                self.hit(told, span.length, written);
                 Ok(Answer::Value(written))
             }
             Err(error) => Ok(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO))),
@@ -423,7 +427,7 @@ impl Account {
             return GO_ON;
         }
         if self.fit(target.file, span, watches) < span.length {
-            self.hit(told.call, span.length, 0);
+            self.hit(told, span.length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         self.ledger.allocate(target.file, span);
@@ -512,7 +516,7 @@ impl Account {
         }
         // How much a pipe holds is known only once it is read.
         if fits == 0 && whole {
-            self.hit(told.call, length, 0);
+            self.hit(told, length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         Ok(Answer::Error(match told.call {
@@ -551,7 +555,7 @@ impl Account {
             return GO_ON;
         }
         if self.fit(target.file, span, watches) < length {
-            self.hit(told.call, length, 0);
+            self.hit(told, length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         self.book(told, target.file, span, false);
@@ -586,7 +590,7 @@ impl Account {
             if !self.ledger.knows(file) {
                 let whole = Span { offset: 0, length };
                 if self.fit(file, whole, watches) < length {
-                    self.hit(told.call, length, 0);
+                    self.hit(told, length, 0);
                     return Ok(Answer::Error(libc::ENOSPC));
                 }
                 self.ledger.settle(file, data);
@@ -654,11 +658,15 @@ impl Account {
         self.tell_used();
     }
 
-    fn hit(&self, call: Call, asked: u64, given: u64) {
+    /// A call did not get what it asked for. Those of our own probes hit nobody.
+    fn hit(&self, told: Told<'_>, asked: u64, given: u64) {
+        if told.whose == Whose::Probe {
+            return;
+        }
         self.status.send_modify(|status| {
             status.hits += 1;
             status.last_hit = Some(Hit {
-                call: call.name(),
+                call: told.call.name(),
                 asked,
                 given,
             });

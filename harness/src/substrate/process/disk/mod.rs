@@ -55,6 +55,15 @@ pub enum Means {
     Reopen,
 }
 
+/// Whose calls a filter tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The node's and its children's.
+    Node,
+    /// A probe's of our own.
+    Probe,
+}
+
 /// What a disk shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -281,9 +290,12 @@ impl DiskAccount {
     }
 
     /// A process begins under this account.
-    pub(crate) fn attach(&self, listener: OwnedFd) -> Result<(), DiskError> {
-        let account = self.key;
-        self.line.send(Order::Attach { account, listener })
+    pub(crate) fn attach(&self, listener: OwnedFd, whose: Whose) -> Result<(), DiskError> {
+        self.line.send(Order::Attach {
+            account: self.key,
+            listener,
+            whose,
+        })
     }
 
     /// Makes the disk what it shall be, and reads it back.
