@@ -81,7 +81,9 @@ impl Supervisor {
                     return;
                 }
             };
-            self.take_deaths();
+            if ready.deaths {
+                self.take_deaths();
+            }
             if ready.orders && !self.take_orders() {
                 return;
             }
@@ -99,11 +101,13 @@ impl Supervisor {
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let fixed = [self.wake.as_fd(), self.watches.as_fd()];
+        // Deaths come last: what happened before a call that is found here is found as well.
+        let first = [self.wake.as_fd()];
         let listeners = self.listeners.iter().map(|of| of.listener.as_fd());
-        let mut fds: Vec<PollFd<'_>> = fixed
+        let mut fds: Vec<PollFd<'_>> = first
             .into_iter()
             .chain(listeners)
+            .chain([self.watches.as_fd()])
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         match poll(&mut fds, None) {
@@ -113,10 +117,10 @@ impl Supervisor {
         let mut ready = Ready::default();
         for (place, fd) in fds.iter().enumerate() {
             let events = fd.revents();
-            match place.checked_sub(fixed.len()) {
+            match place.checked_sub(1) {
                 _ if events.is_empty() => {}
-                None if place == 0 => ready.orders = true,
-                None => {}
+                None => ready.orders = true,
+                Some(index) if index == self.listeners.len() => ready.deaths = true,
                 Some(index) => ready
                     .listeners
                     .push((index, events.contains(PollFlags::IN))),
@@ -232,6 +236,7 @@ fn set(account: &mut Account, wanted: Wanted, watches: &mut Watches) -> Reading 
 #[derive(Debug, Default)]
 struct Ready {
     orders: bool,
+    deaths: bool,
     /// Places of listeners, and whether a call waits there; else all its processes are gone.
     listeners: Vec<(usize, bool)>,
 }
