@@ -4,12 +4,15 @@
 //! and ends with exit code 2 (bad flags or network file) or 1 (the system refused). SIGTERM and SIGINT
 //! send what is queued and end with 0 within a second.
 
+use crate::mesh::{self, Mesh, MeshError, Setup};
 use crate::node::Node;
 use crate::p2p::{discovery, swarm, udp};
 use crate::poet::ParamsError;
 use crate::protocol::genesis::Genesis;
 use crate::releases::{Release, ReleaseError};
-use crate::runtime::identity::Nonces;
+use crate::runtime::clock::{self, LayerClock};
+use crate::runtime::identity::{Identity, Nonces};
+use crate::runtime::metrics::Metrics;
 use crate::runtime::network::{Network, NetworkError};
 use crate::runtime::process::{self, DataDir, DataDirError};
 use crate::runtime::{api, events, lock, panics};
@@ -44,6 +47,8 @@ pub(crate) enum RunError {
     Poet(#[from] ParamsError),
     #[error("{0}")]
     DataDir(#[from] DataDirError),
+    #[error("{0}")]
+    Mesh(#[from] MeshError),
     #[error("cannot bind {what} to {address}: {error}; give each node its own address")]
     Bind {
         what: &'static str,
@@ -174,12 +179,26 @@ fn prepare(settings: Settings) -> Result<(Arc<Node>, DataDir), RunError> {
         settings.poet_params()?,
     );
     let data_dir = DataDir::open(&process.data_dir)?;
+    let metrics = Metrics::default();
+    let identity = Identity::new(network.secret);
+    let clock = LayerClock::new(network.genesis_unix_ns, network.layer_ns);
+    let now = clock.layer_at(clock::unix_ns()).unwrap_or(0);
+    let mesh = Mesh::open(Setup {
+        dir: &process.data_dir,
+        genesis: genesis.clone(),
+        key: identity.signing.clone(),
+        now: u32::try_from(now).unwrap_or(u32::MAX),
+        seed: network.seed,
+        metrics: metrics.mesh.clone(),
+    })?;
     let node = Node::new(
         settings,
         network,
         genesis,
         release,
         Nonces::new().map_err(RunError::Entropy)?,
+        metrics,
+        mesh,
     );
     Ok((Arc::new(node), data_dir))
 }
@@ -224,6 +243,7 @@ fn start(node: &Arc<Node>, role: &'static str) -> Result<Tasks, RunError> {
     let mut tasks = Tasks::new();
     tasks.spawn(udp::serve(Arc::clone(node), Arc::new(udp)));
     tasks.spawn(api::serve(Arc::clone(node), api_listener));
+    tasks.spawn(mesh::follow(Arc::clone(node)));
     tasks.spawn(endless(swarm::accept(Arc::clone(node), swarm_listener)));
     if node.settings.alone {
         node.now_ready();

@@ -99,6 +99,9 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 10_000, value_parser = count)]
     pub(crate) gossip_cache: usize,
 
+    /// Time for a PoET to answer a miner (real network: none, the miner waited for ever)
+    #[arg(long, default_value = "500ms", value_parser = duration)]
+    pub(crate) poet_timeout: Duration,
     /// Blocks that a layer should have, a count, alike on all nodes; half of the miners, rounded up, if it is not given (real network: 50)
     #[arg(long, value_name = "COUNT", value_parser = count)]
     pub(crate) layer_average_size: Option<usize>,

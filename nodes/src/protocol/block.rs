@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 /// Keeps signatures of blocks apart from all others.
 const DOMAIN: &[u8] = b"tweedledum block 1";
-/// The most transactions of a block, 7 KiB of them (real network: 200).
+/// The most transactions of a block, 10 KiB of them (real network: 200).
 pub(crate) const TRANSACTIONS_MAX: usize = 64;
 
 /// A signed block.
@@ -194,7 +194,7 @@ mod tests {
 
     fn transactions(genesis: &Genesis, count: u32) -> Vec<Transaction> {
         (0..count)
-            .map(|index| Transaction::sign(&key(0), genesis.netid, 9, index))
+            .map(|index| Transaction::of_layer(genesis, &key(0), 9, index))
             .collect()
     }
 
@@ -283,7 +283,11 @@ mod tests {
             let verdict = changed(&good, change).verify_alone(&genesis);
             assert_eq!(verdict, Err(reason));
         }
-        let foreign = Transaction::sign(&key(0), 117, 9, 0);
+        let foreign = Genesis {
+            netid: 117,
+            ..genesis.clone()
+        };
+        let foreign = Transaction::of_layer(&foreign, &key(0), 9, 0);
         let block = changed(&good, |b| b.transactions = vec![foreign.clone()]);
         assert_eq!(block.verify_alone(&genesis), Err("tx-netid"));
         let verdict = block.verify_alone_knowing(&genesis, |known| *known == foreign);

@@ -46,10 +46,16 @@ struct NodeStatus {
     peers: usize,
     min_peers: usize,
     max_peers: usize,
+    /// Has all that its peers have, as far as it has heard: see `Mesh::is_synced`. A network that
+    /// cannot decide is synced while its verified layer stands, as in 2020.
     synced: bool,
-    synced_layer: u64,
+    /// The current layer if the node is synced, else the verified one.
+    synced_layer: u32,
     current_layer: u64,
-    verified_layer: u64,
+    /// The last layer whose blocks are agreed on, applied and on disk; 0 before any is.
+    verified_layer: u32,
+    /// That layer and the root of the state after it, as `LAYER:HEX`; none before any is.
+    state_root: Option<String>,
 }
 
 async fn node_status(State(node): State<Arc<Node>>) -> Response {
@@ -60,17 +66,25 @@ async fn node_status(State(node): State<Arc<Node>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     let current_layer = node.clock.layer_at(clock::unix_ns()).unwrap_or(0);
-    let synced = peers > 0 || node.settings.alone;
+    let in_touch = peers > 0 || node.settings.alone;
+    let (synced, synced_layer, verified) = {
+        let mesh = lock(&node.mesh);
+        (mesh.is_synced(), mesh.synced_layer(), mesh.verified())
+    };
+    let verified_layer = verified.map_or(0, |(layer, _)| layer);
     let status = NodeStatus {
         peers,
         min_peers: node.settings.wants().outbound,
         max_peers: node.settings.wants().outbound + node.settings.wants().max_inbound,
-        synced,
-        // There is nothing to sync but the clock until nodes have a mesh.
-        synced_layer: if synced { current_layer } else { 0 },
+        synced: synced && in_touch,
+        synced_layer: if in_touch {
+            synced_layer
+        } else {
+            verified_layer
+        },
         current_layer,
-        // No layer is verified before nodes agree on layers.
-        verified_layer: 0,
+        verified_layer,
+        state_root: verified.map(|(layer, root)| format!("{layer}:{}", hex::encode(root))),
     };
     Json(status).into_response()
 }

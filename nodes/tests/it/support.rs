@@ -82,7 +82,8 @@ impl Network {
     }
 
     pub(crate) fn api(&self, name: &str) -> SocketAddr {
-        SocketAddr::new(self.p2p(name).ip(), 9090)
+        let port = if is_poet(name) { 8080 } else { 9090 };
+        SocketAddr::new(self.p2p(name).ip(), port)
     }
 
     pub(crate) fn key(name: &str) -> wire::PublicKey {
@@ -97,6 +98,8 @@ impl Network {
                 // Roles under names that no code knows: only what a node speaks may count.
                 let speaks: &[&str] = if name.starts_with("miner") {
                     &["udp-session-2020", "nodestatus", "layer-votes"]
+                } else if is_poet(name) {
+                    &["poet-2020"]
                 } else {
                     &["udp-session-2020", "nodestatus"]
                 };
@@ -133,6 +136,8 @@ impl Network {
     pub(crate) fn command_with(&self, name: &str, json: &Value, flags: &[&str]) -> Command {
         let role = if name.starts_with("miner") {
             "miner"
+        } else if is_poet(name) {
+            "poet"
         } else {
             "gateway"
         };
@@ -140,12 +145,11 @@ impl Network {
         command
             .args([role, "--name", name, "--network"])
             .arg(self.write(name, json))
-            .args([
-                "--p2p",
-                &self.p2p(name).to_string(),
-                "--api",
-                &self.api(name).to_string(),
-            ])
+            .args(["--api", &self.api(name).to_string()]);
+        if !is_poet(name) {
+            command.args(["--p2p", &self.p2p(name).to_string()]);
+        }
+        command
             .arg("--data-dir")
             .arg(self.dir.path().join(name))
             .args(flags);
@@ -159,6 +163,11 @@ impl Network {
     pub(crate) fn run(&self, name: &str, command: Command) -> Node {
         Node::start(command, self.p2p(name), self.api(name), Self::key(name))
     }
+}
+
+/// PoETs have no swarm.
+fn is_poet(name: &str) -> bool {
+    name.starts_with("poet")
 }
 
 #[expect(
@@ -224,6 +233,16 @@ impl Node {
                 Ok(event) => self.seen.push_back(event),
                 Err(error) => panic!("no event `{name}` ({error}); seen: {:?}", self.seen),
             }
+        }
+    }
+
+    /// The next event of this name that was not given yet, even if another one was waited for when it
+    /// came.
+    pub(crate) fn next(&mut self, name: &str) -> Value {
+        let earlier = self.seen.iter().position(|event| event["event"] == name);
+        match earlier.and_then(|at| self.seen.remove(at)) {
+            Some(event) => event,
+            None => self.event(name),
         }
     }
 

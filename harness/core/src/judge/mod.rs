@@ -334,7 +334,7 @@ impl Judge {
         };
         if layer != expected && !self.world.stopping {
             let text = format!("layer {expected} should have ended and {layer} did");
-            let missing = format!("{} layers", layer.abs_diff(expected));
+            let missing = crate::time::layers(layer.abs_diff(expected));
             self.out.doubt(Code::ObserverGap, text, missing, vec![seq]);
         }
         // Layers and times must tell the same story, or every bound is a guess.

@@ -57,6 +57,11 @@ pub trait OracleKind: Sync + std::fmt::Debug {
     /// Rules that the table cannot say: the offending key and why.
     fn check(&self, params: &Params, plan: &Plan) -> Vec<(&'static str, String)>;
 
+    /// The kind of expectation without which this one has nothing to look at.
+    fn rests_on(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The bound that must still be waited for after the last heal.
     fn bound(&self, params: &Params) -> Option<Span>;
 

@@ -156,12 +156,14 @@ impl<W: Watch> Machine<W> {
             Event::Unreadable {
                 node,
                 source,
+                signals,
                 why,
                 answered,
             } => {
                 self.record(Body::Gap(Gap {
                     node,
                     source,
+                    signals,
                     why,
                     answered,
                 }));
@@ -581,8 +583,23 @@ impl<W: Watch> Machine<W> {
             .unwrap_or_default();
         for (_, signal, pointer) in rows.iter().filter(|(name, ..)| *name == event) {
             let all = serde_json::Value::Object(fields.clone().into_iter().collect());
-            if let Some(value) = all.pointer(pointer).and_then(signal_value) {
-                self.sampled(&node, signal, value);
+            match all.pointer(pointer).map(signal_value) {
+                Some(Some(value)) => self.sampled(&node, signal, value),
+                other => {
+                    let why = match other {
+                        None => format!("the event has no {pointer}"),
+                        Some(_) => format!(
+                            "{pointer} of the event is neither a whole number from 0 nor a text"
+                        ),
+                    };
+                    self.record(Body::Gap(Gap {
+                        node: node.clone(),
+                        source: format!("event {event}"),
+                        signals: vec![signal.clone()],
+                        why,
+                        answered: true,
+                    }));
+                }
             }
         }
         self.record(Body::Event(NodeEvent {
