@@ -1,8 +1,8 @@
 //! What is started: a node's program, arguments, environment and network file, with every placeholder filled in.
 //!
 //! Pure: addresses, paths and keys are handed in. Placeholders are `{release.bin}`, `{release.name}`, `{name}`, `{role}`,
-//! `{network}`, `{data}`, `{addr}`, `{PORT.addr}`, `{PORT.port}`, `{PORT.addr of ROLE}` (comma-separated) and, as a whole
-//! argument, `{settings}`. The plan's check has refused every other.
+//! `{network}`, `{data}`, `{addr}`, `{PORT.addr}`, `{PORT.port}`, `{addr of ROLE}` and `{PORT.addr of ROLE}`
+//! (comma-separated; nothing if there are no such nodes) and, as a whole argument, `{settings}`. The plan's check has refused every other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,15 +171,13 @@ impl Network<'_> {
 
     fn value(&self, key: &str, node: &Node, role: &Role) -> Option<String> {
         let place = self.places.get(&node.name)?;
-        if let Some((port, of)) = key.split_once(" of ") {
-            let port = port.strip_suffix(".addr")?;
+        if let Some((what, of)) = key.split_once(" of ") {
             let members = self.plan.nodes.iter().filter(|other| other.role == of);
-            return Some(
-                members
-                    .filter_map(|other| self.socket(other, port))
-                    .collect::<Vec<_>>()
-                    .join(","),
-            );
+            let address = |other: &Node| match what.strip_suffix(".addr") {
+                Some(port) => self.socket(other, port),
+                None => Some(self.places.get(&other.name)?.address.clone()),
+            };
+            return Some(members.filter_map(address).collect::<Vec<_>>().join(","));
         }
         match key {
             "name" => Some(node.name.clone()),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tweedledum_core::history::Grade;
+use tweedledum_core::oracles::LATE_PART;
 use tweedledum_core::plan::model::Stop;
 use tweedledum_core::random;
 use tweedledum_core::schedule::{Action, Datagrams, Part, Step};
@@ -406,6 +407,8 @@ pub(super) fn prepare_flood(
         sources: u32::try_from(*sources).map_err(|_| format!("{sources} sources are too many"))?,
         over: Duration::from_nanos(calendar.ns_of(*over)),
         last_after: last_after_ns.map(Duration::from_nanos),
+        // As late as the whole host may be before a layer says nothing any more.
+        late_max: Duration::from_nanos(calendar.layer_ns / LATE_PART),
         kind: match datagrams {
             Datagrams::WellFormed => DatagramKind::WellFormed,
             Datagrams::ForeignNetid => DatagramKind::ForeignNetid,
@@ -490,6 +493,10 @@ fn as_detail(evidence: &FloodEvidence, sent: &FloodReport) -> Detail {
     }
     if let Some(why) = &evidence.why_not {
         detail.insert("why-not".to_owned(), json!(why));
+    }
+    if sent.begun_late > sent.late_max {
+        let late = u64::try_from(sent.begun_late.as_millis()).unwrap_or(u64::MAX);
+        detail.insert("begun-late-ms".to_owned(), json!(late));
     }
     // Tenths are plenty: the rate is held within some per cent.
     let rate = sent

@@ -124,6 +124,7 @@ impl Mesh {
             self.store.put_decision(layer, &decision);
         }
         self.decided.insert(layer);
+        self.taken += 1;
         self.decided_newest = self.decided_newest.max(Some(layer));
         let of_layer = (layer, [0; 32], 0)..=(layer, [u8::MAX; 32], u32::MAX);
         let slots: Vec<_> = self.slots.range(of_layer).map(|(key, _)| *key).collect();

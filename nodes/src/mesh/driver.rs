@@ -26,25 +26,28 @@ const OUTSTANDING_MAX: usize = 2;
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Bytes of an answer: four proofs of the default size and more, and some 30 ms of checking.
 const ANSWER_BYTES: usize = 192 << 10;
-/// Questions of one peer that are answered in a layer's time, or a second: a node that catches up
-/// asks about twenty times a second.
-const SERVED_MAX: u32 = 64;
+/// Questions in a layer's time, or a second, that a node puts, and that it answers to one peer. One
+/// that catches up asks about twenty times a second; one that a liar feeds must not ask for ever.
+const QUESTIONS_MAX: u32 = 64;
 
 /// Questions that peers have not answered yet, and what peers have asked.
 #[derive(Debug, Default)]
 pub(crate) struct PullBook {
     next: u64,
     asked: BTreeMap<u64, (PublicKey, Instant)>,
+    put: u32,
     served: BTreeMap<PublicKey, u32>,
-    served_since: Option<Instant>,
+    /// When the present span of counting began.
+    since: Option<Instant>,
 }
 
 impl PullBook {
     /// A number for a question to `peer`, if there is room for one more.
     fn ask(&mut self, peer: PublicKey, until: Instant) -> Option<u64> {
-        if self.asked.len() >= OUTSTANDING_MAX {
+        if self.asked.len() >= OUTSTANDING_MAX || self.put >= QUESTIONS_MAX {
             return None;
         }
+        self.put += 1;
         self.next += 1;
         self.asked.insert(self.next, (peer, until));
         Some(self.next)
@@ -63,16 +66,21 @@ impl PullBook {
         before - self.asked.len()
     }
 
-    /// Whether one more question of `peer` is answered in this span of time.
-    fn serves(&mut self, peer: PublicKey, now: Instant, span: Duration) -> bool {
-        let begun = self.served_since.get_or_insert(now);
+    /// Counts anew when a span of time is over.
+    fn turn(&mut self, now: Instant, span: Duration) {
+        let begun = self.since.get_or_insert(now);
         if now.saturating_duration_since(*begun) >= span {
             *begun = now;
+            self.put = 0;
             self.served.clear();
         }
+    }
+
+    /// Whether one more question of `peer` is answered in this span of time.
+    fn serves(&mut self, peer: PublicKey) -> bool {
         let served = self.served.entry(peer).or_default();
         *served += 1;
-        *served <= SERVED_MAX
+        *served <= QUESTIONS_MAX
     }
 }
 
@@ -174,7 +182,11 @@ fn pull_at(node: &Node, layer: u64) -> u64 {
 /// Asks `peer`, or a random one.
 fn ask_somebody(node: &Node, peer: Option<PublicKey>) {
     let now = Instant::now();
-    let given_up = lock(&node.pulls).give_up(now);
+    let given_up = {
+        let mut book = lock(&node.pulls);
+        book.turn(now, span(node));
+        book.give_up(now)
+    };
     node.metrics.mesh.pull_timeouts.inc_by(given_up as u64);
     let Some(peer) = peer.or_else(|| random_peer(node)) else {
         return;
@@ -186,6 +198,10 @@ fn ask_somebody(node: &Node, peer: Option<PublicKey>) {
     };
     let body = lock(&node.mesh).request().encode().into();
     send(node, &peer, &Frame::Request { id, body });
+}
+
+fn span(node: &Node) -> Duration {
+    Duration::from_nanos(node.network.layer_ns).max(PATIENCE.0)
 }
 
 fn random_peer(node: &Node) -> Option<PublicKey> {
@@ -200,8 +216,12 @@ fn random_peer(node: &Node) -> Option<PublicKey> {
 
 /// A peer asks.
 pub(crate) fn asked(node: &Node, from: &PublicKey, id: u64, body: &[u8]) {
-    let span = Duration::from_nanos(node.network.layer_ns).max(PATIENCE.0);
-    if !lock(&node.pulls).serves(*from, Instant::now(), span) {
+    let serves = {
+        let mut book = lock(&node.pulls);
+        book.turn(Instant::now(), span(node));
+        book.serves(*from)
+    };
+    if !serves {
         node.metrics.frame_rejected("pull-too-often");
         return;
     }
@@ -265,16 +285,26 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_served_so_often_and_no_more_until_the_span_is_over() {
+    fn questions_of_a_span_are_counted_both_ways() {
         let (mut book, now) = (PullBook::default(), Instant::now());
         let span = Duration::from_secs(1);
-        let served = |book: &mut PullBook, peer, now| {
-            (0..100).filter(|_| book.serves(peer, now, span)).count()
+        let most = QUESTIONS_MAX as usize;
+        let served = |book: &mut PullBook, peer| (0..100).filter(|_| book.serves(peer)).count();
+        let put = |book: &mut PullBook| {
+            let asked = |_: &i32| {
+                let id = book.ask(A, now + span);
+                id.is_some_and(|id| book.is_answer(&A, id))
+            };
+            (0..100).filter(asked).count()
         };
-        let most = SERVED_MAX as usize;
-        assert_eq!(served(&mut book, A, now), most);
-        assert_eq!(served(&mut book, B, now), most);
-        assert_eq!(served(&mut book, A, now), 0);
-        assert_eq!(served(&mut book, A, now + span), most);
+        book.turn(now, span);
+        assert_eq!(
+            (served(&mut book, A), served(&mut book, B), put(&mut book)),
+            (most, most, most)
+        );
+        book.turn(now + span / 2, span);
+        assert_eq!((served(&mut book, A), put(&mut book)), (0, 0));
+        book.turn(now + span, span);
+        assert_eq!((served(&mut book, A), put(&mut book)), (most, most));
     }
 }

@@ -415,7 +415,7 @@ mod tests {
         fn what_was_damaged_is_decoded_or_refused(made in request(), given in answer(), at: usize, bit in 0..8, cut: usize) {
             for mut bytes in [made.encode(), given.encode()] {
                 let at = at % bytes.len();
-                bytes[at] ^= 1 << bit;
+                bytes[at] ^= 1_u8 << bit;
                 bytes.truncate(bytes.len() - cut % 8);
                 let _ = Request::decode(&bytes);
                 let _ = Answer::decode(&bytes);

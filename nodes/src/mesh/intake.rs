@@ -52,6 +52,7 @@ impl Mesh {
         }
         let proof = self.store.put_proof(reference, proof);
         self.metrics.proofs.inc();
+        self.taken += 1;
         if first {
             let mut fields = json!({
                 "poet": hex::encode(proof.service), "round": proof.round, "ref": hex::encode(reference),
@@ -91,6 +92,7 @@ impl Mesh {
         let Some(proof) = self.store.proof(&atx.proof) else {
             let (node, on) = (atx.node, atx.proof);
             let relay = origin == Origin::Gossip;
+            self.taken += 1;
             self.waiting_atxs.add(id, atx, node, on, self.now, relay);
             return Validity::Waits;
         };
@@ -109,6 +111,7 @@ impl Mesh {
         }
         self.store.put_atx(id, &atx);
         self.metrics.atxs.inc();
+        self.taken += 1;
         if let Some(voter) = self.genesis.voter_of(&atx.node) {
             self.drive([Input::Atx(voter, target)]);
         }
@@ -203,6 +206,7 @@ impl Mesh {
         *here = here.saturating_add(1);
         self.store.put_block(&id, block);
         self.metrics.blocks.inc();
+        self.taken += 1;
         for transaction in &block.transactions {
             self.pool.is_in_block(&transaction.id(), layer);
         }

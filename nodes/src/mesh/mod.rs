@@ -110,6 +110,9 @@ pub(crate) struct Mesh {
     /// Challenges that a PoET took from this node, by PoET and round.
     registered: BTreeMap<([u8; 32], u32), [u8; 32]>,
 
+    /// How many new things were taken in or decided: what tells an answer that helps from one that
+    /// repeats.
+    taken: u64,
     pull: pull::PullState,
     effects: Vec<Effect>,
     /// Kinds of trouble with the disk that were reported and are not over.

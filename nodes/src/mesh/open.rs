@@ -110,6 +110,7 @@ impl Mesh {
             slots: BTreeMap::new(),
             doubles: BTreeMap::new(),
             registered: BTreeMap::new(),
+            taken: 0,
             pull: pull::PullState::new(seed),
             effects,
             troubles: BTreeSet::new(),

@@ -11,7 +11,7 @@ use super::exchange::{
     WANT_PROOFS_MAX, short,
 };
 use super::store::Decision;
-use super::{Mesh, Origin, Validity};
+use super::{Mesh, Origin};
 use crate::p2p::wire::PublicKey;
 use crate::protocol::agreement::{Input, Layer, Signed, VoterSet};
 use crate::protocol::atx::AtxId;
@@ -236,19 +236,18 @@ impl Mesh {
     pub(crate) fn take_answer(&mut self, from: PublicKey, answer: Answer) -> bool {
         self.metrics.pull_answers.inc();
         self.pull.note(from, answer.applied_below, self.now);
-        let kept = |verdict| matches!(verdict, Validity::Valid | Validity::Waits);
-        let mut brought = false;
+        let before = (self.taken, self.agreement.messages_kept());
         for bytes in answer.proofs.iter().take(PROOFS_MAX) {
-            brought |= kept(self.proof(bytes, Origin::Pull));
+            self.proof(bytes, Origin::Pull);
         }
         for bytes in answer.atxs.iter().take(WANT_ATXS_MAX) {
-            brought |= kept(self.atx(bytes, Origin::Pull));
+            self.atx(bytes, Origin::Pull);
         }
         for bytes in answer.blocks.iter().take(BLOCKS_MAX) {
-            brought |= kept(self.block(bytes, Origin::Pull));
+            self.block(bytes, Origin::Pull);
         }
         for (layer, decision) in answer.decided {
-            brought |= self.take_decision(layer, &decision);
+            self.take_decision(layer, &decision);
         }
         let messages: Vec<Signed> = answer
             .messages
@@ -256,17 +255,17 @@ impl Mesh {
             .filter(|signed| !self.decided.contains(signed.message.layer))
             .filter(|signed| self.keys.verify(signed))
             .collect();
-        brought |= !messages.is_empty();
         self.drive([Input::Messages(messages)]);
 
-        let behind =
-            self.state.next_layer().saturating_add(super::SYNCED_LAG) < answer.applied_below;
+        let brought = self.taken != before.0 || self.agreement.messages_kept() > before.1;
+        let near = self.state.next_layer().saturating_add(super::SYNCED_LAG);
+        let behind = near < answer.applied_below;
         brought && (answer.more || behind || self.wants_anything())
     }
 
     /// The commits of a decision, which must be of a quorum before any is looked at: anything less
     /// decides nothing.
-    fn take_decision(&mut self, layer: Layer, decision: &Decision) -> bool {
+    fn take_decision(&mut self, layer: Layer, decision: &Decision) {
         let mut signers = VoterSet::default();
         for (voter, _, _) in &decision.commits {
             signers.insert(*voter);
@@ -275,14 +274,12 @@ impl Mesh {
             || signers.len() < self.voters.quorum()
             || decision.commits.len() > self.genesis.voters.len()
         {
-            return false;
+            return;
         }
         let commits = decision.messages(layer);
-        if !commits.iter().all(|commit| self.keys.verify(commit)) {
-            return false;
+        if commits.iter().all(|commit| self.keys.verify(commit)) {
+            self.drive([Input::Messages(commits)]);
         }
-        self.drive([Input::Messages(commits)]);
-        true
     }
 
     fn wants_anything(&self) -> bool {

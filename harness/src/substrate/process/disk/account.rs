@@ -30,7 +30,7 @@ use super::caller::{
     stat_path,
 };
 use super::calls::{Call, FICLONE};
-use super::ledger::{BLOCK, FileId, Ledger, Span};
+use super::ledger::{BLOCK, FileId, Freed, Ledger, Span};
 use super::perform::{self, Place, Write};
 use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
@@ -78,6 +78,8 @@ pub(super) struct Account {
     under_way: BTreeMap<i32, (FileId, Span)>,
     /// Something was booked since the last look.
     unsettled: bool,
+    /// Something was perhaps freed since the last look.
+    freed: bool,
     looked: Option<Instant>,
     shows_holes: bool,
     means: Means,
@@ -120,6 +122,7 @@ impl Account {
             ledger: Ledger::default(),
             under_way: BTreeMap::new(),
             unsettled: false,
+            freed: false,
             looked: None,
             means,
             status,
@@ -214,7 +217,7 @@ impl Account {
             Call::Fallocate => self.fallocate(told, watches),
             Call::Ftruncate => {
                 if let Some(target) = self.target(told, 0, watches)? {
-                    self.cut(target.file, told.argument(1));
+                    self.cut(told, target.file, told.argument(1));
                 }
                 GO_ON
             }
@@ -366,8 +369,8 @@ impl Account {
     /// How much of a write fits; before it is less than all, reality is looked up.
     fn fit(&mut self, file: FileId, span: Span, watches: &mut Watches) -> u64 {
         let fits = self.ledger.fit(file, span);
-        let rested = self.looked.is_none_or(|at| at.elapsed() >= LOOK_APART);
-        if fits >= span.length || !self.unsettled || !rested {
+        let rested = || self.looked.is_none_or(|at| at.elapsed() >= LOOK_APART);
+        if fits >= span.length || !self.freed && (!self.unsettled || !rested()) {
             return fits;
         }
         self.look(watches);
@@ -388,6 +391,11 @@ impl Account {
             }
         }
         self.ledger.take(file, span);
+        self.goes_on(told, file, span);
+    }
+
+    /// The kernel makes a call, from now until the thread makes another one.
+    fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span) {
         self.unsettled = true;
         if self.under_way.len() >= THREADS {
             self.bury();
@@ -405,13 +413,13 @@ impl Account {
             length: told.argument(3),
         };
         if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
-            self.ledger.punch(target.file, span);
-            self.unsettled = true;
+            let freed = self.frees(told, target.file);
+            self.ledger.punch(target.file, span, freed);
             return GO_ON;
         }
         if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
             // Blocks move, none is taken. The next look finds where they are.
-            self.unsettled = true;
+            self.frees(told, target.file);
             return GO_ON;
         }
         if self.fit(target.file, span, watches) < span.length {
@@ -419,15 +427,30 @@ impl Account {
             return Ok(Answer::Error(libc::ENOSPC));
         }
         self.ledger.allocate(target.file, span);
-        self.unsettled = true;
+        self.goes_on(told, target.file, span);
         GO_ON
     }
 
     /// A file gets a size. More than it had is a hole and free; less frees what was behind.
-    fn cut(&mut self, file: FileId, size: u64) {
+    fn cut(&mut self, told: Told<'_>, file: FileId, size: u64) {
         if self.ledger.knows(file) {
-            self.ledger.cut(file, size);
-            self.unsettled = true;
+            let freed = self.frees(told, file);
+            self.ledger.cut(file, size, freed);
+        }
+    }
+
+    /// A call is about to free blocks, unless it fails. Where reality can be looked up, that is left to the next look.
+    fn frees(&mut self, told: Told<'_>, file: FileId) -> Freed {
+        let nothing = Span {
+            offset: 0,
+            length: 0,
+        };
+        self.goes_on(told, file, nothing);
+        self.freed = true;
+        if self.shows_holes {
+            Freed::Perhaps
+        } else {
+            Freed::Surely
         }
     }
 
@@ -443,7 +466,7 @@ impl Account {
         if let Ok(stat) = rustix::fs::stat(&path)
             && told.waits()
         {
-            self.cut(id_of(&stat), size);
+            self.cut(told, id_of(&stat), size);
         }
         GO_ON
     }
@@ -624,7 +647,9 @@ impl Account {
                 self.ledger.take(*file, *span);
             }
         }
-        self.unsettled = false;
+        // A call that was still under way may free, or fail to take, what the look has found or kept.
+        self.unsettled = !self.under_way.is_empty();
+        self.freed = false;
         self.looked = Some(Instant::now());
         self.tell_used();
     }

@@ -121,6 +121,15 @@ impl Span {
     }
 }
 
+/// Whether blocks are free for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freed {
+    /// They are.
+    Surely,
+    /// The call that frees them may fail, or has not happened yet: [`Ledger::settle`] will know.
+    Perhaps,
+}
+
 #[derive(Debug, Default)]
 struct File {
     taken: Extents,
@@ -191,20 +200,22 @@ impl Ledger {
     }
 
     /// The file ends at `size` now.
-    pub(super) fn cut(&mut self, file: FileId, size: u64) {
-        self.free(file, size.div_ceil(BLOCK), u64::MAX);
+    pub(super) fn cut(&mut self, file: FileId, size: u64, freed: Freed) {
+        self.free(file, size.div_ceil(BLOCK), u64::MAX, freed);
     }
 
     /// A hole was made: whole blocks of it are free.
-    pub(super) fn punch(&mut self, file: FileId, hole: Span) {
+    pub(super) fn punch(&mut self, file: FileId, hole: Span, freed: Freed) {
         let end = hole.offset.saturating_add(hole.length);
-        self.free(file, hole.offset.div_ceil(BLOCK), end / BLOCK);
+        self.free(file, hole.offset.div_ceil(BLOCK), end / BLOCK, freed);
     }
 
-    fn free(&mut self, file: FileId, from: u64, to: u64) {
+    fn free(&mut self, file: FileId, from: u64, to: u64, freed: Freed) {
         if let Some(file) = self.files.get_mut(&file) {
             file.allocated.remove(from, to);
-            self.used -= file.taken.remove(from, to);
+            if freed == Freed::Surely {
+                self.used -= file.taken.remove(from, to);
+            }
         }
     }
 
@@ -317,8 +328,8 @@ mod tests {
                 match *deed {
                     Deed::Take(file, offset, length) => ledger.take(id(file), Span { offset, length }),
                     Deed::Allocate(file, offset, length) => ledger.allocate(id(file), Span { offset, length }),
-                    Deed::Cut(file, size) => ledger.cut(id(file), size),
-                    Deed::Punch(file, offset, length) => ledger.punch(id(file), Span { offset, length }),
+                    Deed::Cut(file, size) => ledger.cut(id(file), size, Freed::Surely),
+                    Deed::Punch(file, offset, length) => ledger.punch(id(file), Span { offset, length }, Freed::Surely),
                     Deed::Forget(file) => ledger.forget(id(file)),
                 }
                 plain.apply(deed);
@@ -362,7 +373,10 @@ mod tests {
                 offset: 0,
                 length: 2 * BLOCK,
             },
+            Freed::Perhaps,
         );
+        assert_eq!(ledger.used(), 3, "nobody knows yet");
+        ledger.settle(id(0), Extents::default());
         assert_eq!(ledger.used(), 1);
         assert!(ledger.knows(id(0)) && ledger.files().count() == 1);
     }
