@@ -6,9 +6,9 @@ use tweedledum_core::control::{ControlResult, compare};
 use tweedledum_core::faults::Impact;
 use tweedledum_core::history::read::Line;
 use tweedledum_core::history::{
-    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FORMAT, FaultInfo, Gap,
-    Grade, Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase, Ping,
-    Record, RoleInfo, Sample, SignalValue, StepChange, TornDown,
+    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FORMAT, FaultInfo,
+    Gap, Grade, Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase,
+    Ping, Record, RoleInfo, Sample, SignalValue, StepChange, TornDown,
 };
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::params::{Params, Value};

@@ -406,7 +406,10 @@ fn healed_entries(
 fn heals_something(reader: &mut Reader, lines: &[Line<'_>], place: usize, known: &Known<'_>) {
     let heal = &lines[place];
     let at = heal.entry.at;
-    let fault = |line: &&Line<'_>| matches!(line.entry.what, Deed::Fault(..));
+    let fault = |line: &&Line<'_>| {
+        let what = &line.entry.what;
+        matches!(what, Deed::Fault(..)) && stays(what, &line.entry.name).is_none()
+    };
     let when = known.calendar.describe(at);
     let missed = lines[..place].iter().filter(fault).find(|line| {
         line.entry.at == at && line.entry.lasts.is_none() && !ended_later(lines, line)
