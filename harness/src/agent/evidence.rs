@@ -152,6 +152,7 @@ mod tests {
             bound: 320,
             sent: 320,
             refused: 0,
+            first_refused: false,
             errors: BTreeMap::new(),
             first_ns: Some(1_000),
             paced_last_ns: Some(124_000_000),

@@ -134,6 +134,8 @@ pub struct FloodReport {
     pub sent: u32,
     /// Of those, how many came back as "no such port": the target was gone.
     pub refused: u32,
+    /// The very first was among them: then nothing was there to be flooded.
+    pub first_refused: bool,
     /// Datagrams that the kernel did not take, by errno.
     pub errors: BTreeMap<i32, u32>,
     /// When the first was sent, nanoseconds.
@@ -167,6 +169,7 @@ impl FloodReport {
             bound,
             sent: 0,
             refused: 0,
+            first_refused: false,
             errors: BTreeMap::new(),
             first_ns: None,
             paced_last_ns: None,
@@ -217,6 +220,8 @@ pub struct PreparedFlood {
     sources: Vec<Source>,
     /// Inode and address of each socket, to verify later that it is closed.
     opened: BTreeMap<u64, SocketAddr>,
+    /// It has taken its first look: with thousands of sockets a look takes longer than a flood may be late.
+    counter: DropsCounter,
 }
 
 impl PreparedFlood {
@@ -256,10 +261,12 @@ impl PreparedFlood {
                 refused: false,
             });
         }
+        let counter = DropsCounter::new(spec.target);
         Ok(Self {
             spec,
             sources,
             opened,
+            counter,
         })
     }
 
@@ -288,7 +295,7 @@ impl PreparedFlood {
     /// Body of the flood's thread: send, keep the ports open, close, verify.
     fn run(mut self, at: Instant, stop: &Stop, progress: &watch::Sender<Progress>) {
         let mut report = FloodReport::new(&self.spec, self.bound());
-        let counter = DropsCounter::new(self.spec.target);
+        let counter = &self.counter;
         std::thread::scope(|scope| {
             let sampler = std::thread::Builder::new()
                 .name("flood-drops".to_owned())
@@ -301,6 +308,10 @@ impl PreparedFlood {
         });
         counter.look();
         report.drops = counter.seen();
+        if let Some(drops) = &mut report.drops {
+            // The look was taken when the flood was made ready; the target may have gone until it began.
+            drops.bound_at_first &= !report.first_refused;
+        }
         for source in &mut self.sources {
             note_refusal(source, &mut report);
         }
@@ -412,7 +423,9 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
             *report.errors.entry(errno).or_default() += 1;
         }
     }
+    let only = report.sent == 1;
     note_refusal(source, report);
+    report.first_refused |= only && source.refused;
 }
 
 /// The refusal of a datagram shows as the socket's pending error, mostly at once on loopback.

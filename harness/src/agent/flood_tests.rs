@@ -188,6 +188,21 @@ fn a_closed_port_refuses_every_datagram() {
     );
 }
 
+/// The table of sockets is looked at when a flood is made ready, which may be long before it begins.
+#[test]
+fn a_target_that_went_before_it_began_was_not_flooded() {
+    let at = block();
+    let socket = UdpSocket::bind((at(5), 0)).unwrap();
+    let spec = spec(socket.local_addr().unwrap(), at(250), 50, 50);
+    let prepared = PreparedFlood::prepare(&TextDialect, spec).unwrap();
+    drop(socket);
+    let mut flood = prepared.start(Instant::now()).unwrap();
+    let report = wait(flood.sent()).unwrap();
+    assert!(report.first_refused, "{report:?}");
+    let why = FloodEvidence::of(&report).why_not.unwrap();
+    assert!(why.contains("no UDP socket was bound"), "{why}");
+}
+
 #[test]
 fn a_target_that_dies_on_the_way_is_told_from_one_that_was_never_there() {
     let at = block();
