@@ -197,7 +197,7 @@ fn releases_build_on_bundled_ones() {
     );
     assert_eq!(
         plan.roles.keys().collect::<Vec<_>>(),
-        ["miner", "relay"],
+        ["miner", "poet", "relay"],
         "only roles with nodes"
     );
     assert_eq!(plan.timeline[0].name, "pause#0");
@@ -217,7 +217,7 @@ fn the_start_waits_for_the_slowest_role() {
     let source = String::from_utf8(source.clone()).unwrap();
     let ready = "ready: { http: \"http://{status.addr}/ready\", status: 204";
     assert!(source.contains(ready));
-    // Six nodes of 30 ms each, what the slowest role in use has (miners: 2 s), an epoch of 8 layers of 1.5 s.
+    // Seven nodes of 30 ms each, what the slowest role in use has (miners: 2 s), an epoch of 8 layers of 1.5 s.
     for (within, ms) in [
         ("", 2_000),
         (", within: 100ms", 2_000),
@@ -226,7 +226,7 @@ fn the_start_waits_for_the_slowest_role() {
         let source = source.replace(ready, &format!("{ready}{within}"));
         let plan = read(name, source.as_bytes());
         let genesis = tweedledum_core::run::genesis_after_ns(&plan);
-        assert_eq!(genesis, (6 * 30 + ms + 12_000) * 1_000_000, "{within}");
+        assert_eq!(genesis, (7 * 30 + ms + 12_000) * 1_000_000, "{within}");
     }
 }
 

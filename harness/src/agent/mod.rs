@@ -9,6 +9,7 @@
 mod drops;
 pub mod evidence;
 pub mod flood;
+pub(crate) mod operator;
 mod stop;
 #[cfg(test)]
 pub(crate) mod testing;

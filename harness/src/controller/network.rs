@@ -17,6 +17,7 @@ use crate::store::{NodeDirectory, ReleaseDirectory, write_atomic};
 use crate::substrate::process::identity::boot_id;
 
 /// The port that sessions are asked at, by its name in the role.
+const API_PORT: &str = "api";
 const SESSION_PORT: &str = "p2p";
 
 /// Everything about one node that does not change during the run.
@@ -32,6 +33,8 @@ pub(super) struct NodeSite {
     pub(super) address: Option<Ipv4Addr>,
     /// Where it can be flooded and pinged, and in which protocol.
     pub(super) session: Option<Session>,
+    /// Where its HTTP API listens, if it has one.
+    pub(super) api: Option<SocketAddr>,
 }
 
 /// A node's UDP side as the agent knows it.
@@ -119,6 +122,7 @@ impl Site {
             let text = format!("{:#}\n", launch.network);
             write_atomic(&own.network(), text.as_bytes())?;
             let session = session(job, &network, node);
+            let api = network.socket(node, API_PORT);
             nodes.insert(
                 node.name.clone(),
                 NodeSite {
@@ -129,6 +133,7 @@ impl Site {
                         .get(&node.name)
                         .and_then(|place| place.address.parse().ok()),
                     session,
+                    api: api.and_then(|api| api.parse().ok()),
                 },
             );
         }

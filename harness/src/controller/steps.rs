@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tweedledum_core::history::Grade;
+use tweedledum_core::oracles::LATE_PART;
 use tweedledum_core::plan::model::Stop;
 use tweedledum_core::random;
 use tweedledum_core::schedule::{Action, Datagrams, Part, Step};
@@ -18,6 +19,7 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
+use crate::agent::operator::Order;
 use crate::clock::monotonic_ns;
 use crate::observe::NodeName;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
@@ -103,11 +105,46 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         | Action::EndFlood { .. }
         | Action::CapDisk { .. }
         | Action::FillDisk { .. }
-        | Action::FreeDisk { .. } => {
+        | Action::FreeDisk { .. }
+        | Action::SetGateways { .. }
+        | Action::StartPoet { .. } => {
             report
                 .carried(&step, Err("this action is not one on a process".to_owned()))
                 .await;
         }
+    }
+}
+
+/// Gives a PoET its operator's order. It is applied when the PoET has said so and, where its API tells, shows so.
+pub(super) async fn operate(
+    step: Step,
+    order: Result<Order, String>,
+    client: reqwest::Client,
+    bound: Duration,
+    report: Reporter,
+) {
+    let obeyed = match order {
+        Ok(order) => order.give(&client, bound).await,
+        Err(why) => Err(why),
+    };
+    match obeyed {
+        Ok(obeyed) => {
+            report.carried(&step, Ok(())).await;
+            if let Some(shown) = obeyed.shown {
+                report
+                    .proved(step.id, Grade::Armed, shown, obeyed.detail.clone())
+                    .await;
+            }
+            let held = obeyed.shown != Some(false);
+            report
+                .proved(step.id, Grade::Applied, held, obeyed.detail.clone())
+                .await;
+            // The target itself has answered that it did so.
+            report
+                .proved(step.id, Grade::Felt, true, obeyed.detail)
+                .await;
+        }
+        Err(why) => report.carried(&step, Err(why)).await,
     }
 }
 
@@ -370,6 +407,8 @@ pub(super) fn prepare_flood(
         sources: u32::try_from(*sources).map_err(|_| format!("{sources} sources are too many"))?,
         over: Duration::from_nanos(calendar.ns_of(*over)),
         last_after: last_after_ns.map(Duration::from_nanos),
+        // As late as the whole host may be before a layer says nothing any more.
+        late_max: Duration::from_nanos(calendar.layer_ns / LATE_PART),
         kind: match datagrams {
             Datagrams::WellFormed => DatagramKind::WellFormed,
             Datagrams::ForeignNetid => DatagramKind::ForeignNetid,
@@ -454,6 +493,10 @@ fn as_detail(evidence: &FloodEvidence, sent: &FloodReport) -> Detail {
     }
     if let Some(why) = &evidence.why_not {
         detail.insert("why-not".to_owned(), json!(why));
+    }
+    if sent.begun_late > sent.late_max {
+        let late = u64::try_from(sent.begun_late.as_millis()).unwrap_or(u64::MAX);
+        detail.insert("begun-late-ms".to_owned(), json!(late));
     }
     // Tenths are plenty: the rate is held within some per cent.
     let rate = sent

@@ -22,6 +22,7 @@ use super::happened::Happened;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
 use crate::agent::flood::PreparedFlood;
+use crate::agent::operator::{Act, Order};
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
@@ -37,6 +38,9 @@ use crate::substrate::process::{
 
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
+
+/// The least time that a PoET gets for an operator's order, whatever the layer: dialling and a state on disk come first.
+const OPERATOR_BOUND: Duration = Duration::from_secs(2);
 
 /// Often enough that a change is seen within its layer, seldom enough that 100 nodes cost little.
 const POLLS_PER_LAYER: u32 = 4;
@@ -239,6 +243,15 @@ impl Watch {
                 if let Some(stop) = self.disk_faults.remove(begun) {
                     let _ = stop.send(step);
                 }
+            }
+            (Action::SetGateways { .. } | Action::StartPoet { .. }, _) => {
+                // A PoET dials its gateways for up to a layer before it answers.
+                let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
+                let bound = OPERATOR_BOUND.max(layer.saturating_mul(2));
+                let order = self.order(&step.action);
+                let client = self.client.clone();
+                self.tasks
+                    .spawn(steps::operate(step, order, client, bound, report));
             }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
@@ -599,6 +612,25 @@ impl Watch {
                 })
                 .await;
         });
+    }
+
+    /// What an operator would ask of a PoET.
+    fn order(&self, action: &Action) -> Result<Order, String> {
+        let (act, gateways) = match action {
+            Action::SetGateways { gateways, .. } => (Act::SetGateways, gateways),
+            Action::StartPoet { gateways, .. } => (Act::Start, gateways),
+            _ => return Err("this action is not an operator's".to_owned()),
+        };
+        let api = |node: &str| {
+            let api = self.site.nodes.get(node).and_then(|node| node.api);
+            api.ok_or_else(|| format!("{node} has no port `api`"))
+        };
+        let gateways = gateways.iter().map(|gateway| api(gateway));
+        Ok(Order {
+            act,
+            poet: api(action.node())?,
+            gateways: gateways.collect::<Result<_, _>>()?,
+        })
     }
 
     fn target(&self, node: &str) -> Option<Target> {

@@ -4,7 +4,7 @@
 //! last block that fits. A cap under what is taken already lets nothing grow; what is there stays. Healing brings back the
 //! plan's own limit, or none.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -48,7 +48,7 @@ impl FaultKind for CapDisk {
         Impact::Stressed
     }
 
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         let node = target.name.clone();
         // The plan's check has refused rounds for roles without `round-bytes`.
         let bytes = params.capacity("size").bytes(target.round_bytes);

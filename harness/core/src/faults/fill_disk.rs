@@ -3,7 +3,7 @@
 //! It is a cap at what the node's files take when the fault begins, plus what is left to them. Nothing is written, so it
 //! does not hurt the machine's own disk. Healing brings back the plan's own limit, or none.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -47,7 +47,7 @@ impl FaultKind for FillDisk {
         Impact::Stressed
     }
 
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         let node = target.name.clone();
         // The plan's check has refused rounds for roles without `round-bytes`.
         let leave = params.capacity("leave").bytes(target.round_bytes);

@@ -27,10 +27,8 @@ mod said;
 mod void;
 mod world;
 
-pub(crate) use world::LATE_PART;
-
 pub use void::VoidTime;
-pub use world::{Ended, Mark, NodeView, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];

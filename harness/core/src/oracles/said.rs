@@ -14,6 +14,8 @@ use crate::verdict::Code;
 
 /// Keys and references are 64 hex digits; nothing longer is one, and what is kept stays small.
 const TEXT_MAX: usize = 128;
+/// An error with its causes, an address and a path in it.
+const WORDS_MAX: usize = 300;
 
 /// A declared event.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +64,12 @@ impl Said<'_> {
     /// The beginning of a text field of any length, for people.
     pub(super) fn words(&self, key: &str) -> String {
         let text = self.fields.get(key).and_then(Value::as_str);
-        text.unwrap_or_default().chars().take(TEXT_MAX).collect()
+        let text = text.unwrap_or_default();
+        let mut words: String = text.chars().take(WORDS_MAX).collect();
+        if words.len() < text.len() {
+            words.push('…');
+        }
+        words
     }
 
     /// A whole number, also one spelled as text.

@@ -16,7 +16,7 @@ use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// A layer is void when the controller woke later than this part of it: one fifth.
-pub(crate) const LATE_PART: u64 = 5;
+pub const LATE_PART: u64 = 5;
 
 /// A moment of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

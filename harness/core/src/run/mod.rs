@@ -6,6 +6,7 @@
 
 mod machine;
 mod nodes;
+mod staging;
 
 use std::collections::BTreeMap;
 

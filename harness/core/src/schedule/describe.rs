@@ -103,6 +103,12 @@ fn action(action: &Action) -> String {
         Action::FillDisk { node, leave } => {
             format!("fill the disk of {node}, leaving {}", size(*leave))
         }
+        Action::SetGateways { node, gateways } => {
+            format!("set the gateways of {node} to {}", gateways.join(", "))
+        }
+        Action::StartPoet { node, gateways } => {
+            format!("start the rounds of {node} with {}", gateways.join(", "))
+        }
         Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
         Action::FreeDisk {
             node,

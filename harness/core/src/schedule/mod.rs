@@ -76,6 +76,20 @@ pub enum Action {
         /// What is left to it, in bytes.
         leave: u64,
     },
+    /// Names the nodes that a PoET hands its proofs to, as its operator would.
+    SetGateways {
+        /// The PoET.
+        node: String,
+        /// The nodes, in the order of the network.
+        gateways: Vec<String>,
+    },
+    /// Starts the rounds of a PoET that runs and waits for that, as its operator would.
+    StartPoet {
+        /// The PoET.
+        node: String,
+        /// Nodes that it hands its proofs to, in the order of the network.
+        gateways: Vec<String>,
+    },
     /// Gives the node its disk back: what its limit allows, or without one all there is.
     FreeDisk {
         /// The node.
@@ -118,7 +132,9 @@ impl Action {
             | Self::EndFlood { node }
             | Self::CapDisk { node, .. }
             | Self::FillDisk { node, .. }
-            | Self::FreeDisk { node, .. } => node,
+            | Self::FreeDisk { node, .. }
+            | Self::SetGateways { node, .. }
+            | Self::StartPoet { node, .. } => node,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tolerance::Conditions;
 use super::{Action, Class, Part, Schedule, Step, Window};
-use crate::faults::{self, FaultKind, Impact, Lasting};
+use crate::faults::{self, Among, FaultKind, Impact, Lasting};
 use crate::oracles;
 use crate::params::Params;
 use crate::plan::Plan;
@@ -204,6 +204,11 @@ fn expand(
     params: &Params,
 ) -> Vec<Draft> {
     let entry = &plan.timeline[index];
+    let among = Among {
+        nodes: &plan.nodes,
+        seed,
+        entry: &entry.name,
+    };
     let mut drafts = Vec::new();
     for name in params
         .nodes("target")
@@ -212,7 +217,7 @@ fn expand(
         let Some(&position) = places.get(name.as_str()) else {
             continue;
         };
-        for effect in kind.expand(params, &plan.nodes[position]) {
+        for effect in kind.expand(params, &plan.nodes[position], &among) {
             let undo = match (&effect.class, end) {
                 (Class::Restores(undo), Some(at)) => Some((at, undo.clone())),
                 _ => None,
@@ -277,8 +282,10 @@ impl<'a> Heals<'a> {
 
     /// When an entry's faults end: by its own length, or by the first heal after it that means it, whichever is first.
     fn end_of(&self, entry: &Entry, lasting: Lasting) -> Option<ProtocolTime> {
-        if let Lasting::Itself(span) = lasting {
-            return Some(entry.at.plus(span));
+        match lasting {
+            Lasting::Itself(span) => return Some(entry.at.plus(span)),
+            Lasting::ForGood => return None,
+            Lasting::UntilHealed => {}
         }
         let own = entry.lasts.map(|span| entry.at.plus(span));
         let first_after = |times: &[ProtocolTime]| {
@@ -464,6 +471,32 @@ mod tests {
             expected.dedup();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_disk_has_one_size_at_a_time() {
+        let mut schedule = schedule(&[
+            (8, 0, 0, Some(4), false),
+            (10, 0, 1, Some(4), false),
+            (10, 1, 2, Some(4), false),
+            (12, 0, 3, Some(1), false),
+        ]);
+        for step in schedule.steps.iter_mut().filter(|step| step.begins()) {
+            step.action = Action::CapDisk {
+                node: step.action.node().to_owned(),
+                bytes: 0,
+            };
+        }
+        assert_eq!(found(&schedule), ["e-1", "e-3"]);
+        let (_, why) = &schedule.conflicts()[0];
+        assert!(why.contains("n-0 is still short of disk by `e-0`"), "{why}");
+        // What stands together: load, and a disk that is short.
+        for step in &mut schedule.steps {
+            step.action = Action::EndFlood {
+                node: step.action.node().to_owned(),
+            };
+        }
+        assert!(found(&schedule).is_empty());
     }
 
     #[test]
