@@ -69,6 +69,8 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// When it is ready.
     pub ready: Ready,
+    /// How long after its start it must be.
+    pub ready_within_ns: u64,
     /// Where its signals come from.
     pub signals: BTreeMap<String, Source>,
     /// Events of its log that are recorded.
@@ -135,6 +137,7 @@ impl Network<'_> {
                 .map(|(key, value)| (key.clone(), fill(value)))
                 .collect(),
             ready,
+            ready_within_ns: role.ready_within_ns,
             signals: signals.collect(),
             events: role.events.clone(),
             network: self.file(node),

@@ -211,6 +211,26 @@ fn releases_build_on_bundled_ones() {
 }
 
 #[test]
+fn the_start_waits_for_the_slowest_role() {
+    let (name, _, source) = &cases("good")[0];
+    assert_eq!(name, "everything");
+    let source = String::from_utf8(source.clone()).unwrap();
+    let ready = "ready: { http: \"http://{status.addr}/ready\", status: 204";
+    assert!(source.contains(ready));
+    // Six nodes of 30 ms each, what the slowest role in use has (miners: 2 s), an epoch of 8 layers of 1.5 s.
+    for (within, ms) in [
+        ("", 2_000),
+        (", within: 100ms", 2_000),
+        (", within: 7s", 7_000),
+    ] {
+        let source = source.replace(ready, &format!("{ready}{within}"));
+        let plan = read(name, source.as_bytes());
+        let genesis = tweedledum_core::run::genesis_after_ns(&plan);
+        assert_eq!(genesis, (6 * 30 + ms + 12_000) * 1_000_000, "{within}");
+    }
+}
+
+#[test]
 fn a_role_is_listed_in_the_form_that_is_read() {
     let calendar = Calendar {
         layer_ns: 1_500_000_000,

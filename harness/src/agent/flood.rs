@@ -53,6 +53,8 @@ pub struct FloodSpec {
     /// The last source is held back until this long after the first, so that what the others left
     /// behind has grown old. `None`: the last is a source like the others.
     pub last_after: Option<Duration>,
+    /// How late it may begin and still be the flood that was planned.
+    pub late_max: Duration,
     /// What the datagrams are made of.
     pub kind: DatagramKind,
     /// Names this flood and no other: derived from run seed, entry and target.
@@ -142,6 +144,10 @@ pub struct FloodReport {
     pub last_ns: Option<u64>,
     /// Most that any datagram was behind its deadline.
     pub max_late: Duration,
+    /// How much later than it was due the flood began, since it was not ready before.
+    pub begun_late: Duration,
+    /// How late it might begin.
+    pub late_max: Duration,
     /// What became of datagrams at the target's socket, as the kernel counts it.
     pub drops: Option<DropsSeen>,
     /// Whether the flood was stopped before its last datagram.
@@ -166,6 +172,8 @@ impl FloodReport {
             paced_last_ns: None,
             last_ns: None,
             max_late: Duration::ZERO,
+            begun_late: Duration::ZERO,
+            late_max: spec.late_max,
             drops: None,
             stopped_early: false,
             left_open: None,
@@ -339,6 +347,7 @@ fn send_all(
         tracing::debug!(%error, "timer slack stays at its default");
     }
     let start = at.max(Instant::now());
+    report.begun_late = start.saturating_duration_since(at);
     let mut pacer = Pacer::new(spec);
     for (ordinal, source) in (0..).zip(sources) {
         let due = start + spec.offset(ordinal);

@@ -15,6 +15,7 @@ fn spec(target: SocketAddr, source_ip: impl Into<IpAddr>, sources: u32, over_ms:
         sources,
         over: Duration::from_millis(over_ms),
         last_after: None,
+        late_max: Duration::from_mins(1),
         kind: DatagramKind::WellFormed,
         seed: [2; 32],
         netid: 116,

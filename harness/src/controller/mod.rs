@@ -251,6 +251,7 @@ fn seen(observation: Observation) -> Event {
             None => Event::Unreadable {
                 node: sample.node.to_string(),
                 source: sample.signal.to_string(),
+                signals: vec![sample.signal.to_string()],
                 why: format!(
                     "{:?} is neither a whole number from 0 nor a text",
                     sample.value
@@ -261,6 +262,7 @@ fn seen(observation: Observation) -> Event {
         Observation::Gap(gap) => Event::Unreadable {
             node: gap.node.to_string(),
             source: gap.url.to_string(),
+            signals: gap.signals.iter().map(ToString::to_string).collect(),
             why: gap.why,
             answered: gap.answered,
         },

@@ -1,7 +1,7 @@
 //! A network before its first process: addresses, directories, network files, keys, and the header of its history.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub(super) struct NodeSite {
     pub(super) directory: NodeDirectory,
     /// How it is stopped.
     pub(super) stop: Stop,
+    /// Its address.
+    pub(super) address: Option<Ipv4Addr>,
     /// Where it can be flooded and pinged, and in which protocol.
     pub(super) session: Option<Session>,
     /// Where its HTTP API listens, if it has one.
@@ -76,7 +78,7 @@ impl Site {
     ) -> Result<Self, RunError> {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
-        let genesis_ns = run::genesis_after_ns(plan.nodes.len(), plan.calendar);
+        let genesis_ns = run::genesis_after_ns(plan);
         let mut places = BTreeMap::new();
         let mut directories = BTreeMap::new();
         for (index, node) in plan.nodes.iter().enumerate() {
@@ -127,6 +129,9 @@ impl Site {
                     launch,
                     directory: own,
                     stop: role.stop,
+                    address: places
+                        .get(&node.name)
+                        .and_then(|place| place.address.parse().ok()),
                     session,
                     api: api.and_then(|api| api.parse().ok()),
                 },

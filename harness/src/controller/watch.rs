@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tweedledum_core::history::{ExitStatus, LayerRecord};
-use tweedledum_core::launch::{self, Program as Asked};
+use tweedledum_core::launch::{self, Launch, Program as Asked};
 use tweedledum_core::plan::model::{Ready, Source};
-use tweedledum_core::run::Event;
+use tweedledum_core::run::{self, Event};
 use tweedledum_core::schedule::{Action, Step};
 
 use super::RunError;
@@ -438,10 +438,8 @@ impl Watch {
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
         let check = self.readiness(&place.launch.ready, &logs)?;
+        let (bound, own) = self.ready_bound(ready_by_ns, incarnation, &place.launch);
         self.watch_exit(node, incarnation, &process, &logs);
-        let bound = Duration::from_nanos(
-            ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)),
-        );
         let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {
@@ -449,7 +447,7 @@ impl Watch {
                 _ = dead.exited() => return,
                 outcome = ready::until_ready(&name, check, bound) => match outcome {
                     Ok(_) => Happened::Ready { node: name.to_string(), incarnation },
-                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: error.to_string() },
+                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: format!("{error}{own}") },
                 },
             };
             let _ = loop_.send(happened).await;
@@ -463,6 +461,30 @@ impl Watch {
             },
         );
         Ok(())
+    }
+
+    /// How long a node has to become ready from now on, and what to say when that ran out. At the start of a run it has
+    /// what its role declares after everybody may have been started; later it has at least what its role declares.
+    fn ready_bound(
+        &self,
+        ready_by_ns: u64,
+        incarnation: u32,
+        launch: &Launch,
+    ) -> (Duration, String) {
+        let now_ns = monotonic_ns().saturating_sub(self.site.began_ns);
+        let within = launch.ready_within_ns;
+        let bound = if incarnation == 0 {
+            let nodes = self.site.nodes.len();
+            ready_by_ns.min(run::spawn_budget_ns(nodes).saturating_add(within))
+        } else {
+            ready_by_ns.max(now_ns.saturating_add(within))
+        };
+        let bound = Duration::from_nanos(bound.saturating_sub(now_ns));
+        let own = Duration::from_nanos(within);
+        (
+            bound,
+            format!("; its role says `ready: {{ within: {own:?} }}`, more may help a slow starter"),
+        )
     }
 
     fn readiness(&self, ready: &Ready, logs: &NodeLogs) -> Result<ready::Ready, String> {
@@ -616,6 +638,7 @@ impl Watch {
         Some(Target {
             process: self.living.get(node).map(|living| living.process.clone()),
             stop: place.stop,
+            address: place.address,
             session: place.session.clone(),
             agent: self.site.agent,
             netid: self.site.netid,

@@ -161,6 +161,7 @@ impl Gateway {
             sources,
             over,
             last_after: None,
+            late_max: over,
             kind: DatagramKind::WellFormed,
             seed: [7; 32],
             netid: NETID,

@@ -43,10 +43,10 @@ pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
             }
         },
         Part::Controller(args) => match super::run::control(&args, printer) {
-            Ok(code) => ExitCode::from(code),
+            Ok(code) => ExitCode::from(printer.settle(code)),
             Err(failure) => {
                 printer.failure(&failure);
-                ExitCode::from(failure.code())
+                ExitCode::from(printer.settle(failure.code()))
             }
         },
         Part::Shim { words } => ExitCode::from(shim_main(words)),

@@ -13,6 +13,7 @@ mod interrupted;
 mod judge;
 mod killed;
 mod misbehaving;
+mod output;
 mod plans;
 mod roles;
 mod support;

@@ -37,7 +37,7 @@ const PARAMS: &[Param] = &[
         name: "over",
         shape: Shape::Span,
         need: Need::Default("0.5 layers"),
-        doc: "The time over which they are spread evenly.",
+        doc: "The time over which they are spread evenly; a target that reads slower drops what its socket cannot hold (some 256), and then the flood does not count as applied.",
     },
     Param {
         name: "datagrams",

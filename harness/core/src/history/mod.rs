@@ -275,6 +275,9 @@ pub struct Gap {
     pub node: String,
     /// Which source.
     pub source: String,
+    /// The signals that are missing because of it; older histories do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// Why.
     pub why: String,
     /// Whether the source answered at all, with something that could not be read. A node that gives no answer may hang;

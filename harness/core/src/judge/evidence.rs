@@ -1,7 +1,7 @@
 //! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit; limits that nodes have
 //! from their start on must be shown to hold before genesis, and ever after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Body, Death, Evidence, Grade, Header, Phase, Record, StepChange};
 use crate::oracles::Output;
@@ -13,6 +13,8 @@ use crate::verdict::{Cause, Code, FaultReport, Link};
 pub(super) struct Evidences {
     faults: BTreeMap<u32, Seen>,
     ends: BTreeMap<u32, u32>,
+    /// Entries and nodes that certainly met: the node's life ended by the fault.
+    hits: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ impl Evidences {
                 }
             }
         }
-        Self { faults, ends }
+        let hits = BTreeSet::new();
+        Self { faults, ends, hits }
     }
 
     pub(super) fn observe(&mut self, record: &Record) {
@@ -64,6 +67,8 @@ impl Evidences {
                     && let Some(seen) = self.faults.get_mut(&id)
                 {
                     seen.grades.insert(Grade::Felt, true);
+                    self.hits
+                        .insert((seen.step.entry.clone(), exit.node.clone()));
                 }
             }
             _ => {}
@@ -92,6 +97,16 @@ impl Evidences {
             seen.applied_seq = Some(record.seq);
             seen.detail.clone_from(&evidence.detail);
         }
+    }
+
+    /// The faults that certainly hit their targets: a life ended by one, or a finding that one led to on its own node. A
+    /// probe that says so of a part of a fault is no such thing.
+    pub(super) fn hits(&self, chain: &[Link]) -> BTreeSet<(String, String)> {
+        let led = chain.iter().filter_map(|link| match &link.cause {
+            Cause::Fault { entry, node } if at_home(link) => Some((entry.clone(), node.clone())),
+            _ => None,
+        });
+        self.hits.iter().cloned().chain(led).collect()
     }
 
     /// Whether every planned fault was applied, and every one that is taken back is gone.
@@ -194,8 +209,7 @@ impl Limits {
 pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     for fault in faults {
         let led = chain.iter().any(|link| {
-            let relation = crate::causes::Relation::SameNode.name();
-            link.relation == relation
+            at_home(link)
                 && matches!(&link.cause, Cause::Fault { entry, node }
                     if *entry == fault.entry && *node == fault.node)
         });
@@ -205,8 +219,19 @@ pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     }
 }
 
+/// Whether cause and effect are on the same node.
+fn at_home(link: &Link) -> bool {
+    link.relation == crate::causes::Relation::SameNode.name()
+}
+
 /// What is missing. A run that was cut short owes nothing for faults that were not begun or not yet taken back.
-pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, out: &mut Output) {
+pub(super) fn doubt(
+    faults: &[FaultReport],
+    hits: &BTreeSet<(String, String)>,
+    header: &Header,
+    cut_short: bool,
+    out: &mut Output,
+) {
     for fault in faults {
         let records: Vec<u64> = fault.record.into_iter().collect();
         let (entry, node) = (&fault.entry, &fault.node);
@@ -221,8 +246,9 @@ pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, ou
         }
         // What hit its target was there, whatever a probe saw of a target that was dead by then. What broke down after it
         // had been made was there for a while only, whomever it hit.
+        let hit = hits.contains(&(entry.clone(), node.clone()));
         let broke = fault.applied == Some(false) && fault.failed.is_some();
-        if fault.applied != Some(true) && (fault.felt != Some(true) || broke) {
+        if fault.applied != Some(true) && (!hit || broke) {
             let text = format!("`{entry}` was not seen to be applied to {node}{why}");
             let measurement = measured(fault);
             out.doubt(Code::FaultNotApplied, text, measurement, records.clone());

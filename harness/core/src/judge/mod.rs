@@ -222,7 +222,8 @@ impl Judge {
         let expectations = self.expectations(&findings, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;
-        evidence::doubt(&faults, &self.header, early, &mut self.out);
+        let hits = self.evidence.hits(&chain);
+        evidence::doubt(&faults, &hits, &self.header, early, &mut self.out);
         self.limits.doubt(&self.header, early, &mut self.out);
         let reasons = std::mem::take(&mut self.out.reasons);
         let verdict = if findings.iter().any(|finding| finding.counts) {
@@ -334,7 +335,7 @@ impl Judge {
         };
         if layer != expected && !self.world.stopping {
             let text = format!("layer {expected} should have ended and {layer} did");
-            let missing = format!("{} layers", layer.abs_diff(expected));
+            let missing = crate::time::layers(layer.abs_diff(expected));
             self.out.doubt(Code::ObserverGap, text, missing, vec![seq]);
         }
         // Layers and times must tell the same story, or every bound is a guess.

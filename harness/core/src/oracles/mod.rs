@@ -27,10 +27,8 @@ mod said;
 mod void;
 mod world;
 
-pub(crate) use world::LATE_PART;
-
 pub use void::VoidTime;
-pub use world::{Ended, Mark, NodeView, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];
@@ -56,6 +54,11 @@ pub trait OracleKind: Sync + std::fmt::Debug {
 
     /// Rules that the table cannot say: the offending key and why.
     fn check(&self, params: &Params, plan: &Plan) -> Vec<(&'static str, String)>;
+
+    /// The kind of expectation without which this one has nothing to look at.
+    fn rests_on(&self) -> Option<&'static str> {
+        None
+    }
 
     /// The bound that must still be waited for after the last heal.
     fn bound(&self, params: &Params) -> Option<Span>;

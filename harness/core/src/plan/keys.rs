@@ -343,6 +343,12 @@ pub(super) static READY: Mapping = Mapping {
             "A line of output matches this regular expression.",
         ),
         optional("exec", Takes::List(&Takes::Lines), "This command exits 0."),
+        defaults(
+            "within",
+            Takes::Duration,
+            "2s",
+            "How long that may take after a node's start; genesis waits for the slowest role.",
+        ),
     ],
     one_of: &[&["http", "tcp", "log", "exec"]],
     extra: Extra::None,

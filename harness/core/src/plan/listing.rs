@@ -37,7 +37,8 @@ pub fn render_role(role: &Role) -> String {
         )
     });
     line(format!("ports: {}", map(ports)));
-    line(format!("ready: {}", ready(&role.ready)));
+    let within = wall(role.ready_within_ns);
+    line(format!("ready: {}", ready(&role.ready, &within)));
     let signal = match role.stop.signal {
         StopSignal::Term => "TERM",
         StopSignal::Int => "INT",
@@ -115,16 +116,16 @@ fn transport(transport: Transport) -> &'static str {
     }
 }
 
-fn ready(ready: &Ready) -> String {
-    match ready {
-        Ready::Http { url, status } => format!("{{ http: {}, status: {status} }}", quote(url)),
-        Ready::Tcp(address) => format!("{{ tcp: {} }}", quote(address)),
-        Ready::Log(pattern) => format!("{{ log: {} }}", quote(pattern)),
-        Ready::Exec(command) => format!(
-            "{{ exec: {} }}",
-            list(command.iter().map(|part| quote(part)))
-        ),
-    }
+fn ready(ready: &Ready, within: &str) -> String {
+    let check = match ready {
+        Ready::Http { url, status } => format!("http: {}, status: {status}", quote(url)),
+        Ready::Tcp(address) => format!("tcp: {}", quote(address)),
+        Ready::Log(pattern) => format!("log: {}", quote(pattern)),
+        Ready::Exec(command) => {
+            format!("exec: {}", list(command.iter().map(|part| quote(part))))
+        }
+    };
+    format!("{{ {check}, within: {within} }}")
 }
 
 fn source(source: &Source) -> String {

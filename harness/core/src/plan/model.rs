@@ -92,6 +92,8 @@ pub struct Role {
     pub ports: BTreeMap<String, Port>,
     /// When it is ready.
     pub ready: Ready,
+    /// How long after its start it must be, in wall nanoseconds; the start of a run allows for the slowest role.
+    pub ready_within_ns: u64,
     /// How it is asked to stop.
     pub stop: Stop,
     /// Exit codes of an orderly stop.

@@ -10,6 +10,7 @@ use crate::time::{Calendar, ProtocolTime, Span};
 
 use super::keys::{self, Mapping, Takes};
 use super::raw::{Key, Kind, Node, join, shorten};
+use super::selector;
 use super::suggest::{did_you_mean, suggest};
 use super::units::{self, Unreadable};
 use super::{Diagnostic, Selector, SourceSpan, model};
@@ -469,7 +470,14 @@ impl Reader {
         let selector = match Selector::parse(&text, nodes) {
             Ok(selector) => selector,
             Err(why) => {
-                self.wrong(field.node.span, &field.path, shorten_all(&why), forms);
+                let roles: Vec<&str> = network
+                    .map(|network| network.roles().into_iter().collect())
+                    .unwrap_or_default();
+                let hint = selector::near_form(&text, &roles).map_or_else(
+                    || forms.to_owned(),
+                    |meant| format!("did you mean `{meant}`?"),
+                );
+                self.wrong(field.node.span, &field.path, shorten_all(&why), hint);
                 return None;
             }
         };

@@ -8,6 +8,7 @@ use super::hostile::line;
 use super::why;
 use crate::control::{Comparison, ControlResult, Gave};
 use crate::plan::model::FindingPattern;
+use crate::time::layers;
 use crate::verdict::{
     Cleanup, Expectation, FaultReport, Finding, Held, Link, Outcome, Reason, Verdict,
 };
@@ -248,10 +249,10 @@ impl Page<'_> {
         let info = &self.verdict.run;
         let outcome = self.options.outcome(self.verdict.verdict);
         let rest = format!(
-            "(seed {}, {}, {} layers, {} void, {} records)",
+            "(seed {}, {}, {}, {} void, {} records)",
             info.seed,
             line(&info.substrate),
-            info.layers,
+            layers(info.layers),
             info.void_layers,
             info.records
         );
@@ -391,6 +392,10 @@ impl Page<'_> {
                 known(expectation)
             );
             self.row(&row);
+            if expectation.held == Held::Unknown {
+                let row = format!("           {}", line(&why_unknown(expectation)));
+                self.row(&row);
+            }
         }
     }
 
@@ -456,6 +461,15 @@ impl Page<'_> {
     }
 }
 
+/// Why nothing can be said of an expectation: its first doubt, which the reasons above tell with all others.
+fn why_unknown(expectation: &Expectation) -> String {
+    match expectation.doubts.as_slice() {
+        [] => "since the run ended before it could be decided".to_owned(),
+        [only] => format!("since {only}"),
+        [first, rest @ ..] => format!("since {first} (and {} more)", rest.len()),
+    }
+}
+
 /// What an expectation rests on.
 fn known(expectation: &Expectation) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -463,7 +477,7 @@ fn known(expectation: &Expectation) -> String {
         parts.push(format!("worst {worst:.1} layers"));
     }
     if let Some(demanded) = expectation.demanded_layers {
-        parts.push(format!("demanded for {demanded} layers"));
+        parts.push(format!("demanded for {}", layers(demanded)));
     }
     if expectation.void_layers > 0 {
         parts.push(format!("{} void", expectation.void_layers));

@@ -32,6 +32,17 @@ fn a_fault_must_be_seen_and_seen_gone() {
     unclear(&with_evidence(Grade::Gone, false), &["fault-not-gone"]);
 }
 
+/// Half a flood that overflowed its target's buffer hit something, and is not the flood that was planned.
+#[test]
+fn a_part_that_was_felt_is_no_fault_that_was_applied() {
+    let mut net = net();
+    net.until(12);
+    let fault = net.faults[0].clone();
+    net.evidence(&fault, Grade::Felt, true);
+    net.evidence(&fault, Grade::Applied, false);
+    unclear(net.until(26).end(), &["fault-not-applied"]);
+}
+
 #[test]
 fn a_fault_that_was_not_even_begun() {
     let mut net = net();

@@ -463,6 +463,7 @@ impl Net {
                     let gap = Gap {
                         node: name.clone(),
                         source: "/metrics".into(),
+                        signals: ["tx", "verified", "root"].map(str::to_owned).to_vec(),
                         why: "nothing useful".into(),
                         answered: !silent,
                     };

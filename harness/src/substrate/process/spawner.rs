@@ -281,7 +281,13 @@ impl Spawner {
             stderr: Stdio::from(stderr_node),
         })?;
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let node = NodeProcess::new(spec.name.clone(), launched.id, key, launched.pidfd)?;
+        let node = NodeProcess::new(
+            spec.name.clone(),
+            launched.id,
+            key,
+            context.nonce,
+            launched.pidfd,
+        )?;
         let socket = WatchedFd::reading(ours.into_fd())?;
         Ok((node, NodePipes { stdout, stderr }, socket))
     }

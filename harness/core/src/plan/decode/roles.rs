@@ -147,9 +147,10 @@ fn role(
         .get("speaks")
         .map(|field| names(reader, &field, "protocol"))
         .unwrap_or_default();
-    let ready = fields
+    let (ready, ready_within_ns) = fields
         .get("ready")
-        .and_then(|field| ready(reader, &field, &known));
+        .and_then(|field| ready_and_bound(reader, &field, &known))
+        .unzip();
     let stop = stop(reader, fields.get("stop"));
     let expect_exit = fields
         .get("expect-exit")
@@ -178,6 +179,7 @@ fn role(
         speaks,
         ports,
         ready: ready?,
+        ready_within_ns: ready_within_ns?,
         stop: stop?,
         expect_exit,
         signals,
@@ -431,8 +433,27 @@ fn clash(a: &Port, b: &Port) -> bool {
             || b.transport == Transport::UdpTcp)
 }
 
-fn ready(reader: &mut Reader, field: &Field<'_>, known: &Placeholders<'_>) -> Option<Ready> {
+/// When a node counts as ready, and how long after its start it must.
+fn ready_and_bound(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    known: &Placeholders<'_>,
+) -> Option<(Ready, u64)> {
+    const WITHIN_NS: u64 = 2_000_000_000;
     let fields = reader.fields(field, &READY)?;
+    let within = match fields.get("within") {
+        Some(within) => reader.duration(&within),
+        None => Some(WITHIN_NS),
+    };
+    Some((ready(reader, field, &fields, known)?, within?))
+}
+
+fn ready(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    fields: &Fields<'_>,
+    known: &Placeholders<'_>,
+) -> Option<Ready> {
     let status = fields.count(reader, "status");
     if fields.get("status").is_some() && fields.get("http").is_none() {
         reader.wrong(

@@ -83,8 +83,11 @@ pub(super) fn timeline(
         given: named.map(|line| line.entry.name.as_str()).collect(),
         complete,
     };
-    for line in &lines {
+    for (place, line) in lines.iter().enumerate() {
         healed_entries(reader, line, &healable, known);
+        if complete && known.timed && matches!(line.entry.what, Deed::Heal(None)) {
+            heals_something(reader, &lines, place, known);
+        }
     }
     let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
     Timeline {
@@ -396,6 +399,46 @@ fn healed_entries(
             reader.wrong(*at, path, why, "move the heal behind the fault");
         }
     }
+}
+
+/// A `heal: all` ends what began before it. One without any such fault is no heal at all, and a fault that is written
+/// above it for the same instant and that nothing else ends was meant to be ended by it.
+fn heals_something(reader: &mut Reader, lines: &[Line<'_>], place: usize, known: &Known<'_>) {
+    let heal = &lines[place];
+    let at = heal.entry.at;
+    let fault = |line: &&Line<'_>| matches!(line.entry.what, Deed::Fault(..));
+    let when = known.calendar.describe(at);
+    let missed = lines[..place].iter().filter(fault).find(|line| {
+        line.entry.at == at && line.entry.lasts.is_none() && !ended_later(lines, line)
+    });
+    let why = if let Some(missed) = missed {
+        format!(
+            "it heals nothing of `{}`, which begins at the same instant, {when}",
+            missed.entry.name
+        )
+    } else if lines.iter().filter(fault).any(|line| line.entry.at < at) {
+        return;
+    } else {
+        format!("it heals nothing: no fault begins before {when}")
+    };
+    let path = format!("{}.heal", heal.fields.path);
+    let span = heal
+        .fields
+        .get("heal")
+        .map_or(heal.fields.span, |field| field.node.span);
+    reader.wrong(span, &path, why, "move the heal behind the fault");
+}
+
+/// Whether a heal after the beginning of a fault means it.
+fn ended_later(lines: &[Line<'_>], fault: &Line<'_>) -> bool {
+    lines.iter().any(|line| {
+        line.entry.at > fault.entry.at
+            && match &line.entry.what {
+                Deed::Heal(None) => true,
+                Deed::Heal(Some(names)) => names.contains(&fault.entry.name),
+                Deed::Fault(..) => false,
+            }
+    })
 }
 
 /// Why a fault cannot be taken back, if it cannot.
