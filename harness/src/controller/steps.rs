@@ -19,6 +19,7 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
+use crate::agent::operator::Order;
 use crate::clock::monotonic_ns;
 use crate::observe::NodeName;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
@@ -33,7 +34,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
 /// What was measured, for the record.
-type Detail = BTreeMap<String, Value>;
+pub(super) type Detail = BTreeMap<String, Value>;
 
 /// One target of a step.
 #[derive(Debug, Clone)]
@@ -62,7 +63,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    async fn carried(&self, step: &Step, result: Result<(), String>) {
+    pub(super) async fn carried(&self, step: &Step, result: Result<(), String>) {
         // The loop ends only after its tasks, so there is always a receiver; at the very end nobody needs the message.
         let _ = self
             .loop_
@@ -73,7 +74,7 @@ impl Reporter {
             .await;
     }
 
-    async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
+    pub(super) async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
         let _ = self
             .loop_
             .send(Happened::Proved {
@@ -99,11 +100,51 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         Action::Terminate { .. } => terminate(&step, &process, target.stop, &report).await,
         Action::Freeze { .. } => freeze(&step, &process, &target, &report).await,
         Action::Thaw { .. } => thaw(&step, &process, &target, &report).await,
-        Action::Start { .. } | Action::Flood { .. } | Action::EndFlood { .. } => {
+        Action::Start { .. }
+        | Action::Flood { .. }
+        | Action::EndFlood { .. }
+        | Action::CapDisk { .. }
+        | Action::FillDisk { .. }
+        | Action::FreeDisk { .. }
+        | Action::SetGateways { .. }
+        | Action::StartPoet { .. } => {
             report
                 .carried(&step, Err("this action is not one on a process".to_owned()))
                 .await;
         }
+    }
+}
+
+/// Gives a PoET its operator's order. It is applied when the PoET has said so and, where its API tells, shows so.
+pub(super) async fn operate(
+    step: Step,
+    order: Result<Order, String>,
+    client: reqwest::Client,
+    bound: Duration,
+    report: Reporter,
+) {
+    let obeyed = match order {
+        Ok(order) => order.give(&client, bound).await,
+        Err(why) => Err(why),
+    };
+    match obeyed {
+        Ok(obeyed) => {
+            report.carried(&step, Ok(())).await;
+            if let Some(shown) = obeyed.shown {
+                report
+                    .proved(step.id, Grade::Armed, shown, obeyed.detail.clone())
+                    .await;
+            }
+            let held = obeyed.shown != Some(false);
+            report
+                .proved(step.id, Grade::Applied, held, obeyed.detail.clone())
+                .await;
+            // The target itself has answered that it did so.
+            report
+                .proved(step.id, Grade::Felt, true, obeyed.detail)
+                .await;
+        }
+        Err(why) => report.carried(&step, Err(why)).await,
     }
 }
 

@@ -16,7 +16,7 @@ use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Ground, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::process::Spawner;
+use tweedledum_harness::substrate::process::{Spawner, disk};
 use tweedledum_harness::supervise::{self, SuperviseConfig};
 use tweedledum_harness::undo::IntentLog;
 
@@ -40,7 +40,14 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
-    schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
+    let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
+    let held = drawn.steps.iter().any(|step| step.action.holds_disk());
+    if held || plan.nodes.iter().any(|node| node.disk.is_some()) {
+        disk::supported().map_err(|error| Failure::Usage {
+            message: error.to_string(),
+            hint: "this machine cannot hold disks of nodes; all other plans run".to_owned(),
+        })?;
+    }
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));

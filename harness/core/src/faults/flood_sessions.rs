@@ -4,7 +4,7 @@
 //! check. A flood of `cap + 1` sources makes a table evict; whether an *old* entry is evicted depends on the target's
 //! own age limit, or on `last-after`, which holds the last source back until the first has aged.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class, Datagrams};
@@ -91,7 +91,7 @@ impl FaultKind for FloodSessions {
         Vec::new()
     }
 
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         let datagrams = match params.text("datagrams") {
             "foreign-netid" => Datagrams::ForeignNetid,
             "garbage" => Datagrams::Garbage,

@@ -1,4 +1,5 @@
-//! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit.
+//! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit; limits that nodes have
+//! from their start on must be shown to hold before genesis, and ever after.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -149,6 +150,61 @@ impl Evidences {
     }
 }
 
+/// The evidence of limits that nodes have from their start on, by node.
+#[derive(Debug, Default)]
+pub(super) struct Limits(BTreeMap<String, LimitSeen>);
+
+#[derive(Debug, Default)]
+struct LimitSeen {
+    grades: BTreeMap<Grade, (bool, u64)>,
+    why: String,
+}
+
+impl Limits {
+    pub(super) fn observe(&mut self, record: &Record, header: &Header) {
+        let Body::Limit(evidence) = &record.body else {
+            return;
+        };
+        // What is first seen after genesis says nothing about the steady state.
+        let late = record.t_ns > header.genesis_ns && evidence.held;
+        let seen = self.0.entry(evidence.node.clone()).or_default();
+        let known = seen.grades.contains_key(&evidence.grade);
+        if late && !known && evidence.grade != Grade::Felt {
+            return;
+        }
+        let mark = (evidence.held, record.seq);
+        seen.grades.insert(evidence.grade, mark);
+        if evidence.grade == Grade::Applied {
+            seen.why = spelled(&evidence.detail);
+        }
+    }
+
+    /// Which limits were not seen to hold. A run that was cut short owes nothing for those that were not looked at yet.
+    pub(super) fn doubt(&self, header: &Header, cut_short: bool, out: &mut Output) {
+        for node in header.nodes.iter().filter(|node| node.disk.is_some()) {
+            let seen = self.0.get(&node.name);
+            let held = |grade| seen.and_then(|seen| seen.grades.get(&grade).copied());
+            let armed = held(Grade::Armed).is_some_and(|(held, _)| held);
+            let applied = held(Grade::Applied);
+            if armed && applied.is_some_and(|(held, _)| held) || cut_short && seen.is_none() {
+                continue;
+            }
+            let text = format!(
+                "the disk limit of {} was not seen to hold{}",
+                node.name,
+                if seen.is_some() {
+                    ""
+                } else {
+                    " before genesis"
+                }
+            );
+            let why = seen.map(|seen| seen.why.clone()).unwrap_or_default();
+            let records = applied.map(|(_, seq)| seq).into_iter().collect();
+            out.doubt(Code::SteadyStateNotReached, text, why, records);
+        }
+    }
+}
+
 /// What led to a finding on its own node was felt there.
 pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     for fault in faults {
@@ -188,9 +244,11 @@ pub(super) fn doubt(
             }
             continue;
         }
-        // What hit its target was there, whatever a probe saw of a target that was dead by then.
+        // What hit its target was there, whatever a probe saw of a target that was dead by then. What broke down after it
+        // had been made was there for a while only, whomever it hit.
         let hit = hits.contains(&(entry.clone(), node.clone()));
-        if fault.applied != Some(true) && !hit {
+        let broke = fault.applied == Some(false) && fault.failed.is_some();
+        if fault.applied != Some(true) && (!hit || broke) {
             let text = format!("`{entry}` was not seen to be applied to {node}{why}");
             let measurement = measured(fault);
             out.doubt(Code::FaultNotApplied, text, measurement, records.clone());
@@ -224,8 +282,12 @@ fn demand_felt(faults: &[FaultReport], header: &Header, out: &mut Output) {
 }
 
 fn measured(fault: &FaultReport) -> String {
-    let detail = fault.detail.iter();
+    spelled(&fault.detail)
+}
+
+fn spelled(detail: &BTreeMap<String, serde_json::Value>) -> String {
     let detail: Vec<String> = detail
+        .iter()
         .map(|(key, value)| format!("{key} {value}"))
         .collect();
     detail.join(", ")

@@ -391,12 +391,11 @@ impl Advances {
             role: watched.group.role.clone(),
             due_ns,
             proved_ns: world.now.t_ns,
+            since_ns: Some(from.t_ns),
             records,
             text: format!("{signal} of {label} {verb} from {since} on{value}"),
-            recovered_ns: None,
             counts: true,
-            notes: Vec::new(),
-            tail: Vec::new(),
+            ..Finding::default()
         }))
     }
 }

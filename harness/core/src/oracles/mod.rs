@@ -14,10 +14,16 @@ use crate::verdict::{Code, Expectation, Finding, Fresh, Reason};
 mod advance;
 mod agree;
 mod alive;
+mod challenges;
+mod cited;
+mod delivered;
+mod disk;
 mod groups;
+mod identities;
 mod recover;
 mod responds;
 mod safety;
+mod said;
 mod void;
 mod world;
 
@@ -63,11 +69,22 @@ pub trait OracleKind: Sync + std::fmt::Debug {
 
 /// The checks that run in every plan and that no plan switches off.
 pub fn always(header: &Header) -> Vec<Box<dyn Oracle>> {
-    vec![
+    let mut always: Vec<Box<dyn Oracle>> = vec![
         Box::new(alive::Alive::new(header)),
         Box::new(responds::Responds::new(header)),
         Box::new(safety::Safety::new(header)),
-    ]
+    ];
+    // These are about what nodes report; where none reports it, they are not for this network.
+    let reporting = [
+        agree::unasked(header),
+        delivered::unasked(header),
+        disk::unasked(header),
+        identities::unasked(header),
+        challenges::unasked(header),
+        cited::unasked(header),
+    ];
+    always.extend(reporting.into_iter().flatten());
+    always
 }
 
 /// A fold over the records of one run.

@@ -255,10 +255,8 @@ fn charge(
             "`{}` of {} made no fresh advance within {within} after {after}",
             awaited.signal, group.label
         ),
-        recovered_ns: None,
         counts: true,
-        notes: Vec::new(),
-        tail: Vec::new(),
+        ..Finding::default()
     })
 }
 

@@ -183,7 +183,11 @@ impl World {
             Body::Layer(layer) => self.layer(layer),
             Body::Interrupt(_) | Body::TornDown(_) | Body::End(_) => self.stopping = true,
             Body::Gap(gap) => self.gap(gap),
-            Body::Header(_) | Body::Ping(_) | Body::Event(_) | Body::Evidence(_) => {}
+            Body::Header(_)
+            | Body::Ping(_)
+            | Body::Event(_)
+            | Body::Evidence(_)
+            | Body::Limit(_) => {}
         }
         if matches!(
             record.body,
@@ -204,6 +208,13 @@ impl World {
         let role = self.nodes.get(node).map(|view| view.role.as_str());
         role.and_then(|role| self.roles.get(role))
             .is_some_and(|role| role.pushed.contains(signal))
+    }
+
+    /// Whether the role of this node declares an event.
+    pub fn reports(&self, node: &str, event: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| role.events.contains(event))
     }
 
     /// Whether the node ended by itself and has not come back.
@@ -484,6 +495,8 @@ pub(super) fn plan_nodes(header: &Header) -> Vec<Node> {
         name: info.name.clone(),
         role: info.role.clone(),
         settings: BTreeMap::new(),
+        round_bytes: None,
+        disk: info.disk,
     };
     header.nodes.iter().map(node).collect()
 }

@@ -67,10 +67,14 @@ pub fn render_role(role: &Role) -> String {
         )
     });
     line(format!("signals: {}", map(signals)));
+    line(format!("events: {}", list(role.events.iter().cloned())));
     line(format!(
         "env: {}",
         map(role.env.iter().map(|(name, value)| (name, quote(value))))
     ));
+    if let Some(bytes) = role.round_bytes {
+        line(format!("round-bytes: {}", size(bytes)));
+    }
     format!("  {}:\n{out}", role.name)
 }
 
@@ -130,6 +134,16 @@ fn source(source: &Source) -> String {
         Source::Metric { url, name } => format!("metric: {}, from: {}", quote(name), quote(url)),
         Source::Log { event, value } => format!("log: {}, value: {}", quote(event), quote(value)),
     }
+}
+
+/// The largest unit that gives a whole number.
+pub(crate) fn size(bytes: u64) -> String {
+    for (unit, each) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(each) {
+            return format!("{}{unit}", bytes / each);
+        }
+    }
+    format!("{bytes}B")
 }
 
 /// The largest unit that gives a whole number.

@@ -281,6 +281,16 @@ impl Reader {
         self.formed(field, "a size", "`64KiB`", units::size)
     }
 
+    /// Room on a disk.
+    pub(super) fn capacity(&mut self, field: &Field<'_>) -> Option<model::Capacity> {
+        self.formed(
+            field,
+            "room on a disk",
+            "`64KiB` or `1.5 rounds`",
+            units::capacity,
+        )
+    }
+
     /// A fraction under one.
     pub(super) fn fraction(&mut self, field: &Field<'_>) -> Option<(u64, u64)> {
         self.formed(field, "a fraction", "`2/3`", units::fraction)

@@ -8,8 +8,8 @@ use super::{Command, Event, HEAL_BOUND_NS, Watch, lead_ns};
 use crate::faults::Impact;
 use crate::history::{
     Body, Death, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
-    ImpactChange, Interrupt, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
-    SignalValue, StepChange, TornDown,
+    ImpactChange, Interrupt, LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record,
+    Sample, SignalValue, StepChange, TornDown,
 };
 use crate::plan::model::Source;
 use crate::schedule::{Action, Part, Step};
@@ -180,6 +180,17 @@ impl<W: Watch> Machine<W> {
                 held,
                 detail,
             } => self.proved(step, grade, held, detail),
+            Event::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            } => self.record(Body::Limit(LimitEvidence {
+                node,
+                grade,
+                held,
+                detail,
+            })),
             Event::Interrupted { signal } => {
                 self.record(Body::Interrupt(Interrupt { signal }));
                 self.end(Ending::Interrupted(signal));
@@ -348,14 +359,22 @@ impl<W: Watch> Machine<W> {
                 self.start_again(&step, &node);
                 return;
             }
-            Action::Freeze { .. } | Action::Thaw { .. } | Action::Flood { .. } => {
+            Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Flood { .. }
+            | Action::SetGateways { .. }
+            | Action::StartPoet { .. } => {
                 if !view.lives() {
                     self.fail(&step, format!("{node} was dead"));
                     self.gone_with_node(&step, &node);
                     return;
                 }
             }
-            Action::EndFlood { .. } => {}
+            // A disk is held by its directory, whether the node lives or not.
+            Action::EndFlood { .. }
+            | Action::CapDisk { .. }
+            | Action::FillDisk { .. }
+            | Action::FreeDisk { .. } => {}
         }
         self.out.push(Command::Carry(step));
     }
@@ -619,7 +638,12 @@ impl<W: Watch> Machine<W> {
         // What would need the node's process to come back is left to teardown; what is still imposed is taken back.
         let outstanding: Vec<Step> = std::mem::take(&mut self.open)
             .into_values()
-            .filter(|undo| matches!(undo.action, Action::Thaw { .. } | Action::EndFlood { .. }))
+            .filter(|undo| {
+                matches!(
+                    undo.action,
+                    Action::Thaw { .. } | Action::EndFlood { .. } | Action::FreeDisk { .. }
+                )
+            })
             .collect();
         self.heal_by_ns = self.now_ns.saturating_add(HEAL_BOUND_NS);
         self.stage = Stage::Healing(ending);

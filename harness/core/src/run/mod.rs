@@ -152,6 +152,17 @@ pub enum Event {
         /// What was measured.
         detail: BTreeMap<String, serde_json::Value>,
     },
+    /// A probe looked for a limit that a node has from its start on.
+    Limited {
+        /// The node.
+        node: String,
+        /// Which grade it is about.
+        grade: Grade,
+        /// Whether it was seen.
+        held: bool,
+        /// What was measured.
+        detail: BTreeMap<String, serde_json::Value>,
+    },
     /// Somebody asked the run to stop.
     Interrupted {
         /// The signal's number.

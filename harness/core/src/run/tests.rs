@@ -69,6 +69,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 name: name.into(),
                 role: "a".into(),
                 address: String::new(),
+                disk: None,
             })
             .into(),
         roles: BTreeMap::from([(
@@ -78,6 +79,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 expect_exit: BTreeSet::from([0]),
                 pinged: false,
                 pushed: BTreeSet::new(),
+                events: BTreeSet::new(),
             },
         )]),
         tolerates: Vec::new(),

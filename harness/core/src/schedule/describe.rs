@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Action, Class, Part, Schedule};
 use crate::faults::Impact;
-use crate::plan::Plan;
+use crate::plan::{Plan, size};
 use crate::run;
 use crate::time::{MICRO, ProtocolTime, Span};
 
@@ -99,6 +99,24 @@ fn action(action: &Action) -> String {
             format!("flood {node} from {sources} sources ({kind}, {per_layer} a layer)")
         }
         Action::EndFlood { node } => format!("end the flood of {node}"),
+        Action::CapDisk { node, bytes } => format!("cap the disk of {node} at {}", size(*bytes)),
+        Action::FillDisk { node, leave } => {
+            format!("fill the disk of {node}, leaving {}", size(*leave))
+        }
+        Action::SetGateways { node, gateways } => {
+            format!("set the gateways of {node} to {}", gateways.join(", "))
+        }
+        Action::StartPoet { node, gateways } => {
+            format!("start the rounds of {node} with {}", gateways.join(", "))
+        }
+        Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
+        Action::FreeDisk {
+            node,
+            limit: Some(limit),
+        } => format!(
+            "free the disk of {node} up to its limit of {}",
+            size(*limit)
+        ),
     }
 }
 

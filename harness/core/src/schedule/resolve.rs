@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tolerance::Conditions;
 use super::{Action, Class, Part, Schedule, Step, Window};
-use crate::faults::{self, FaultKind, Impact, Lasting};
+use crate::faults::{self, Among, FaultKind, Impact, Lasting};
 use crate::oracles;
 use crate::params::Params;
 use crate::plan::Plan;
@@ -88,30 +88,17 @@ impl Schedule {
         let ends = self.ends();
         let mut found = Vec::new();
         // What is on each node as time goes by, and until when: the steps are in the order of their times.
-        let mut on: BTreeMap<&str, Vec<(ProtocolTime, &Step)>> = BTreeMap::new();
+        let mut on: BTreeMap<&str, Held<'_>> = BTreeMap::new();
         for later in self.steps.iter().filter(|step| step.begins()) {
             let node = later.action.node();
-            let earlier = on.entry(node).or_default();
-            earlier.retain(|(end, _)| *end > later.at);
-            let in_the_way =
-                |(_, step): &&(_, &Step)| step.entry != later.entry || step.at >= later.at;
-            if let Some((_, first)) = earlier.iter().find(in_the_way) {
+            let held = on.entry(node).or_default();
+            if let Some(first) = held.in_the_way(later) {
                 let state = first.state_of_target();
                 let why = format!("{node} is still {state} by `{}` then", first.entry);
                 found.push((later.entry.clone(), why));
             }
-            if later.impairs() {
-                let end = ends
-                    .get(&later.id)
-                    .copied()
-                    .unwrap_or(ProtocolTime(i64::MAX));
-                // Of two entries that last at least as long, one or the other is in the way of whatever this one is.
-                let mut longer = earlier.iter().filter(|(other, _)| *other >= end);
-                let first = longer.next().map(|(_, step)| &step.entry);
-                if longer.all(|(_, step)| Some(&step.entry) == first) {
-                    earlier.push((end, later));
-                }
-            }
+            let end = ends.get(&later.id).copied();
+            held.push(end.unwrap_or(ProtocolTime(i64::MAX)), later);
         }
         found.dedup();
         found
@@ -155,7 +142,48 @@ impl Step {
     fn state_of_target(&self) -> &'static str {
         match self.action {
             Action::Freeze { .. } => "frozen",
+            Action::CapDisk { .. } | Action::FillDisk { .. } => "short of disk",
             _ => "down",
+        }
+    }
+}
+
+/// What is on a node, and until when. Load and limits stand together, but what is down takes nothing more, and a disk has
+/// one size at a time.
+#[derive(Default)]
+struct Held<'a> {
+    down: Vec<(ProtocolTime, &'a Step)>,
+    disk: Vec<(ProtocolTime, &'a Step)>,
+}
+
+impl<'a> Held<'a> {
+    /// The first thing that `later` cannot be done beside.
+    fn in_the_way(&mut self, later: &Step) -> Option<&'a Step> {
+        for steps in [&mut self.down, &mut self.disk] {
+            steps.retain(|(end, _)| *end > later.at);
+        }
+        let disk = self.disk.iter().filter(|_| later.action.holds_disk());
+        let other = |step: &&Step| step.entry != later.entry || step.at >= later.at;
+        self.down
+            .iter()
+            .chain(disk)
+            .map(|(_, step)| *step)
+            .find(other)
+    }
+
+    fn push(&mut self, end: ProtocolTime, step: &'a Step) {
+        let steps = if step.impairs() {
+            &mut self.down
+        } else if step.action.holds_disk() {
+            &mut self.disk
+        } else {
+            return;
+        };
+        // Of two entries that last at least as long, one or the other is in the way of whatever this one is.
+        let mut longer = steps.iter().filter(|(other, _)| *other >= end);
+        let first = longer.next().map(|(_, step)| &step.entry);
+        if longer.all(|(_, step)| Some(&step.entry) == first) {
+            steps.push((end, step));
         }
     }
 }
@@ -176,6 +204,11 @@ fn expand(
     params: &Params,
 ) -> Vec<Draft> {
     let entry = &plan.timeline[index];
+    let among = Among {
+        nodes: &plan.nodes,
+        seed,
+        entry: &entry.name,
+    };
     let mut drafts = Vec::new();
     for name in params
         .nodes("target")
@@ -184,7 +217,7 @@ fn expand(
         let Some(&position) = places.get(name.as_str()) else {
             continue;
         };
-        for effect in kind.expand(params, &plan.nodes[position]) {
+        for effect in kind.expand(params, &plan.nodes[position], &among) {
             let undo = match (&effect.class, end) {
                 (Class::Restores(undo), Some(at)) => Some((at, undo.clone())),
                 _ => None,
@@ -249,8 +282,10 @@ impl<'a> Heals<'a> {
 
     /// When an entry's faults end: by its own length, or by the first heal after it that means it, whichever is first.
     fn end_of(&self, entry: &Entry, lasting: Lasting) -> Option<ProtocolTime> {
-        if let Lasting::Itself(span) = lasting {
-            return Some(entry.at.plus(span));
+        match lasting {
+            Lasting::Itself(span) => return Some(entry.at.plus(span)),
+            Lasting::ForGood => return None,
+            Lasting::UntilHealed => {}
         }
         let own = entry.lasts.map(|span| entry.at.plus(span));
         let first_after = |times: &[ProtocolTime]| {
@@ -436,6 +471,32 @@ mod tests {
             expected.dedup();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_disk_has_one_size_at_a_time() {
+        let mut schedule = schedule(&[
+            (8, 0, 0, Some(4), false),
+            (10, 0, 1, Some(4), false),
+            (10, 1, 2, Some(4), false),
+            (12, 0, 3, Some(1), false),
+        ]);
+        for step in schedule.steps.iter_mut().filter(|step| step.begins()) {
+            step.action = Action::CapDisk {
+                node: step.action.node().to_owned(),
+                bytes: 0,
+            };
+        }
+        assert_eq!(found(&schedule), ["e-1", "e-3"]);
+        let (_, why) = &schedule.conflicts()[0];
+        assert!(why.contains("n-0 is still short of disk by `e-0`"), "{why}");
+        // What stands together: load, and a disk that is short.
+        for step in &mut schedule.steps {
+            step.action = Action::EndFlood {
+                node: step.action.node().to_owned(),
+            };
+        }
+        assert!(found(&schedule).is_empty());
     }
 
     #[test]
