@@ -8,6 +8,7 @@
 
 mod bad_plans;
 mod bad_support;
+mod disks;
 mod golden;
 mod interrupted;
 mod judge;

@@ -16,7 +16,7 @@ use crate::schedule::{Action, Schedule};
 use crate::time::{Calendar, Span};
 
 /// Version of the format written now. The major part changes only when old readers would misread.
-pub const FORMAT: &str = "1.0";
+pub const FORMAT: &str = "1.1";
 
 /// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
 pub const FULL: &str = "full";

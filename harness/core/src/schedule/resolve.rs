@@ -474,6 +474,32 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_has_one_size_at_a_time() {
+        let mut schedule = schedule(&[
+            (8, 0, 0, Some(4), false),
+            (10, 0, 1, Some(4), false),
+            (10, 1, 2, Some(4), false),
+            (12, 0, 3, Some(1), false),
+        ]);
+        for step in schedule.steps.iter_mut().filter(|step| step.begins()) {
+            step.action = Action::CapDisk {
+                node: step.action.node().to_owned(),
+                bytes: 0,
+            };
+        }
+        assert_eq!(found(&schedule), ["e-1", "e-3"]);
+        let (_, why) = &schedule.conflicts()[0];
+        assert!(why.contains("n-0 is still short of disk by `e-0`"), "{why}");
+        // What stands together: load, and a disk that is short.
+        for step in &mut schedule.steps {
+            step.action = Action::EndFlood {
+                node: step.action.node().to_owned(),
+            };
+        }
+        assert!(found(&schedule).is_empty());
+    }
+
+    #[test]
     fn what_is_over_is_in_nobodys_way() {
         let one = |lasts| schedule(&[(8, 0, 0, lasts, true), (10, 0, 1, None, true)]);
         assert_eq!(found(&one(Some(2))), Vec::<String>::new());

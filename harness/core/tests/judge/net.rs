@@ -6,9 +6,9 @@ use tweedledum_core::control::{ControlResult, compare};
 use tweedledum_core::faults::Impact;
 use tweedledum_core::history::read::Line;
 use tweedledum_core::history::{
-    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FaultInfo, Gap, Grade,
-    Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase, Ping, Record,
-    RoleInfo, Sample, SignalValue, StepChange, TornDown,
+    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FORMAT, FaultInfo,
+    Gap, Grade, Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase,
+    Ping, Record, RoleInfo, Sample, SignalValue, StepChange, TornDown,
 };
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::params::{Params, Value};
@@ -611,7 +611,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
         events: BTreeSet::new(),
     };
     Header {
-        format: "1.0".into(),
+        format: FORMAT.into(),
         run: "0123456789abcdef".into(),
         boot: "boot".into(),
         started_unix_ns: 0,

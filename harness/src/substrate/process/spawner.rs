@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 
-use super::disk::{DiskAccount, DiskError, Probed};
+use super::disk::{DiskAccount, DiskError, Probed, Whose};
 use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, own_pid, snapshot};
 use super::launch::{Launch, launch};
 use super::node::{NodePipes, NodeProcess, NodeSignal};
@@ -140,6 +140,7 @@ pub struct Prepared {
     socket: WatchedFd,
     own: bool,
     disk: Option<DiskAccount>,
+    whose: Whose,
 }
 
 /// How a shim ended: it became a node, or asked for room and told what it got.
@@ -194,6 +195,10 @@ impl Spawner {
             socket,
             own,
             disk: spec.disk.clone(),
+            whose: match spec.program {
+                Program::Probe(_) => Whose::Probe,
+                Program::Own | Program::Path(_) => Whose::Node,
+            },
         })
     }
 
@@ -460,7 +465,7 @@ impl Prepared {
                 Received::Message(FromShim::Filtered, mut fds) => {
                     if let (Some(listener), Some(disk)) = (fds.pop(), &self.disk) {
                         let node = node();
-                        disk.attach(listener)
+                        disk.attach(listener, self.whose)
                             .map_err(|source| SpawnError::Disk { node, source })?;
                     }
                 }

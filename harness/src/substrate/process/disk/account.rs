@@ -22,19 +22,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::Stat;
 use tokio::sync::watch;
 
-use super::caller::{
-    Buffer, CALL_BYTES, Caller, FdInfo, descriptor, id_of, is_regular, real_path, size_of,
-    stat_path,
-};
-use super::calls::{Call, FICLONE};
-use super::ledger::{BLOCK, FileId, Freed, Ledger, Span};
+use super::caller::{Buffer, CALL_BYTES, Caller, descriptor, id_of, is_regular, size_of};
+use super::calls::Call;
+use super::ledger::{FileId, Freed, Ledger, Span};
 use super::perform::{self, Place, Write};
 use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
-use super::{DiskStatus, Hit, Means, scan};
+use super::{DiskStatus, Hit, Means, Whose, scan};
 
 /// A node that hammers on a full disk is looked at no more often.
 const LOOK_APART: Duration = Duration::from_millis(5);
@@ -45,6 +41,7 @@ const THREADS: usize = 1024;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told<'a> {
     pub(super) call: Call,
+    pub(super) whose: Whose,
     pub(super) what: Notification,
     pub(super) listener: &'a Listener,
 }
@@ -54,11 +51,11 @@ impl Told<'_> {
         Caller { tid: self.what.tid }
     }
 
-    const fn argument(&self, index: usize) -> u64 {
+    pub(super) const fn argument(&self, index: usize) -> u64 {
         self.what.arguments[index]
     }
 
-    fn fd(&self, index: usize) -> i32 {
+    pub(super) fn fd(&self, index: usize) -> i32 {
         descriptor(self.argument(index))
     }
 
@@ -72,12 +69,12 @@ impl Told<'_> {
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) key: u64,
-    root: PathBuf,
-    ledger: Ledger,
+    pub(super) root: PathBuf,
+    pub(super) ledger: Ledger,
     /// The last call of each thread that was left to the kernel.
     under_way: BTreeMap<i32, (FileId, Span)>,
     /// Something was booked since the last look.
-    unsettled: bool,
+    pub(super) unsettled: bool,
     /// Something was perhaps freed since the last look.
     freed: bool,
     looked: Option<Instant>,
@@ -104,7 +101,7 @@ enum At {
 }
 
 /// A call that needs no further thought: the kernel does it, or finds its mistake.
-const GO_ON: io::Result<Answer> = Ok(Answer::Continue);
+pub(super) const GO_ON: io::Result<Answer> = Ok(Answer::Continue);
 
 impl Account {
     pub(super) fn new(
@@ -231,14 +228,17 @@ impl Account {
                 }
                 self.cut_path(told, told.fd(0), 1, 0)
             }
-            Call::CopyFileRange => self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4),
-            Call::Splice => self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4),
+            Call::CopyFileRange | Call::Splice => {
+                self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4)
+            }
             Call::Sendfile => self.copy(told, watches, (1, Some(2)), (0, None), 3),
             Call::Ioctl => self.clone(told, watches),
-            Call::Rename => self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1)),
-            Call::Renameat => self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3)),
-            Call::Link => self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1)),
-            Call::Linkat => self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3)),
+            Call::Rename | Call::Link => {
+                self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1))
+            }
+            Call::Renameat | Call::Linkat => {
+                self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3))
+            }
             Call::Mmap => self.mmap(told, watches),
             Call::Seccomp => {
                 self.status.send_modify(|status| {
@@ -252,7 +252,7 @@ impl Account {
     }
 
     /// A regular file of the directory behind a descriptor; `None` for everything else.
-    fn target(
+    pub(super) fn target(
         &mut self,
         told: Told<'_>,
         argument: usize,
@@ -281,7 +281,7 @@ impl Account {
     }
 
     /// Whether a real path is under the directory.
-    fn holds(&self, path: &[u8]) -> bool {
+    pub(super) fn holds(&self, path: &[u8]) -> bool {
         path.strip_prefix(self.root.as_os_str().as_bytes())
             .is_some_and(|rest| rest.first() == Some(&b'/'))
     }
@@ -317,7 +317,8 @@ impl Account {
             .fold(0_u64, |sum, buffer| sum.saturating_add(buffer.length))
             .min(CALL_BYTES);
         let info = told.caller().info(target.fd)?;
-        if length == 0 || !info.writes() || !told.waits() {
+        // Of a thread that died since, a wrong booking is harmless, and nothing is performed.
+        if length == 0 || !info.writes() {
             return GO_ON;
         }
         let appends = info.has(libc::O_APPEND) || flags & libc::RWF_APPEND != 0;
@@ -338,7 +339,7 @@ impl Account {
             return GO_ON;
         }
         if fits == 0 {
-            self.hit(told.call, length, 0);
+            self.hit(told, length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         let write = Write {
@@ -359,7 +360,7 @@ impl Account {
             Ok(written) => {
                 let length = written;
                 self.ledger.take(target.file, Span { offset, length });
-                self.hit(told.call, span.length, written);
+                self.hit(told, span.length, written);
                 Ok(Answer::Value(written))
             }
             Err(error) => Ok(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO))),
@@ -367,7 +368,7 @@ impl Account {
     }
 
     /// How much of a write fits; before it is less than all, reality is looked up.
-    fn fit(&mut self, file: FileId, span: Span, watches: &mut Watches) -> u64 {
+    pub(super) fn fit(&mut self, file: FileId, span: Span, watches: &mut Watches) -> u64 {
         let fits = self.ledger.fit(file, span);
         let rested = || self.looked.is_none_or(|at| at.elapsed() >= LOOK_APART);
         if fits >= span.length || !self.freed && (!self.unsettled || !rested()) {
@@ -378,7 +379,7 @@ impl Account {
     }
 
     /// Books a call that is left to the kernel. Threads that share a position may land behind one another.
-    fn book(&mut self, told: Told<'_>, file: FileId, span: Span, shared: bool) {
+    pub(super) fn book(&mut self, told: Told<'_>, file: FileId, span: Span, shared: bool) {
         if shared {
             let ends = self
                 .under_way
@@ -423,7 +424,7 @@ impl Account {
             return GO_ON;
         }
         if self.fit(target.file, span, watches) < span.length {
-            self.hit(told.call, span.length, 0);
+            self.hit(told, span.length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
         self.ledger.allocate(target.file, span);
@@ -469,141 +470,6 @@ impl Account {
             self.cut(told, id_of(&stat), size);
         }
         GO_ON
-    }
-
-    /// `copy_file_range`, `sendfile`, `splice`: arguments of source and destination with those of their offsets, and of
-    /// the length. What does not fit as a whole is refused as unsupported, upon which programs read and write, and a
-    /// write can be shortened.
-    fn copy(
-        &mut self,
-        told: Told<'_>,
-        watches: &mut Watches,
-        from: (usize, Option<usize>),
-        to: (usize, Option<usize>),
-        length: usize,
-    ) -> io::Result<Answer> {
-        let Some(target) = self.target(told, to.0, watches)? else {
-            return GO_ON;
-        };
-        let caller = told.caller();
-        let info = caller.info(target.fd)?;
-        let offset = self.offset(told, to.1, info)?;
-        let source = told.fd(from.0);
-        let stat = caller.stat(source)?;
-        let mut length = told.argument(length).min(CALL_BYTES);
-        let whole = is_regular(&stat);
-        if whole {
-            let start = self.offset(told, from.1, caller.info(source)?)?;
-            length = length.min(size_of(&stat).saturating_sub(start));
-        }
-        if length == 0 || !told.waits() {
-            return GO_ON;
-        }
-        let offset = if info.has(libc::O_APPEND) {
-            target.size
-        } else {
-            offset
-        };
-        let span = Span { offset, length };
-        let fits = self.fit(target.file, span, watches);
-        if fits >= length {
-            self.book(told, target.file, span, to.1.is_none());
-            return GO_ON;
-        }
-        // How much a pipe holds is known only once it is read.
-        if fits == 0 && whole {
-            self.hit(told.call, length, 0);
-            return Ok(Answer::Error(libc::ENOSPC));
-        }
-        Ok(Answer::Error(match told.call {
-            Call::CopyFileRange => libc::EXDEV,
-            _ => libc::EINVAL,
-        }))
-    }
-
-    /// The offset that an argument points to, or the descriptor's position when it points nowhere.
-    fn offset(&self, told: Told<'_>, argument: Option<usize>, info: FdInfo) -> io::Result<u64> {
-        match argument.map(|argument| told.argument(argument)) {
-            None | Some(0) => Ok(info.position),
-            Some(address) => Ok(told.caller().words::<1>(address)?[0]),
-        }
-    }
-
-    /// FICLONE and FICLONERANGE: shared blocks count as if they were copied.
-    fn clone(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
-        let Some(target) = self.target(told, 0, watches)? else {
-            return GO_ON;
-        };
-        let caller = told.caller();
-        let (source, start, length, offset) = if told.argument(1) == u64::from(FICLONE) {
-            (told.argument(2), 0, 0, 0)
-        } else {
-            let [source, start, length, offset] = caller.words(told.argument(2))?;
-            (source, start, length, offset)
-        };
-        let size = size_of(&caller.stat(descriptor(source))?);
-        let length = match length {
-            0 => size.saturating_sub(start),
-            length => length,
-        };
-        let span = Span { offset, length };
-        if !told.waits() {
-            return GO_ON;
-        }
-        if self.fit(target.file, span, watches) < length {
-            self.hit(told.call, length, 0);
-            return Ok(Answer::Error(libc::ENOSPC));
-        }
-        self.book(told, target.file, span, false);
-        GO_ON
-    }
-
-    /// `rename` and `link` between the directory and the world outside: what comes in has to fit, what goes out is free.
-    fn moves(
-        &mut self,
-        told: Told<'_>,
-        watches: &mut Watches,
-        from: (i32, usize),
-        to: (i32, usize),
-    ) -> io::Result<Answer> {
-        let caller = told.caller();
-        let old = caller.lookup(from.0, told.argument(from.1))?;
-        let new = caller.lookup(to.0, told.argument(to.1))?;
-        let (leaves, enters) = (self.parent_inside(&old)?, self.parent_inside(&new)?);
-        if leaves == enters || !told.waits() {
-            return GO_ON;
-        }
-        let stat: Stat = stat_path(&old)?;
-        let file = id_of(&stat);
-        if !is_regular(&stat) {
-            // A tree changes sides: looked through when it matters.
-            self.unsettled = true;
-            return GO_ON;
-        }
-        if enters {
-            let data = scan::file(&old).map(|found| found.data).unwrap_or_default();
-            let length = data.blocks() * BLOCK;
-            if !self.ledger.knows(file) {
-                let whole = Span { offset: 0, length };
-                if self.fit(file, whole, watches) < length {
-                    self.hit(told.call, length, 0);
-                    return Ok(Answer::Error(libc::ENOSPC));
-                }
-                self.ledger.settle(file, data);
-                watches.watch(self.key, file, &old);
-            }
-        } else if matches!(told.call, Call::Rename | Call::Renameat) && stat.st_nlink == 1 {
-            self.ledger.forget(file);
-        }
-        self.unsettled = true;
-        GO_ON
-    }
-
-    /// Whether a path's directory is the data directory or under it.
-    fn parent_inside(&self, path: &Path) -> io::Result<bool> {
-        let parent = path.parent().unwrap_or(path);
-        let real = real_path(parent)?;
-        Ok(real == self.root.as_os_str().as_bytes() || self.holds(&real))
     }
 
     /// A shared mapping through a descriptor that may write: stores through it take blocks, and no call says so.
@@ -654,11 +520,15 @@ impl Account {
         self.tell_used();
     }
 
-    fn hit(&self, call: Call, asked: u64, given: u64) {
+    /// A call did not get what it asked for. Those of our own probes hit nobody.
+    pub(super) fn hit(&self, told: Told<'_>, asked: u64, given: u64) {
+        if told.whose == Whose::Probe {
+            return;
+        }
         self.status.send_modify(|status| {
             status.hits += 1;
             status.last_hit = Some(Hit {
-                call: call.name(),
+                call: told.call.name(),
                 asked,
                 given,
             });

@@ -1,7 +1,7 @@
 //! A cap on what a node's data directory can take, without privileges, file systems of our own, or help of the node.
 //!
 //! Reading order: [`calls`] (which system calls are told, and the filter program), [`seccomp`] (the kernel's side),
-//! [`ledger`] (what the files take), [`account`] (what is answered), [`perform`] (short writes), [`watches`] (when files are
+//! [`ledger`] (what the files take), [`account`] and [`transfers`] (what is answered), [`perform`] (short writes), [`watches`] (when files are
 //! gone), [`supervisor`] (the thread), [`probe`] (evidence that does not depend on the node).
 //!
 //! ```text
@@ -26,6 +26,7 @@ pub(crate) mod probe;
 mod scan;
 mod seccomp;
 mod supervisor;
+mod transfers;
 mod watches;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,15 @@ pub enum Means {
     Own,
     /// Through a descriptor of its own, which then replaces the node's.
     Reopen,
+}
+
+/// Whose calls a filter tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The node's and its children's.
+    Node,
+    /// A probe's of our own.
+    Probe,
 }
 
 /// What a disk shall be.
@@ -281,9 +291,12 @@ impl DiskAccount {
     }
 
     /// A process begins under this account.
-    pub(crate) fn attach(&self, listener: OwnedFd) -> Result<(), DiskError> {
-        let account = self.key;
-        self.line.send(Order::Attach { account, listener })
+    pub(crate) fn attach(&self, listener: OwnedFd, whose: Whose) -> Result<(), DiskError> {
+        self.line.send(Order::Attach {
+            account: self.key,
+            listener,
+            whose,
+        })
     }
 
     /// Makes the disk what it shall be, and reads it back.

@@ -19,7 +19,7 @@ use super::caller::{Buffer, FdInfo};
 
 /// How much of the node's memory is held at once.
 const CHUNK: usize = 256 * 1024;
-/// Memory for O_DIRECT begins at multiples of this.
+/// Memory for `O_DIRECT` begins at multiples of this.
 const ALIGNED: usize = 4096;
 
 /// Where a write lands.
@@ -122,18 +122,13 @@ fn put(told: Told<'_>, file: &OwnedFd, write: &Write<'_>) -> io::Result<u64> {
             .unwrap_or(usize::MAX)
             .min(chunk.len());
         let part = chunk.get_mut(..wanted).unwrap_or_default();
-        let step = source
-            .fill(told, part)
-            .and_then(|length| match told.waits() {
-                true => put_once(
-                    file.as_fd(),
-                    write,
-                    written,
-                    part.get(..length).unwrap_or_default(),
-                )
-                .map(|done| (length, done)),
-                false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-            });
+        let step = source.fill(told, part).and_then(|length| {
+            if !told.waits() {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            let bytes = part.get(..length).unwrap_or_default();
+            put_once(file.as_fd(), write, written, bytes).map(|done| (length, done))
+        });
         match step {
             Ok((length, done)) => {
                 written += done as u64;

@@ -1,6 +1,6 @@
 //! What is on disk: the data and holes of a file, and the files of a directory.
 //!
-//! Data is asked for with SEEK_DATA, which counts what was written, also when it is not on disk yet, and no hole.
+//! Data is asked for with `SEEK_DATA`, which counts what was written, also when it is not on disk yet, and no hole.
 
 use std::io;
 use std::os::fd::AsFd;

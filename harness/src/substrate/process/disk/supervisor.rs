@@ -20,7 +20,7 @@ use super::calls;
 use super::ledger::BLOCK;
 use super::seccomp::{Answer, Listener};
 use super::watches::Watches;
-use super::{Reading, Wanted};
+use super::{Reading, Wanted, Whose};
 
 /// What the supervisor is told to do.
 #[derive(Debug)]
@@ -28,7 +28,11 @@ pub(super) enum Order {
     /// A directory to keep account of.
     Open(Box<Account>),
     /// A process begins under an account.
-    Attach { account: u64, listener: OwnedFd },
+    Attach {
+        account: u64,
+        listener: OwnedFd,
+        whose: Whose,
+    },
     /// Its cap changes.
     Set {
         account: u64,
@@ -46,6 +50,14 @@ pub(super) struct Meter {
     pub(super) slowest_ns: AtomicU64,
 }
 
+/// A process and its children under a filter.
+#[derive(Debug)]
+pub(super) struct Filtered {
+    account: u64,
+    listener: Listener,
+    whose: Whose,
+}
+
 /// The thread's own things.
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -54,7 +66,7 @@ pub(super) struct Supervisor {
     pub(super) wake: Arc<OwnedFd>,
     pub(super) watches: Watches,
     pub(super) accounts: BTreeMap<u64, Account>,
-    pub(super) listeners: Vec<(u64, Listener)>,
+    pub(super) listeners: Vec<Filtered>,
     pub(super) meter: Arc<Meter>,
 }
 
@@ -69,7 +81,9 @@ impl Supervisor {
                     return;
                 }
             };
-            self.take_deaths();
+            if ready.deaths {
+                self.take_deaths();
+            }
             if ready.orders && !self.take_orders() {
                 return;
             }
@@ -87,11 +101,13 @@ impl Supervisor {
     }
 
     fn wait(&self) -> io::Result<Ready> {
-        let fixed = [self.wake.as_fd(), self.watches.as_fd()];
-        let listeners = self.listeners.iter().map(|(_, listener)| listener.as_fd());
-        let mut fds: Vec<PollFd<'_>> = fixed
+        // Deaths come last: what happened before a call that is found here is found as well.
+        let first = [self.wake.as_fd()];
+        let listeners = self.listeners.iter().map(|of| of.listener.as_fd());
+        let mut fds: Vec<PollFd<'_>> = first
             .into_iter()
             .chain(listeners)
+            .chain([self.watches.as_fd()])
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         match poll(&mut fds, None) {
@@ -101,10 +117,10 @@ impl Supervisor {
         let mut ready = Ready::default();
         for (place, fd) in fds.iter().enumerate() {
             let events = fd.revents();
-            match place.checked_sub(fixed.len()) {
+            match place.checked_sub(1) {
                 _ if events.is_empty() => {}
-                None if place == 0 => ready.orders = true,
-                None => {}
+                None => ready.orders = true,
+                Some(index) if index == self.listeners.len() => ready.deaths = true,
                 Some(index) => ready
                     .listeners
                     .push((index, events.contains(PollFlags::IN))),
@@ -137,10 +153,18 @@ impl Supervisor {
                 Ok(Order::Open(account)) => {
                     self.accounts.insert(account.key, *account);
                 }
-                Ok(Order::Attach { account, listener }) => {
+                Ok(Order::Attach {
+                    account,
+                    listener,
+                    whose,
+                }) => {
                     if let Some(of) = self.accounts.get_mut(&account) {
                         of.begin(&mut self.watches);
-                        self.listeners.push((account, Listener::new(listener)));
+                        self.listeners.push(Filtered {
+                            account,
+                            listener: Listener::new(listener),
+                            whose,
+                        });
                     }
                 }
                 Ok(Order::Set {
@@ -161,18 +185,20 @@ impl Supervisor {
 
     /// Answers one call; false when no process is left that could make another.
     fn serve(&mut self, index: usize) -> bool {
-        let Some((account, listener)) = self.listeners.get(index) else {
+        let Some(of) = self.listeners.get(index) else {
             return true;
         };
+        let listener = &of.listener;
         let Ok(what) = listener.receive() else {
             // Its thread died before it was received. Others may go on; the end of all is seen by the next wait.
             return true;
         };
         let began = Instant::now();
-        let answer = match (self.accounts.get_mut(account), calls::call(what.number)) {
+        let answer = match (self.accounts.get_mut(&of.account), calls::call(what.number)) {
             (Some(account), Some(call)) => {
                 let told = Told {
                     call,
+                    whose: of.whose,
                     what,
                     listener,
                 };
@@ -210,6 +236,7 @@ fn set(account: &mut Account, wanted: Wanted, watches: &mut Watches) -> Reading 
 #[derive(Debug, Default)]
 struct Ready {
     orders: bool,
+    deaths: bool,
     /// Places of listeners, and whether a call waits there; else all its processes are gone.
     listeners: Vec<(usize, bool)>,
 }

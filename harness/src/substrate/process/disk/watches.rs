@@ -1,6 +1,6 @@
 //! When a file is really gone: its last link and its last descriptor.
 //!
-//! The kernel says so by inotify (IN_DELETE_SELF), in the course of the `unlink`, `rename` or `close` that does it, whoever
+//! The kernel says so by inotify (`IN_DELETE_SELF`), in the course of the `unlink`, `rename` or `close` that does it, whoever
 //! does it. So the event lies here before the same thread's next call, and is taken before that call is decided.
 
 use std::collections::BTreeMap;
