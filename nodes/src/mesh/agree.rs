@@ -4,7 +4,7 @@
 //! rests on is durable before that. Decisions are applied in the order of layers, made durable, and
 //! only then announced, so that nothing that was announced can be taken back by a restart.
 
-use super::store::Decision;
+use super::decision::Decision;
 use super::{Effect, Mesh};
 use crate::protocol::agreement::{
     BlockSet, Evidence, Input, Layer, Output, Refusal, Signed, Step, save_all,

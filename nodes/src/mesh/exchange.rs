@@ -6,7 +6,7 @@
 //! add it to both directions of the codec and to the tests' strategies. Pure; it never panics, whatever
 //! the bytes are. What is asked for and what is done with it is in `pull.rs`.
 
-use super::store::Decision;
+use super::decision::Decision;
 use crate::p2p::codec::{Reader, WireError, Writer};
 use crate::protocol::agreement::{
     BlockId, Epoch, Holding, Layer, Message, Pull, SetDigest, Signed, Step, Voter, VoterSet,

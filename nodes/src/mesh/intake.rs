@@ -5,7 +5,6 @@
 //! something is valid depends on its content only; what a liar can make us keep is bounded: two ATXs
 //! of an identity for one epoch and two blocks for one slot, more only if somebody needs them by name.
 
-use super::waiting;
 use super::{Effect, Mesh, Origin, Validity};
 use crate::poet::proof::Proof;
 use crate::protocol::agreement::{BlockId, EARLY_LAYERS_MAX, Input, Refusal};
@@ -65,7 +64,7 @@ impl Mesh {
         }
         for (atx, relay) in self.waiting_atxs.take(&reference) {
             let body = atx.encode();
-            let verdict = self.atx_with(AtxId(Sha256::digest(&body).into()), atx, &proof);
+            let verdict = self.atx_with(AtxId(Sha256::digest(&body).into()), &atx, &proof);
             self.relay_if(verdict == Validity::Valid && relay, atx_gossip::TOPIC, body);
         }
         Validity::Valid
@@ -96,20 +95,20 @@ impl Mesh {
             self.waiting_atxs.add(id, atx, node, on, self.now, relay);
             return Validity::Waits;
         };
-        self.atx_with(id, atx, &proof)
+        self.atx_with(id, &atx, &proof)
     }
 
-    fn atx_with(&mut self, id: AtxId, atx: Atx, proof: &Proof) -> Validity {
+    fn atx_with(&mut self, id: AtxId, atx: &Atx, proof: &Proof) -> Validity {
         if let Err(reason) = atx.verify_with(proof, &self.genesis) {
             return Validity::Invalid(reason);
         }
         let target = atx.target_epoch();
         if let Some(first) = self.store.atx_of(target, &atx.node)
-            && !self.keeps_double(id, &atx, first)
+            && !self.keeps_double(id, atx, first)
         {
             return Validity::OutOfTime;
         }
-        self.store.put_atx(id, &atx);
+        self.store.put_atx(id, atx);
         self.metrics.atxs.inc();
         self.taken += 1;
         if let Some(voter) = self.genesis.voter_of(&atx.node) {
@@ -117,15 +116,14 @@ impl Mesh {
         }
         for (block, relay) in self.waiting_blocks.take(&id) {
             let body = block.encode();
-            let verdict =
-                self.block_with(BlockId(Sha256::digest(&body).into()), &block, Some(&atx));
+            let verdict = self.block_with(BlockId(Sha256::digest(&body).into()), &block, Some(atx));
             self.relay_if(
                 verdict == Validity::Valid && relay,
                 block_gossip::TOPIC,
                 body,
             );
         }
-        self.if_durable(&atx, Validity::Valid)
+        self.if_durable(atx, Validity::Valid)
     }
 
     /// An own ATX is published once it is on disk: forgotten, it could be made again, and differently.
@@ -258,7 +256,6 @@ impl Mesh {
 #[cfg(test)]
 impl Mesh {
     pub(super) fn waiting(&self) -> (usize, usize) {
-        let count = |atxs: &waiting::Atxs, blocks: &waiting::Blocks| (atxs.len(), blocks.len());
-        count(&self.waiting_atxs, &self.waiting_blocks)
+        (self.waiting_atxs.len(), self.waiting_blocks.len())
     }
 }

@@ -14,6 +14,7 @@
 //! [`Node`]: crate::node::Node
 
 mod agree;
+mod decision;
 mod driver;
 mod exchange;
 mod intake;
@@ -21,6 +22,7 @@ mod open;
 mod pull;
 mod state;
 mod store;
+mod tables;
 mod voter_log;
 mod waiting;
 

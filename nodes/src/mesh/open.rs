@@ -161,13 +161,12 @@ fn open_state(
     if let Some(error) = opened.store.take_failure() {
         return Err(error.into());
     }
-    let (state, verified) = match state {
-        Some(restored) => restored,
-        None => {
-            let why = "its accounts do not give the root of its last layer".to_owned();
-            opened = opened.store.begin_anew(genesis, why)?;
-            (fresh(), None)
-        }
+    let (state, verified) = if let Some(restored) = state {
+        restored
+    } else {
+        let why = "its accounts do not give the root of its last layer".to_owned();
+        opened = opened.store.begin_anew(genesis, why)?;
+        (fresh(), None)
     };
     let store::Opened { store, aside } = opened;
     if let Some((why, aside)) = aside {

@@ -6,11 +6,11 @@
 //! ATXs and blocks they need; those are asked for by name next, and the proofs of the ATXs after them.
 //! Answers go through the same checks as gossip.
 
+use super::decision::Decision;
 use super::exchange::{
     Answer, BLOCKS_MAX, LAYERS_MAX, MESSAGES_MAX, Request, Short, WANT_ATXS_MAX, WANT_BLOCKS_MAX,
     WANT_PROOFS_MAX, short,
 };
-use super::store::Decision;
 use super::{Mesh, Origin};
 use crate::p2p::wire::PublicKey;
 use crate::protocol::agreement::{Input, Layer, Signed, VoterSet};
@@ -315,16 +315,10 @@ impl Bag {
     }
 
     fn takes(&mut self, bytes: usize) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => {
-                self.more = true;
-                false
-            }
-        }
+        let left = self.left.checked_sub(bytes);
+        self.left = left.unwrap_or(self.left);
+        self.more |= left.is_none();
+        left.is_some()
     }
 
     /// Adds a thing once, if it is here and there is room.

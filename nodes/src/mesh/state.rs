@@ -178,6 +178,9 @@ mod tests {
     use ed25519_dalek::SigningKey;
     use proptest::prelude::*;
 
+    /// From, layer of the nonce, to, amount.
+    type Payment = (u8, u64, u8, u64);
+
     fn key(n: u8) -> SigningKey {
         SigningKey::from_bytes(&[n; 32])
     }
@@ -200,8 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_applied_and_what_is_skipped() {
-        // (from, layer of the nonce, to, amount), balances of 0 and 1 after.
-        let table: [(&[(u8, u64, u8, u64)], u64, u64); 8] = [
+        // Balances of 0 and 1 after.
+        let table: [(&[Payment], u64, u64); 8] = [
             (&[(0, 1, 1, 20)], 30, 20),
             (&[(0, 1, 1, 51)], 50, 0),
             (&[(0, 1, 0, 20)], 50, 0),

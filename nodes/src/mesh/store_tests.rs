@@ -1,9 +1,11 @@
 //! What the database gives back: before and after a commit, after a restart, and when it is damaged.
 
 use super::*;
+use crate::protocol::agreement::{BlockSet, Voter};
 use crate::protocol::atx::tests::{atx, proof};
 use crate::protocol::eligibility::own_slots;
 use crate::protocol::genesis::tests::{key, sample};
+use fs_err as fs;
 use proptest::prelude::*;
 
 fn open(dir: &Path, genesis: &Genesis) -> Store {

@@ -9,15 +9,13 @@ use super::proof::Proof;
 use super::rest::{Refusal, body};
 use crate::node::Node;
 use crate::p2p::gossip;
+use crate::protocol::poet_proof;
 use crate::runtime::events;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use serde_json::json;
 use std::sync::Arc;
-
-/// The gossip topic of proofs.
-const TOPIC: u8 = 2;
 
 /// Bytes of a request that can hold a proof of as many bytes: base64, and the JSON around it.
 pub(crate) fn body_max(proof: usize) -> usize {
@@ -35,7 +33,7 @@ pub(crate) async fn broadcast_poet(
         "poet": hex::encode(proof.service), "round": proof.round,
         "ref": hex::encode(proof.reference()),
     });
-    gossip::publish(&node, TOPIC, data.into());
+    gossip::publish(&node, poet_proof::TOPIC, data.into());
     events::emit("proof-accepted", fields);
     let value = OK.to_owned();
     Ok(Json(Ack { value }))

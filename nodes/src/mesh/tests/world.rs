@@ -224,7 +224,9 @@ impl World {
             let answer = self.mesh(peer).answer(&request, 64 << 10).encode();
             assert!(answer.len() < 80 << 10, "{}", answer.len());
             let answer = Answer::decode(&answer).unwrap();
-            let more = self.mesh(n).take_answer([peer as u8; 32], answer);
+            let more = self
+                .mesh(n)
+                .take_answer([u8::try_from(peer).unwrap(); 32], answer);
             self.perform(n);
             if !more {
                 return exchange;
