@@ -131,7 +131,7 @@ pub(crate) fn take_in<T>(node: &Node, act: impl FnOnce(&mut Mesh) -> T) -> T {
 
 /// Puts on disk what is not there yet, before the node stops.
 pub(crate) fn close(node: &Node) {
-    take_in(node, |mesh| mesh.commit());
+    take_in(node, Mesh::commit);
 }
 
 /// Ticks the mesh with the clock, and asks one peer in each layer.
