@@ -157,7 +157,12 @@ fn other_gateways_are_for_later_rounds_only() {
     poet.event("broadcast-failed", 0);
     let gateways = json!({ "gatewayAddresses": [new.at.to_string()] });
     assert_eq!(poet.post("/v1/updategateway", &gateways), (200, json!({})));
-    assert_eq!(poet.event("broadcast-gave-up", 0)["attempts"], 7);
+    // On a busy machine some tries are late, and those whose time went by are left out.
+    let tries = poet.event("broadcast-gave-up", 0)["attempts"].as_u64();
+    assert!(
+        tries.is_some_and(|tries| (2..=7).contains(&tries)),
+        "{tries:?}"
+    );
     poet.event("round-removed", 1);
     assert_eq!(new.rounds(small()), [1], "round 0 is not sent again");
     assert!(place.data().join("0").exists(), "and not removed");
