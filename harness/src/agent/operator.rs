@@ -210,8 +210,9 @@ mod tests {
         let mut tasks = JoinSet::new();
         let own = Arc::clone(&heard);
         tasks.spawn(async move {
+            let mut served = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&answers), Arc::clone(&own)));
+                served.spawn(serve(stream, Arc::clone(&answers), Arc::clone(&own)));
             }
         });
         let client = http_client(None).unwrap();

@@ -125,15 +125,12 @@ fn files_that_were_damaged_are_set_aside_and_the_node_catches_up() {
         world.kill(0);
         let path = world.nodes[0].dir.path().join(name);
         let mut bytes = fs_err::read(&path).unwrap();
-        match world.roll(3) {
-            0 => {
-                let len = world.roll(bytes.len() as u64);
-                bytes.truncate(usize::try_from(len).unwrap());
-            }
-            _ => {
-                let at = usize::try_from(world.roll(bytes.len() as u64)).unwrap();
-                bytes[at] ^= 0x10;
-            }
+        if world.roll(3) == 0 {
+            let len = world.roll(bytes.len() as u64);
+            bytes.truncate(usize::try_from(len).unwrap());
+        } else {
+            let at = usize::try_from(world.roll(bytes.len() as u64)).unwrap();
+            bytes[at] ^= 0x10;
         }
         fs_err::write(&path, &bytes).unwrap();
         // Without its head, or whole where nothing lay, it may well be as good as before; what must not
