@@ -1,7 +1,6 @@
 //! Has the linker compress the debug information of the shipped executable: line tables make three quarters of its 64 MB,
 //! and every run hashes it. Backtraces keep their lines, since the standard library reads compressed sections.
 
-#[expect(clippy::print_stdout, reason = "this is how a build script speaks")]
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
