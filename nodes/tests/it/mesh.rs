@@ -67,16 +67,26 @@ impl World {
             .collect()
     }
 
-    /// The activation that a miner publishes in an epoch, whatever it published before.
-    fn activation(&mut self, name: &str, epoch: u64) -> Value {
+    /// The activations that a miner publishes, in order, up to one of `epoch` or later. A host that is
+    /// busy with other things may cost a miner an epoch, which these tests are not about.
+    fn activations(&mut self, name: &str, epoch: u64) -> Vec<Value> {
         let node = self.node(name);
-        loop {
-            let published = node.next("atx-published");
-            if published["epoch"].as_u64() >= Some(epoch) {
-                assert_eq!(published["epoch"], epoch, "{name}: {published}");
-                return published;
-            }
+        let mut all: Vec<Value> = Vec::new();
+        while all
+            .last()
+            .is_none_or(|last| last["epoch"].as_u64() < Some(epoch))
+        {
+            let new = node.next("atx-published");
+            let number = new["epoch"].as_u64().unwrap();
+            assert_eq!(
+                (&new["target"], &new["round"]),
+                (&json!(number + 1), &json!(number))
+            );
+            let before = all.last().and_then(|last| last["epoch"].as_u64());
+            assert!(before < Some(number), "{name}: {new} after {all:?}");
+            all.push(new);
         }
+        all
     }
 }
 
@@ -85,18 +95,15 @@ fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
     let mut world = World::start(&OTHERS[2..]);
     let mut poets: BTreeSet<String> = BTreeSet::new();
     for name in MINERS {
-        for epoch in 1..4 {
-            let atx = world.activation(name, epoch);
-            assert_eq!(atx["target"], epoch + 1);
-            assert_eq!(atx["round"], epoch);
-            poets.insert(atx["poet"].as_str().unwrap().to_owned());
+        let atxs = world.activations(name, 4);
+        assert!(atxs.len() >= 3, "{name}: {atxs:?}");
+        poets.extend(atxs.iter().map(|atx| atx["poet"].to_string()));
+        // Both PoETs are registered with, whoever's proof came first.
+        let mut registered: BTreeSet<String> = BTreeSet::new();
+        while registered.len() < 2 {
+            let event = world.node(name).next("challenge-registered");
+            registered.insert(event["poet"].to_string());
         }
-        // Both PoETs were registered with, whoever's proof came first.
-        let registered: BTreeSet<String> = (0..4)
-            .map(|_| world.node(name).next("challenge-registered"))
-            .map(|event| event["poet"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(registered.len(), 2, "{name}");
         poets.extend(registered);
     }
     assert_eq!(poets.len(), 2);
@@ -115,7 +122,7 @@ fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
     };
     let needing = 2 * LAYERS_PER_EPOCH;
     assert!(blocks(0, needing) >= 8, "{first:?}");
-    assert!(blocks(needing, needing + 8) >= 8, "{first:?}");
+    assert!(blocks(needing, LAYERS) >= 8, "{first:?}");
     let states: BTreeSet<&str> = first
         .iter()
         .filter_map(|(_, _, root)| root.split(':').nth(1))
@@ -145,7 +152,8 @@ fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
 #[test]
 fn a_miner_that_is_killed_goes_on_where_it_was() {
     let mut world = World::start(&OTHERS[2..]);
-    let before = world.activation("miner-0", 1);
+    let before = world.activations("miner-0", 1);
+    let last = before.last().and_then(|atx| atx["epoch"].as_u64()).unwrap();
     // Killed right after it was published, within the epoch.
     drop(world.nodes.remove("miner-0"));
     let mut again = world.network.start("miner-0", &[]);
@@ -156,15 +164,16 @@ fn a_miner_that_is_killed_goes_on_where_it_was() {
         epochs.entry(epoch).or_default().insert(id);
         epoch
     };
-    note(&before);
-    while note(&again.event("atx-published")) < 4 {}
+    for atx in &before {
+        note(atx);
+    }
+    while note(&again.event("atx-published")) < last + 3 {}
     assert!(
         epochs.values().all(|ids| ids.len() == 1),
         "one activation per epoch: {epochs:?}"
     );
-    assert!(epochs.len() >= 3, "{epochs:?}");
     let made = again.next("block-made");
-    assert!(made["layer"].as_u64().unwrap() >= LAYERS_PER_EPOCH);
+    assert!(made["layer"].as_u64().unwrap() >= last * LAYERS_PER_EPOCH);
     // It catches up with the others.
     let theirs = world.roots("miner-1", 0..LAYERS);
     let mut layer = 0;
@@ -194,9 +203,11 @@ fn neither_a_poet_that_never_answers_nor_damaged_labels_hold_up_the_others() {
     fs_err::write(&labels, bytes).unwrap();
 
     for name in &MINERS[..3] {
-        for epoch in 1..4 {
-            assert_eq!(world.activation(name, epoch)["poet"], poet, "{name}");
-        }
+        let atxs = world.activations(name, 3);
+        assert!(
+            atxs.iter().all(|atx| atx["poet"] == poet),
+            "{name}: {atxs:?}"
+        );
         let node = world.node(name);
         // Before it listened it was not there at all, as poet-0 was not before it was started.
         let slow = |error: &str| error.starts_with("poet-1: ") && error.contains("did not answer");
