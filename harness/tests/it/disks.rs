@@ -251,6 +251,16 @@ fn what_cannot_be_counted_is_told() {
 }
 
 #[test]
+fn a_filter_that_cannot_be_installed_is_told_with_what_to_do() {
+    let ran = Ran::new("none", "own", "nested");
+    let told = ran.told();
+    let text = told["error"]["text"].as_str().unwrap();
+    for part in ["node `d`", "seccomp filter", "os error 16", "already"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
 fn a_node_whose_supervisor_is_gone_fails_and_does_not_hang() {
     let mut chain = Chain::start(&["disk", "32768", "own", "endless"]);
     let told = chain.wait_for("disk");
