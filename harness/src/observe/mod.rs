@@ -7,7 +7,7 @@
 //! Observers judge nothing and act on nothing. Every task they start lives in a `JoinSet` that
 //! their owner holds: dropping the observer ends it.
 
-mod http;
+pub(crate) mod http;
 pub mod lateness;
 mod lines;
 mod log_events;

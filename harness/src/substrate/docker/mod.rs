@@ -14,11 +14,20 @@
 //! Nothing here decides what to do to a node, and nothing touches a container, volume or network
 //! that its run has not recorded.
 
+mod container;
 mod elf;
 pub mod engine;
 pub mod image;
 pub mod inside;
+pub mod ledger;
+pub mod link;
+pub mod node;
+pub mod pod;
+pub mod remains;
+pub mod run;
+pub mod subnet;
 mod tar;
 mod wire;
 
+pub use container::{DockerError, State};
 pub use wire::{Check, Disk, PingAt, PingEvery, Poll, Read, Socket, Sockets};

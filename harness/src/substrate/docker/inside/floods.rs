@@ -74,7 +74,8 @@ impl Floods {
 
     /// Stops a flood and waits until its ports are closed; `None` for one that was never started.
     pub(super) async fn stop(&self, flood: u32) -> Result<Option<FloodReport>, String> {
-        match self.all().remove(&flood) {
+        let found = self.all().remove(&flood);
+        match found {
             None => Err(format!("there is no flood {flood}")),
             Some(Flood::Prepared(_)) => Ok(None),
             Some(Flood::Going(handle, stop)) => {
