@@ -11,10 +11,11 @@ use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, List
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tweedledum_harness::observe::Observation;
+use tweedledum_harness::substrate::docker::Limits;
 use tweedledum_harness::substrate::docker::engine::Engine;
 use tweedledum_harness::substrate::docker::image::{Image, own_image};
 use tweedledum_harness::substrate::docker::ledger::{Ledger, NONCE_LABEL};
-use tweedledum_harness::substrate::docker::node::{Life, Limits, Node, NodeSpec};
+use tweedledum_harness::substrate::docker::node::{Life, Node, NodeSpec};
 use tweedledum_harness::substrate::docker::pod::{Data, Pod, PodSpec};
 use tweedledum_harness::substrate::docker::run::{DockerRun, RunSpec, Words};
 use tweedledum_harness::substrate::process::{NodePipes, Nonce};
@@ -28,7 +29,6 @@ static USERS: AtomicUsize = AtomicUsize::new(0);
 pub(crate) struct Ground {
     pub(crate) run: DockerRun,
     pub(crate) image: Image,
-    pub(crate) ledger: Ledger,
     pub(crate) nonce: Nonce,
     pub(crate) _dir: tempfile::TempDir,
 }
@@ -74,7 +74,6 @@ where
                 let ground = Ground {
                     run: run.clone(),
                     image: image.clone(),
-                    ledger,
                     nonce,
                     _dir: dir,
                 };

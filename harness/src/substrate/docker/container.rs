@@ -182,6 +182,18 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError>
     }
 }
 
+/// Limits of one node. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limits {
+    /// Memory in bytes; swap does not add to it. Engines want 6 MiB at least.
+    pub memory: Option<u64>,
+    /// Processors in thousandths of one.
+    pub milli_cpus: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
 /// What the engine says of a container at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -202,12 +214,8 @@ pub struct State {
     pub pid: i64,
     /// When it was started, as the engine writes it.
     pub started: String,
-    /// Its limit of memory in bytes; 0 for none.
-    pub memory: i64,
-    /// Its share of processors in billionths of one; 0 for no limit.
-    pub nano_cpus: i64,
-    /// Its limit of processes; 0 for none.
-    pub pids: i64,
+    /// Its limits.
+    pub limits: Limits,
 }
 
 /// Looks at a container.
@@ -237,8 +245,37 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<State, DockerEr
         error: error.unwrap_or_default(),
         pid: pid.unwrap_or(0),
         started: started_at.map(|at| at.to_string()).unwrap_or_default(),
-        memory: host.memory.unwrap_or(0),
-        nano_cpus: host.nano_cpus.unwrap_or(0),
-        pids: host.pids_limit.unwrap_or(0),
+        limits: limits_of(engine, &host),
     })
+}
+
+/// The limits that the engine's settings are. A limit cannot be taken away from a container that
+/// runs, so one that is lifted is as large as the engine's host: that is none.
+fn limits_of(engine: &Engine, host: &HostConfig) -> Limits {
+    let about = engine.about();
+    let below = |value: Option<i64>, all: u64| {
+        let value = u64::try_from(value?).ok()?;
+        (value > 0 && value < all).then_some(value)
+    };
+    let all_cpus = u64::from(about.cpus) * 1_000_000_000;
+    Limits {
+        memory: below(host.memory, about.memory),
+        milli_cpus: below(host.nano_cpus, all_cpus)
+            .and_then(|nano| u32::try_from(nano / 1_000_000).ok()),
+        pids: below(host.pids_limit, u64::MAX).and_then(|pids| u32::try_from(pids).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_no_rights_but_those_that_are_kept() {
+        let host = without_rights(host_config(), &["NET_ADMIN"]);
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.cap_add, Some(vec!["NET_ADMIN".to_owned()]));
+        assert_eq!(without_rights(host_config(), &[]).cap_add, None);
+        assert!(host.privileged.is_none() && host.binds.is_none());
+    }
 }

@@ -335,6 +335,8 @@ pub struct EngineAbout {
     pub cgroups: String,
     /// Its processors.
     pub cpus: u32,
+    /// Its memory in bytes.
+    pub memory: u64,
 }
 
 /// A connection to an engine. A handle that can be cloned.
@@ -424,6 +426,10 @@ impl Engine {
                 .ncpu
                 .and_then(|cpus| u32::try_from(cpus).ok())
                 .unwrap_or(1),
+            memory: info
+                .mem_total
+                .and_then(|bytes| u64::try_from(bytes).ok())
+                .unwrap_or(u64::MAX),
             address,
         };
         Ok(Self {

@@ -297,10 +297,12 @@ impl AgentLink {
     /// Waits until the agent is gone; returns what is known of it. May be dropped at any time.
     pub async fn gone(&self) -> String {
         let mut gone = self.0.gone.clone();
-        match gone.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => "its link was closed".to_owned(),
-        }
+        let told = gone
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|why| why.clone());
+        told.unwrap_or_else(|| "its link was closed".to_owned())
     }
 
     async fn done(&self, order: Order) -> Result<(), LinkError> {

@@ -29,5 +29,5 @@ pub mod subnet;
 mod tar;
 mod wire;
 
-pub use container::{DockerError, State};
+pub use container::{DockerError, Limits, State};
 pub use wire::{Check, Disk, PingAt, PingEvery, Poll, Read, Socket, Sockets};

@@ -23,7 +23,9 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::container::{self, DockerError, State, attach, host_config, inspect, without_rights};
+use super::container::{
+    self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
+};
 use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Role, Thing};
@@ -39,18 +41,6 @@ const KILL_BOUND: Duration = Duration::from_secs(30);
 
 /// How often the engine is asked again for a death that it failed to tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
-/// Limits of one node. `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Limits {
-    /// Memory in bytes; swap does not add to it.
-    pub memory: Option<u64>,
-    /// Processors in thousandths of one.
-    pub milli_cpus: Option<u32>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
-}
 
 /// What a node's container is made of.
 #[derive(Clone, Debug)]
@@ -225,19 +215,16 @@ impl Node {
     ///
     /// The engine refuses a limit of memory below what is used now.
     pub async fn limit(&self, limits: Limits) -> Result<State, DockerError> {
-        let memory = limits
-            .memory
-            .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
-        let all = i64::from(self.0.engine.about().cpus) * 1_000_000_000;
+        let about = self.0.engine.about();
+        // Nothing takes a limit away from a running container, but one of all is none.
+        let memory = i64::try_from(limits.memory.unwrap_or(about.memory)).unwrap_or(i64::MAX);
+        let milli_cpus = limits
+            .milli_cpus
+            .map_or(i64::from(about.cpus) * 1000, i64::from);
         let update = ContainerUpdateBody {
             memory: Some(memory),
             memory_swap: Some(memory),
-            // Nothing takes this limit away again, but all processors are as good as no limit.
-            nano_cpus: Some(
-                limits
-                    .milli_cpus
-                    .map_or(all, |milli| i64::from(milli) * 1_000_000),
-            ),
+            nano_cpus: Some(milli_cpus * 1_000_000),
             pids_limit: Some(limits.pids.map_or(-1, i64::from)),
             ..ContainerUpdateBody::default()
         };
@@ -341,10 +328,15 @@ impl Life {
     /// Waits for the death. May be called by several tasks, and dropped at any time.
     pub async fn died(&self) -> Death {
         let mut death = self.death.clone();
-        match death.wait_for(Option::is_some).await {
-            Ok(seen) => (*seen).unwrap_or(lost()),
+        let told = death
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|seen| *seen);
+        match told {
+            Some(death) => death,
             // The watching task ends with the runtime only; nobody polls this again.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bollard::models::{
     ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Mount, MountType,
-    MountVolumeOptions, NetworkingConfig, ResourcesUlimits, VolumeCreateRequest,
+    MountVolumeOptions, NetworkingConfig, VolumeCreateRequest,
 };
 use tokio::sync::mpsc;
 
@@ -27,9 +27,6 @@ use crate::observe::{NodeName, Observation};
 
 /// How long an agent's first answer may take: its container was started, nothing else is.
 const GREETING_BOUND: Duration = Duration::from_secs(20);
-
-/// Files of an agent: two per source of a flood, and floods of some ten thousand sources.
-const NOFILE: i64 = 65_536;
 
 /// How a node's data is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +91,6 @@ impl Pod {
             ..EndpointSettings::default()
         };
         let endpoints = HashMap::from([(inner.network.clone(), endpoint)]);
-        let nofile = ResourcesUlimits {
-            name: Some("nofile".to_owned()),
-            soft: Some(NOFILE),
-            hard: Some(NOFILE),
-        };
         let body = ContainerCreateBody {
             hostname: Some(node.to_owned()),
             image: Some(inner.spec.image.id.clone()),
@@ -114,7 +106,6 @@ impl Pod {
                 network_mode: Some(inner.network.clone()),
                 readonly_rootfs: Some(true),
                 mounts: Some(vec![mount(&volume, VOLUME)]),
-                ulimits: Some(vec![nofile]),
                 // Link rules are what it is for.
                 ..without_rights(host_config(), &["NET_ADMIN"])
             }),

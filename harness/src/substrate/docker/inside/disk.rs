@@ -52,7 +52,7 @@ impl Volume {
     /// Takes this much, or gives back what is too much.
     pub(super) fn want(&self, bytes: u64) -> io::Result<Disk> {
         let mut ballast = self.ballast();
-        ballast.wanted = bytes.next_multiple_of(PAGE);
+        ballast.wanted = bytes.min(self.statvfs()?.size()).next_multiple_of(PAGE);
         if ballast.wanted < ballast.held {
             if let Some(file) = &ballast.file {
                 ftruncate(file, ballast.wanted)?;
@@ -94,14 +94,15 @@ impl Volume {
         let Some(file) = &ballast.file else {
             return Ok(());
         };
-        let mut step = ballast.wanted - ballast.held;
+        let free = self.statvfs()?.free() / PAGE * PAGE;
+        let mut step = free.min(ballast.wanted - ballast.held);
         // All or nothing is allocated by a call, so what is free is asked for, then less and less:
         // the node may write meanwhile.
         while step >= PAGE {
             match fallocate(file, FallocateFlags::empty(), ballast.held, step) {
                 Ok(()) => {
                     ballast.held += step;
-                    step = ballast.wanted - ballast.held;
+                    return Ok(());
                 }
                 Err(rustix::io::Errno::NOSPC) => {
                     let free = self.statvfs()?.free() / PAGE * PAGE;
