@@ -30,6 +30,8 @@ pub(crate) struct Ground {
     pub(crate) run: DockerRun,
     pub(crate) image: Image,
     pub(crate) nonce: Nonce,
+    /// How long that took, if no test before this one had done it.
+    pub(crate) imported: Option<Duration>,
     pub(crate) _dir: tempfile::TempDir,
 }
 
@@ -58,7 +60,9 @@ where
     runtime.block_on(async {
         USERS.fetch_add(1, Ordering::SeqCst);
         let engine = engine().await;
+        let began = std::time::Instant::now();
         let image = own_image(&engine, Path::new(FIXTURE)).await.unwrap();
+        let imported = image.made.then(|| began.elapsed());
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::in_file(&dir.path().join("ledger.jsonl")).unwrap();
         let nonce = Nonce::random().unwrap();
@@ -75,6 +79,7 @@ where
                     run: run.clone(),
                     image: image.clone(),
                     nonce,
+                    imported,
                     _dir: dir,
                 };
                 let mut playing = JoinSet::new();
@@ -91,14 +96,13 @@ where
             Vec::<String>::new(),
             "everything with the nonce is gone"
         );
-        forget_image(&engine, &image).await;
+        forget_image(&image).await;
         ended.unwrap();
     });
 }
 
 /// Removes the image unless another test uses it.
-pub(crate) async fn forget_image(engine: &Engine, image: &Image) {
-    let _ = engine;
+pub(crate) async fn forget_image(image: &Image) {
     if USERS.fetch_sub(1, Ordering::SeqCst) == 1 {
         // A test that begins right now imports it again.
         let _ = docker()

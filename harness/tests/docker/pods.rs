@@ -73,6 +73,12 @@ fn a_node_lives_twice_and_its_pod_once() {
         }
         agent.watch(Vec::new(), None).await.unwrap();
 
+        let probe = ["/tweedledum", "pod-node", "exit"]
+            .map(str::to_owned)
+            .to_vec();
+        let end = node.exec(probe, LONG).await.unwrap();
+        assert_eq!((end.code, end.output.as_str()), (Some(3), ""));
+
         life.signal(NodeSignal::Stop).await.unwrap();
         assert!(node.state().await.unwrap().paused);
         let short = Duration::from_millis(200);
@@ -109,6 +115,11 @@ fn a_node_lives_twice_and_its_pod_once() {
         let (stopped, _) = life.terminate(LONG).await.unwrap();
         assert_eq!(stopped.by, StoppedBy::AlreadyDead);
         assert!(life.signal(NodeSignal::Kill).await.is_err());
+
+        // In another container, as from another image, the data is still there.
+        node.discard().await.unwrap();
+        let (_node, _life, mut pipes) = ground.start(&pod, &["serve", &address]).await;
+        assert_eq!(line(&mut pipes).await["lives"], json!(4));
     });
 }
 
@@ -177,7 +188,11 @@ fn images_are_imported_once_and_never_pulled_unasked() {
         let engine = ground.run.engine();
         let began = Instant::now();
         let again = own_image(engine, FIXTURE.as_ref()).await.unwrap();
-        println!("image looked up again: {:?}", began.elapsed());
+        println!(
+            "image imported: {:?}, looked up again: {:?}",
+            ground.imported,
+            began.elapsed()
+        );
         assert_eq!((again.made, &again.id), (false, &ground.image.id));
         assert_eq!(
             users_image(engine, &again.name, false).await.unwrap().id,

@@ -244,7 +244,7 @@ pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<State, DockerEr
         exit_code: exit_code.unwrap_or(0),
         error: error.unwrap_or_default(),
         pid: pid.unwrap_or(0),
-        started: started_at.map(|at| at.to_string()).unwrap_or_default(),
+        started: started_at.unwrap_or_default(),
         limits: limits_of(engine, &host),
     })
 }

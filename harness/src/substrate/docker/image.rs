@@ -405,9 +405,8 @@ fn read_loader_config(path: &Path, depth: u8, into: &mut Vec<PathBuf>) {
                     read_loader_config(&file, depth + 1, into);
                 }
             }
-            Some(_) => {}
             None if line.starts_with('/') => into.push(PathBuf::from(line)),
-            None => {}
+            Some(_) | None => {}
         }
     }
 }

@@ -149,8 +149,10 @@ pub enum Entry {
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
+type Write = Box<dyn Fn(&Entry) -> io::Result<()> + Send + Sync>;
+
 struct Inner {
-    write: Box<dyn Fn(&Entry) -> io::Result<()> + Send + Sync>,
+    write: Write,
     entries: Mutex<Vec<Entry>>,
 }
 

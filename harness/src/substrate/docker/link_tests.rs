@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::net::UdpSocket;
 
 use super::super::inside::serve;
-use super::super::wire::{FRAME_MAX, Read};
+use super::super::wire::{FRAME_MAX, Read, Sight};
 use super::*;
 use crate::agent::testing::TextDialect;
 use crate::agent::{DatagramKind, Dialect};
@@ -262,4 +262,58 @@ async fn an_agent_without_words_is_silent_and_then_gone() {
     assert!(link.0.shared.waiting().is_empty());
     drop(kept);
     assert!(matches!(link.disk().await, Err(LinkError::Gone { .. })));
+}
+
+/// An agent on another kernel, whose clock is an hour ahead.
+#[tokio::test]
+async fn times_of_another_kernel_are_brought_to_this_clock() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let (input, mut agent_input) = tokio::io::duplex(4096);
+    let (mut agent_output, from_agent) = tokio::io::duplex(4096);
+    let (saw, mut seen) = mpsc::channel(10);
+    let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut frames = Frames::default();
+        let mut chunk = [0; 1024];
+        while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
+            frames.feed(&chunk[..length]);
+            while let Some(Ordered { id, order }) = frames.next().unwrap() {
+                let result = Ok(match order {
+                    Order::StartFlood { at_ns, .. } => Answer::Ready(Duration::from_nanos(at_ns)),
+                    _ => Answer::Clock(Clocks {
+                        monotonic_ns: monotonic_ns() + HOUR,
+                        boot: "other".to_owned(),
+                    }),
+                });
+                agent_output
+                    .write_all(&encode(&Said::Answer { id, result }).unwrap())
+                    .await
+                    .unwrap();
+            }
+            let sight = Sight::Ping {
+                t_ns: monotonic_ns() + HOUR,
+                rtt: None,
+                send_error: None,
+            };
+            agent_output
+                .write_all(&encode(&Said::Saw(sight)).unwrap())
+                .await
+                .unwrap();
+        }
+    });
+    let began = monotonic_ns();
+    link.greet(hello([127, 0, 0, 1].into()), LONG)
+        .await
+        .unwrap();
+    while seen.try_recv().is_ok() {}
+    assert!(matches!(
+        link.start_flood(1, 0, LONG).await,
+        Err(LinkError::Other { .. })
+    ));
+    let Some(Observation::Ping(ping)) = seen.recv().await else {
+        panic!()
+    };
+    let error = ping.t_ns.abs_diff(began);
+    assert!(error < HOUR / 100, "off by {error} ns");
 }

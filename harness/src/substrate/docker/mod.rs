@@ -17,6 +17,7 @@
 mod container;
 mod elf;
 pub mod engine;
+mod exec;
 pub mod image;
 pub mod inside;
 pub mod ledger;

@@ -147,6 +147,16 @@ impl Node {
         &self.0.name
     }
 
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// Removes the container, dead or alive, so that the pod can have another one, as from another
+    /// image. The data stays.
+    pub async fn discard(self) -> Result<(), DockerError> {
+        container::remove(&self.0.engine, &self.0.id).await
+    }
+
     /// The container's id.
     pub fn id(&self) -> &str {
         &self.0.id
@@ -364,14 +374,15 @@ fn lost() -> Death {
 
 /// Waits until the engine tells the death, and asks how it was.
 async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Death>>) {
-    let options = WaitContainerOptions {
-        condition: "not-running".to_owned(),
-    };
-    let mut waiting = std::pin::pin!(engine.docker().wait_container(&id, Some(options)));
-    // A code above 0 comes as an error of this client; what is told is read below.
-    let _told = waiting.next().await;
-    let mut seen_ns = monotonic_ns();
     let death = loop {
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        let mut waiting = std::pin::pin!(engine.docker().wait_container(&id, Some(options)));
+        // A code above 0 comes as an error of this client, as does an engine that goes away; what
+        // it was is read below.
+        let _told = waiting.next().await;
+        let seen_ns = monotonic_ns();
         match inspect(&engine, &id).await {
             Ok(state) if state.running => {}
             Ok(state) => {
@@ -386,7 +397,6 @@ async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Deat
             Err(error) => tracing::warn!(%error, "the engine does not tell of a death"),
         }
         tokio::time::sleep(LOOK_AGAIN).await;
-        seen_ns = monotonic_ns();
     };
     tell.send_replace(Some(death));
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     InspectNetworkOptions, ListContainersOptions, RemoveVolumeOptions,
 };
@@ -164,6 +165,68 @@ pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration
     removal
 }
 
+/// What clean-up found of one recorded run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cleaned {
+    /// Its keeper runs; nothing was touched.
+    Live,
+    /// It was dead; this was removed, or could not be.
+    Dead(Removal),
+    /// The engine cannot be asked; nothing was touched.
+    Unknown {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Removes everything of a recorded run if it is dead to others.
+pub async fn clean(engine: &Engine, entries: &[Entry], bound: Duration) -> Cleaned {
+    match is_dead(engine, entries).await {
+        Ok(false) => Cleaned::Live,
+        Ok(true) => Cleaned::Dead(remove_recorded(engine, entries, bound).await),
+        Err(error) => Cleaned::Unknown {
+            why: error.to_string(),
+        },
+    }
+}
+
+/// What a guard does that has no event loop: reaches the recorded engine and removes everything of
+/// the run, whether its keeper still runs or not, since the guard knows that the run is over.
+pub fn remove_blocking(entries: &[Entry], bound: Duration) -> Removal {
+    let address = entries.iter().find_map(|entry| match entry {
+        Entry::Engine { address, .. } => Some(address.clone()),
+        _ => None,
+    });
+    let Some(address) = address else {
+        return Removal::default();
+    };
+    let failed = |why: String| {
+        let name = "everything on the engine".to_owned();
+        Removal {
+            removed: 0,
+            left: vec![Left {
+                kind: Kind::Container,
+                name,
+                why,
+            }],
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(error.to_string()),
+    };
+    runtime.block_on(async {
+        match Engine::connect(address).await {
+            Ok(engine) => remove_recorded(&engine, entries, bound).await,
+            Err(error) => failed(error.to_string()),
+        }
+    })
+}
+
 fn another_engine(engine: &Engine, recorded: &Recorded) -> DockerError {
     DockerError::Spec(format!(
         "the run was on the engine {}, and at {} is the engine {}; set DOCKER_HOST to the former and look again",
@@ -243,53 +306,52 @@ async fn find(
     let ours = |labels: Option<HashMap<String, String>>| {
         labels.is_some_and(|labels| labels.get(NONCE_LABEL) == Some(&nonce))
     };
-    let what = || format!("show the {} {}", thing.role.kind(), thing.name);
-    let error = match thing.role.kind() {
-        Kind::Container => match id {
-            Some(id) => match docker.inspect_container(id, None).await {
-                Ok(_) => return Ok(Some(id.to_owned())),
-                Err(error) => error,
-            },
-            None => {
-                let filters = HashMap::from([
-                    ("label".to_owned(), vec![format!("{NONCE_LABEL}={nonce}")]),
-                    ("name".to_owned(), vec![format!("^/{}$", thing.name)]),
-                ]);
-                let options = ListContainersOptions {
-                    all: true,
-                    filters: Some(filters),
-                    ..ListContainersOptions::default()
-                };
-                let listed = docker.list_containers(Some(options)).await;
-                let listed = listed.map_err(|error| DockerError::engine(what(), &error))?;
-                let named = format!("/{}", thing.name);
-                let found = listed.into_iter().find(|container| {
+    let found = match (thing.role.kind(), id) {
+        (Kind::Container, Some(id)) => {
+            let seen = docker.inspect_container(id, None).await;
+            seen.map(|_| Some(id.to_owned()))
+        }
+        (Kind::Container, None) => {
+            let filters = HashMap::from([
+                ("label".to_owned(), vec![format!("{NONCE_LABEL}={nonce}")]),
+                ("name".to_owned(), vec![format!("^/{}$", thing.name)]),
+            ]);
+            let options = ListContainersOptions {
+                all: true,
+                filters: Some(filters),
+                ..ListContainersOptions::default()
+            };
+            let named = format!("/{}", thing.name);
+            let listed = docker.list_containers(Some(options)).await;
+            listed.map(|listed| {
+                let is_it = |container: &ContainerSummary| {
                     ours(container.labels.clone())
                         && container.names.iter().flatten().any(|name| *name == named)
-                });
-                return Ok(found.and_then(|container| container.id));
-            }
-        },
-        Kind::Volume => match docker.inspect_volume(&thing.name).await {
-            Ok(volume) => return Ok(ours(Some(volume.labels)).then_some(volume.name)),
-            Err(error) => error,
-        },
-        Kind::Network => {
+                };
+                listed.into_iter().find(is_it)?.id
+            })
+        }
+        (Kind::Volume, _) => {
+            let seen = docker.inspect_volume(&thing.name).await;
+            seen.map(|volume| ours(Some(volume.labels)).then_some(volume.name))
+        }
+        (Kind::Network, id) => {
             let asked = id.unwrap_or(&thing.name);
-            match docker
+            let seen = docker
                 .inspect_network(asked, None::<InspectNetworkOptions>)
-                .await
-            {
-                Ok(network) => {
-                    let named = network.name.as_deref() == Some(&thing.name);
-                    return Ok(network.id.filter(|_| named && ours(network.labels)));
-                }
-                Err(error) => error,
-            }
+                .await;
+            seen.map(|network| {
+                let named = network.name.as_deref() == Some(&thing.name);
+                network.id.filter(|_| named && ours(network.labels))
+            })
         }
     };
-    if status_of(&error) == Some(404) {
-        return Ok(None);
+    match found {
+        Err(error) if status_of(&error) == Some(404) => Ok(None),
+        Err(error) => {
+            let what = format!("show the {} {}", thing.role.kind(), thing.name);
+            Err(DockerError::engine(what, &error))
+        }
+        Ok(found) => Ok(found),
     }
-    Err(DockerError::engine(what(), &error))
 }

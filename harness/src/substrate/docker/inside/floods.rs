@@ -62,12 +62,11 @@ impl Floods {
             sent = handle.sent() => Some(sent),
             () = stop.0.notified() => None,
         };
-        let sent = match sent {
-            Some(sent) => sent,
-            None => {
-                handle.request_stop();
-                handle.sent().await
-            }
+        let sent = if let Some(sent) = sent {
+            sent
+        } else {
+            handle.request_stop();
+            handle.sent().await
         };
         sent.map_err(|error| error.to_string())
     }
