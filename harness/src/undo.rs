@@ -3,7 +3,9 @@
 //! Before a run creates something that outlives its processes, a line about it is appended to
 //! `runs/.intents/<nonce>.jsonl` and fsynced. The file is removed when everything is gone, so a
 //! file that is left names a run that lives or one that was killed with all its guards. `clean`
-//! acts on recorded identities and on the nonce only, never on a name, and never on a live run.
+//! acts on recorded identities and on the nonce, never on a name, and never on a live run. What lost
+//! both is found by the sockets it holds in the run's recorded addresses: it is removed only when it
+//! also holds something in the run's own directories, else it is listed, and the intents stay.
 //!
 //! Run directories are results, not leftovers: they are pruned by the [store](crate::store).
 
@@ -15,6 +17,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::substrate::process::holders::holders;
 use crate::substrate::process::remains::Hunt;
 use crate::substrate::process::{KillReport, Leftover, Nonce, ProcessId, block, identity};
 
@@ -273,7 +276,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
     let state = if is_live(&intents)? {
         RunState::Live
     } else {
-        remove_remains(&path, nonce)?
+        remove_remains(&path, nonce, &intents)?
     };
     Ok(CleanedRun {
         intents: path,
@@ -337,9 +340,7 @@ fn is_live(intents: &[Intent]) -> io::Result<bool> {
         return Ok(false);
     }
     // After a reboot no lock is this run's.
-    let this_boot = identity::boot_id()?;
-    let same_boot =
-        matches!(intents.first(), Some(Intent::Run { stub, .. }) if stub.boot_id == this_boot);
+    let same_boot = of_this_boot(intents)?;
     for intent in intents {
         if let Intent::Block { prefix } = intent
             && same_boot
@@ -351,18 +352,88 @@ fn is_live(intents: &[Intent]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn remove_remains(path: &Path, nonce: &Nonce) -> io::Result<RunState> {
+fn remove_remains(path: &Path, nonce: &Nonce, intents: &[Intent]) -> io::Result<RunState> {
+    let deadline = Instant::now() + CLEAN_BOUND;
     let hunt = Hunt {
         nonce: Some(nonce),
         ..Hunt::default()
     };
-    let KillReport { killed, left } = hunt.run(Instant::now() + CLEAN_BOUND);
+    let mut report = hunt.run(deadline);
+    // After a reboot the addresses and processes are others'.
+    if of_this_boot(intents)? {
+        let (proved, mut left) = by_their_sockets(intents)?;
+        if !proved.is_empty() {
+            let hunt = Hunt {
+                also: &proved,
+                roots: &proved,
+                ..Hunt::default()
+            };
+            let KillReport { killed, left: more } = hunt.run(deadline);
+            report.killed += killed;
+            report.left.extend(more);
+        }
+        left.retain(|left| {
+            report
+                .left
+                .iter()
+                .all(|known| known.pid != left.pid || left.pid == 0)
+        });
+        report.left.extend(left);
+    }
+    let KillReport { killed, left } = report;
     if left.is_empty() {
         forget(path)?;
         Ok(RunState::Cleaned { killed })
     } else {
         Ok(RunState::Left { killed, left })
     }
+}
+
+/// What still holds sockets in the run's addresses: processes that are certainly the run's, and the rest.
+fn by_their_sockets(intents: &[Intent]) -> io::Result<(Vec<i32>, Vec<Leftover>)> {
+    let mut prefixes = Vec::new();
+    let mut directories = Vec::new();
+    for intent in intents {
+        match intent {
+            // A run that has it now answers for what is in it; `is_live` leaves an abandoned lock out.
+            Intent::Block { prefix } if !block::is_locked(*prefix)? => prefixes.push(*prefix),
+            // Links of /proc are absolute and free of links.
+            Intent::Directory { path } => directories.extend(fs::canonicalize(path).ok()),
+            _ => {}
+        }
+    }
+    let (found, unseen) = holders(&prefixes, &directories)?;
+    let mut proved = Vec::new();
+    let mut left = Vec::new();
+    for holder in found {
+        if holder.inside {
+            proved.push(holder.stat.pid);
+            continue;
+        }
+        let sockets: Vec<String> = holder.sockets.iter().map(ToString::to_string).collect();
+        left.push(Leftover {
+            pid: holder.stat.pid,
+            comm: holder.stat.comm,
+            why: format!(
+                "it holds {} in the run's addresses, but nothing proves that it is the run's, so it was not touched",
+                sockets.join(", ")
+            ),
+        });
+    }
+    for socket in unseen {
+        left.push(Leftover {
+            pid: 0,
+            comm: String::new(),
+            why: format!("{socket} in the run's addresses is bound by a process that cannot be seen, perhaps another user's"),
+        });
+    }
+    Ok((proved, left))
+}
+
+/// Whether the run was of this boot of the machine.
+fn of_this_boot(intents: &[Intent]) -> io::Result<bool> {
+    let this_boot = identity::boot_id()?;
+    Ok(matches!(intents.first(), Some(Intent::Run { stub, .. }) if stub.boot_id == this_boot))
 }
 
 #[cfg(test)]

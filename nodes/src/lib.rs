@@ -6,6 +6,9 @@
 //! release gets wrong is in [`releases`]. Layer agreement ([`agreement`]),
 //! the PoET's work ([`poet`]) and the VRF ([`vrf`]) are here already, and no role uses them yet.
 
+mod activation;
+mod blocks;
+mod mesh;
 mod node;
 mod p2p;
 pub mod poet;
@@ -18,6 +21,7 @@ mod settings;
 
 pub use p2p::wire;
 pub use protocol::{agreement, vrf};
+pub use runtime::identity::node_id;
 
 use std::process::ExitCode;
 

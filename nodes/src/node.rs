@@ -3,20 +3,21 @@
 //! The file holds state and nothing else; what is done with it lies in `p2p`, `protocol` and
 //! `roles`, and `run.rs` starts it. Locks are held for moments and never across an await.
 
+use crate::mesh::{Mesh, PullBook};
 use crate::p2p::discovery::AddressBook;
 use crate::p2p::gossip::Seen;
 use crate::p2p::peers::PeerSet;
 use crate::p2p::wire::{PublicKey, SecretKey, SharedKey};
-use crate::protocol::mempool::{self, Mempool};
+use crate::protocol::genesis::Genesis;
 use crate::releases::Release;
 use crate::runtime::clock::LayerClock;
+use crate::runtime::draw;
 use crate::runtime::events;
 use crate::runtime::identity::{Identity, Nonces};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::network::{Network, Other};
 use crate::settings::Settings;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -28,6 +29,8 @@ use tokio::sync::{Notify, watch};
 pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) network: Network,
+    /// What all nodes are told alike.
+    pub(crate) genesis: Genesis,
     pub(crate) release: Release,
     pub(crate) identity: Identity,
     pub(crate) nonces: Nonces,
@@ -42,7 +45,12 @@ pub(crate) struct Node {
     /// How many swarm connections have a task.
     pub(crate) talking: watch::Sender<usize>,
     pub(crate) seen: Mutex<Seen>,
-    pub(crate) mempool: Mutex<Mempool>,
+    /// What is known and agreed on.
+    pub(crate) mesh: Mutex<Mesh>,
+    /// Told after every change of the mesh; all who listen then are woken.
+    pub(crate) mesh_changed: Notify,
+    /// Questions to peers, and theirs.
+    pub(crate) pulls: Mutex<PullBook>,
     ready: AtomicBool,
     started: Instant,
 }
@@ -51,8 +59,11 @@ impl Node {
     pub(crate) fn new(
         settings: Settings,
         network: Network,
+        genesis: Genesis,
         release: Release,
         nonces: Nonces,
+        metrics: Metrics,
+        mesh: Mesh,
     ) -> Self {
         let identity = Identity::new(network.secret);
         let contacts = ranked(&network, &settings);
@@ -63,7 +74,6 @@ impl Node {
             .chain([mine]);
         Self {
             clock: LayerClock::new(network.genesis_unix_ns, network.layer_ns),
-            metrics: Metrics::default(),
             addresses: Mutex::new(AddressBook::new(given)),
             peers: Mutex::new(PeerSet::new(
                 identity.public,
@@ -73,11 +83,15 @@ impl Node {
             peers_changed: Notify::new(),
             talking: watch::Sender::new(0),
             seen: Mutex::new(Seen::new(settings.gossip_cache)),
-            mempool: Mutex::new(Mempool::new(mempool::CAP)),
+            mesh: Mutex::new(mesh),
+            mesh_changed: Notify::new(),
+            pulls: Mutex::new(PullBook::default()),
             ready: AtomicBool::new(false),
             started: Instant::now(),
             settings,
             network,
+            metrics,
+            genesis,
             release,
             identity,
             nonces,
@@ -90,7 +104,7 @@ impl Node {
         draw(
             self.network.seed,
             purpose,
-            &[self.settings.name.as_bytes(), about],
+            &[self.settings.process.name.as_bytes(), about],
         )
     }
 
@@ -146,7 +160,7 @@ impl Contact {
 }
 
 fn ranked(network: &Network, settings: &Settings) -> Vec<Arc<Contact>> {
-    let mine = settings.name.as_bytes();
+    let mine = settings.process.name.as_bytes();
     let rank = |other: &Other| draw(network.seed, "peers", &[mine, other.name.as_bytes()]);
     let mut others: Vec<&Other> = if settings.alone {
         Vec::new()
@@ -165,16 +179,4 @@ fn ranked(network: &Network, settings: &Settings) -> Vec<Arc<Contact>> {
             ))
         })
         .collect()
-}
-
-fn draw(seed: u64, purpose: &str, about: &[&[u8]]) -> u64 {
-    let mut hash = Sha256::new().chain_update(seed.to_be_bytes());
-    for part in [purpose.as_bytes()].iter().chain(about) {
-        // Lengths keep ("ab", "c") apart from ("a", "bc").
-        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(part);
-    }
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.finalize()[..8]);
-    u64::from_be_bytes(first)
 }

@@ -5,6 +5,7 @@
 //! to [`SWITCHES`]. This file says *which* behaviour; the behaviours themselves live where history
 //! had them (session tables in `p2p/session_table.rs`).
 
+use crate::poet::store::StateWrites;
 use std::collections::BTreeMap;
 
 /// What a release does in each place where releases differ.
@@ -12,6 +13,15 @@ use std::collections::BTreeMap;
 pub struct Behaviour {
     /// Which session table the UDP listener uses.
     pub session_table: SessionTable,
+    /// What PoETs do where releases differ.
+    pub poet: Poet,
+}
+
+/// What a PoET does where releases differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poet {
+    /// How states replace those before them.
+    pub state_writes: StateWrites,
 }
 
 /// The session tables of history.
@@ -47,6 +57,12 @@ pub struct Switch {
 
 const FIXED: Behaviour = Behaviour {
     session_table: SessionTable::Fixed,
+    poet: POET_2020,
+};
+
+/// The PoET that all releases have: its own fixes have no switches yet.
+const POET_2020: Poet = Poet {
+    state_writes: StateWrites::InPlace,
 };
 
 /// Every release, best first.
@@ -61,6 +77,7 @@ pub const BASES: &[Base] = &[
         about: "the testnet of June 2020 (go-spacemesh v0.1.12): evicting a UDP session panics",
         behaviour: Behaviour {
             session_table: SessionTable::Netid116,
+            poet: POET_2020,
         },
     },
 ];

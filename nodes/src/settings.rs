@@ -1,27 +1,26 @@
-//! The flags every role has. Each names its unit, its default and the real network's value.
+//! The flags that roles share: of every process ([`Process`]), and of every member of the swarm
+//! ([`Settings`]). Each names its unit, its default and the real network's value.
 //!
 //! To add one, add a field here and, where a role's declaration lists settings, there. A flag that
 //! only one role has belongs into that role's file.
 
 use crate::p2p::peers::Wants;
 use crate::p2p::session_table::Limits;
+use crate::poet::{Params, ParamsError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Flags of every role. Durations are written as `250ms`, `2s`, `24h`.
+/// Flags of every process, with or without a swarm.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Settings {
+pub(crate) struct Process {
     /// This node's name, as the network file has it under `self.name`
     #[arg(long)]
     pub(crate) name: String,
     /// The network file: JSON with genesis, layer length, netid, seed, this node's identity, and all nodes
     #[arg(long, value_name = "FILE")]
     pub(crate) network: PathBuf,
-    /// Address for UDP sessions and the TCP swarm; every socket of the node is bound to its IP (real network: port 7513)
-    #[arg(long, value_name = "IP:PORT")]
-    pub(crate) p2p: SocketAddr,
-    /// Address of the HTTP API: /v1/nodestatus and /metrics (real network: port 9090)
+    /// Address of the HTTP API, and the IP that HTTP requests to other nodes come from (real network: port 9090, PoETs 8080)
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) api: SocketAddr,
     /// Directory for this node's data, made if it is missing; one node at a time
@@ -33,6 +32,16 @@ pub(crate) struct Settings {
     /// Take this fix out of the release, instead of those the network file takes out; may be repeated
     #[arg(long, value_name = "SWITCH")]
     pub(crate) without: Vec<String>,
+}
+
+/// Flags of every role that takes part in the swarm. Durations are written as `250ms`, `2s`, `24h`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Settings {
+    #[command(flatten)]
+    pub(crate) process: Process,
+    /// Address for UDP sessions and the TCP swarm; every socket of the node is bound to its IP (real network: port 7513)
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) p2p: SocketAddr,
     /// Dial nobody, and be ready without a peer
     #[arg(long)]
     pub(crate) alone: bool,
@@ -89,6 +98,22 @@ pub(crate) struct Settings {
     /// Gossip messages remembered at least, so as to drop them when they come again, a count (real network: 10000)
     #[arg(long, default_value_t = 10_000, value_parser = count)]
     pub(crate) gossip_cache: usize,
+
+    /// Time for a PoET to answer a miner (real network: none, the miner waited for ever)
+    #[arg(long, default_value = "500ms", value_parser = duration)]
+    pub(crate) poet_timeout: Duration,
+    /// Blocks that a layer should have, a count, alike on all nodes; half of the miners, rounded up, if it is not given (real network: 50)
+    #[arg(long, value_name = "COUNT", value_parser = count)]
+    pub(crate) layer_average_size: Option<usize>,
+    /// A PoET's proof is over 2^this labels, alike on all nodes (real network: 30 or more)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.log2_leaves())]
+    poet_n: u32,
+    /// Nested hashes per label of a PoET, a count, alike on all nodes (real network: 100)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.depth())]
+    poet_depth: u32,
+    /// Labels that a PoET's proof opens, a count, alike on all nodes (real network: 150)
+    #[arg(long, value_name = "COUNT", default_value_t = Params::DEFAULT.openings())]
+    poet_openings: u32,
 }
 
 /// A bound on every count: far above any use, and small enough that queues of it can be made.
@@ -101,6 +126,11 @@ impl Settings {
             max_age: self.session_max_age,
             queue: self.session_queue,
         }
+    }
+
+    /// What a PoET's proof has to prove.
+    pub(crate) fn poet_params(&self) -> Result<Params, ParamsError> {
+        Params::new(self.poet_n, self.poet_depth, self.poet_openings)
     }
 
     pub(crate) fn wants(&self) -> Wants {
@@ -126,7 +156,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A whole number of at least 1.
-fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     count_from(1, COUNT_MAX, text)
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "tweedledum", version, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 pass, 1 fail, 2 bad plan or command line (nothing was started), 3 inconclusive, \
-    4 could not be run, 5 something was left behind, 130 or 143 interrupted."
+    4 could not be run or its results not written, 5 something was left behind, 130 or 143 interrupted."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

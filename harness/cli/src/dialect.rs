@@ -16,6 +16,10 @@ impl Dialect for UdpSession2020 {
         wire::public_key(identity)
     }
 
+    fn signing_key(&self, identity: &[u8; 32]) -> [u8; 32] {
+        tweedledum_nodes::node_id(identity)
+    }
+
     fn datagram(&self, spec: &DatagramSpec<'_>) -> Vec<u8> {
         let netid = match spec.kind {
             DatagramKind::WellFormed => spec.netid,

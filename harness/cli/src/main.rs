@@ -33,10 +33,10 @@ fn main() -> ExitCode {
         Command::Internal(args) => return commands::internal::run(args, &printer),
     };
     match outcome {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => ExitCode::from(printer.settle(code)),
         Err(failure) => {
             printer.failure(&failure);
-            ExitCode::from(failure.code())
+            ExitCode::from(printer.settle(failure.code()))
         }
     }
 }

@@ -85,7 +85,12 @@ pub fn is_meant(pattern: &FindingPattern, finding: &Finding) -> bool {
         && pattern
             .says
             .as_ref()
-            .is_none_or(|says| finding.text.contains(says))
+            .is_none_or(|says| contains(&finding.text, says))
+}
+
+/// Without regard to case: what a node says is mostly what its system or its library says, in any spelling.
+fn contains(text: &str, says: &str) -> bool {
+    text.to_lowercase().contains(&says.to_lowercase())
 }
 
 /// Compares a verdict with what its control demands.

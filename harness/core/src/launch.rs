@@ -1,10 +1,10 @@
 //! What is started: a node's program, arguments, environment and network file, with every placeholder filled in.
 //!
 //! Pure: addresses, paths and keys are handed in. Placeholders are `{release.bin}`, `{release.name}`, `{name}`, `{role}`,
-//! `{network}`, `{data}`, `{addr}`, `{PORT.addr}`, `{PORT.port}`, `{PORT.addr of ROLE}` (comma-separated) and, as a whole
-//! argument, `{settings}`. The plan's check has refused every other.
+//! `{network}`, `{data}`, `{addr}`, `{PORT.addr}`, `{PORT.port}`, `{addr of ROLE}` and `{PORT.addr of ROLE}`
+//! (comma-separated; nothing if there are no such nodes) and, as a whole argument, `{settings}`. The plan's check has refused every other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -26,6 +26,8 @@ pub struct Place {
     pub network: String,
     /// Its public key in hex, for those who speak a protocol with keys.
     pub key: String,
+    /// The public key that it signs with, in hex, likewise.
+    pub id: String,
 }
 
 /// A network that is about to be started.
@@ -67,8 +69,12 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// When it is ready.
     pub ready: Ready,
+    /// How long after its start it must be.
+    pub ready_within_ns: u64,
     /// Where its signals come from.
     pub signals: BTreeMap<String, Source>,
+    /// Events of its log that are recorded.
+    pub events: BTreeSet<String>,
     /// Contents of its network file.
     pub network: Value,
 }
@@ -131,7 +137,9 @@ impl Network<'_> {
                 .map(|(key, value)| (key.clone(), fill(value)))
                 .collect(),
             ready,
+            ready_within_ns: role.ready_within_ns,
             signals: signals.collect(),
+            events: role.events.clone(),
             network: self.file(node),
         }
     }
@@ -163,15 +171,13 @@ impl Network<'_> {
 
     fn value(&self, key: &str, node: &Node, role: &Role) -> Option<String> {
         let place = self.places.get(&node.name)?;
-        if let Some((port, of)) = key.split_once(" of ") {
-            let port = port.strip_suffix(".addr")?;
+        if let Some((what, of)) = key.split_once(" of ") {
             let members = self.plan.nodes.iter().filter(|other| other.role == of);
-            return Some(
-                members
-                    .filter_map(|other| self.socket(other, port))
-                    .collect::<Vec<_>>()
-                    .join(","),
-            );
+            let address = |other: &Node| match what.strip_suffix(".addr") {
+                Some(port) => self.socket(other, port),
+                None => Some(self.places.get(&other.name)?.address.clone()),
+            };
+            return Some(members.filter_map(address).collect::<Vec<_>>().join(","));
         }
         match key {
             "name" => Some(node.name.clone()),
@@ -231,10 +237,9 @@ impl Network<'_> {
         }
         entry.insert("name".to_owned(), json!(node.name));
         entry.insert("role".to_owned(), json!(node.role));
-        entry.insert(
-            "key".to_owned(),
-            json!(self.places.get(&node.name).map(|place| &place.key)),
-        );
+        let place = self.places.get(&node.name);
+        entry.insert("key".to_owned(), json!(place.map(|place| &place.key)));
+        entry.insert("id".to_owned(), json!(place.map(|place| &place.id)));
         Value::Object(entry)
     }
 }

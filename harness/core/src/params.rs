@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Selector;
+use crate::plan::model::Capacity;
 use crate::time::Span;
 
 /// One parameter of a kind.
@@ -50,6 +51,8 @@ pub enum Shape {
     Duration,
     /// A size: `64KiB`.
     Size,
+    /// Room on a disk: `64KiB`, or `1.5 rounds` of what the target's role says a round takes.
+    Capacity,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// The name of a signal that every selected role exposes.
@@ -76,6 +79,8 @@ pub enum Value {
     Text(String),
     /// True or false.
     Flag(bool),
+    /// Room on a disk.
+    Capacity(Capacity),
 }
 
 /// Decoded parameters by key. Getters panic when the kind's own table does not declare the key in that shape: that is a
@@ -124,6 +129,14 @@ impl Params {
         match self.get(name) {
             Some(Value::Text(text)) => text,
             other => undeclared(name, "a word", other),
+        }
+    }
+
+    /// Required or defaulted room on a disk.
+    pub fn capacity(&self, name: &str) -> Capacity {
+        match self.get(name) {
+            Some(Value::Capacity(capacity)) => *capacity,
+            other => undeclared(name, "a capacity", other),
         }
     }
 

@@ -51,6 +51,11 @@ impl fmt::Display for Span {
     }
 }
 
+/// `1 layer`, `2 layers`: a count for people.
+pub(crate) fn layers(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "layer" } else { "layers" })
+}
+
 impl fmt::Display for ProtocolTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "layer {}", trimmed(self.0))

@@ -99,7 +99,7 @@ pub struct RunInfo {
 }
 
 /// Something that must not happen, and happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// `area/what`, never with a role in it.
     pub id: String,
@@ -111,6 +111,12 @@ pub struct Finding {
     pub due_ns: u64,
     /// When it was certain.
     pub proved_ns: u64,
+    /// Since when what is missed has been missing: the last advance of what stalled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ns: Option<u64>,
+    /// Which PoET round it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<u64>,
     /// Numbers of the records it rests on, oldest first.
     pub records: Vec<u64>,
     /// One sentence. It may quote nodes: treat it as hostile.
@@ -214,6 +220,9 @@ pub struct Link {
     pub records: [u64; 2],
     /// How the two are related, as `same-node`.
     pub relation: String,
+    /// Why the one leads to the other, where that needs saying: `without a proof there is no ATX`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub how: String,
     /// One sentence. It may quote nodes: treat it as hostile.
     pub text: String,
 }

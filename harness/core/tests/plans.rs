@@ -8,12 +8,13 @@
     reason = "helpers of tests stop at what they cannot read, as tests do"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use tweedledum_core::plan::model::Release;
+use tweedledum_core::launch::{Network, Place};
+use tweedledum_core::plan::model::{Node, Release};
 use tweedledum_core::plan::{
     Catalogue, Diagnostic, PLAN_BYTES_MAX, Plan, bundled_roles, parse, render, render_role,
 };
@@ -96,6 +97,46 @@ fn bad_plans_give_their_messages() {
 }
 
 #[test]
+fn placeholders_of_other_roles_are_filled_and_nobody_is_nothing() {
+    let cases = cases("good");
+    let (name, _, source) = cases.iter().find(|case| case.0 == "everything").unwrap();
+    let mut plan = read(name, source);
+    let place = |(n, node): (usize, &Node)| {
+        let address = format!("127.1.1.{n}");
+        let place = Place {
+            address,
+            data: "data".to_owned(),
+            network: "network.json".to_owned(),
+            key: String::new(),
+            id: String::new(),
+        };
+        (node.name.clone(), place)
+    };
+    let places: BTreeMap<_, _> = plan.nodes.iter().enumerate().map(place).collect();
+    let relay = plan.node("relay-0").unwrap().clone();
+    let ends = |plan: &Plan| {
+        let network = Network {
+            plan,
+            release: &catalogue().releases[0],
+            seed: 1,
+            netid: 116,
+            genesis_unix_ns: 0,
+            places: &places,
+        };
+        let args = network.launch(&relay, &plan.roles["relay"]).args;
+        args[args.len() - 3..].to_vec()
+    };
+    let (miners, port) = (
+        "127.1.1.4,127.1.1.5",
+        &plan.roles["relay"].ports["status"].number,
+    );
+    let with_port = "127.1.1.4:7513,127.1.1.5:7513";
+    assert_eq!(ends(&plan), [miners, with_port, &port.to_string()]);
+    plan.nodes.retain(|node| node.role == "relay");
+    assert_eq!(ends(&plan)[..2], ["", ""]);
+}
+
+#[test]
 fn a_plan_means_what_it_says() {
     let (name, _, source) = &cases("good")[1];
     assert_eq!(name, "incident");
@@ -156,7 +197,7 @@ fn releases_build_on_bundled_ones() {
     );
     assert_eq!(
         plan.roles.keys().collect::<Vec<_>>(),
-        ["miner", "relay"],
+        ["miner", "poet", "relay"],
         "only roles with nodes"
     );
     assert_eq!(plan.timeline[0].name, "pause#0");
@@ -167,6 +208,26 @@ fn releases_build_on_bundled_ones() {
     );
     assert_eq!(plan.expect[3].params.text("after"), "calm");
     assert_eq!(plan.expect[4].params.text("after"), "heal power-cut");
+}
+
+#[test]
+fn the_start_waits_for_the_slowest_role() {
+    let (name, _, source) = &cases("good")[0];
+    assert_eq!(name, "everything");
+    let source = String::from_utf8(source.clone()).unwrap();
+    let ready = "ready: { http: \"http://{status.addr}/ready\", status: 204";
+    assert!(source.contains(ready));
+    // Seven nodes of 30 ms each, what the slowest role in use has (miners: 2 s), an epoch of 8 layers of 1.5 s.
+    for (within, ms) in [
+        ("", 2_000),
+        (", within: 100ms", 2_000),
+        (", within: 7s", 7_000),
+    ] {
+        let source = source.replace(ready, &format!("{ready}{within}"));
+        let plan = read(name, source.as_bytes());
+        let genesis = tweedledum_core::run::genesis_after_ns(&plan);
+        assert_eq!(genesis, (7 * 30 + ms + 12_000) * 1_000_000, "{within}");
+    }
 }
 
 #[test]

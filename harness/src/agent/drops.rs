@@ -39,9 +39,14 @@ impl DropsCounter {
         }
     }
 
+    /// Looks now and then until stopped, and never takes more than a tenth of a core for it: a long table of sockets costs
+    /// tens of milliseconds each time, which the target would lack.
     pub(super) fn look_every(&self, period: Duration) {
-        while !self.stop.wait_until(Instant::now() + period) {
+        let mut pause = period;
+        while !self.stop.wait_until(Instant::now() + pause) {
+            let began = Instant::now();
             self.look();
+            pause = period.max(began.elapsed() * 9);
         }
     }
 

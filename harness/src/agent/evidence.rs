@@ -81,6 +81,12 @@ fn why_not(report: &FloodReport, reached: u64, dropped: u64) -> Option<String> {
             report.bound
         ));
     }
+    if report.begun_late > report.late_max {
+        return Some(format!(
+            "it began {:?} after it was due: the host was too slow to make it ready",
+            report.begun_late
+        ));
+    }
     if reached < u64::from(asked) {
         let sent = report.sent;
         let errors = if report.errors.is_empty() {
@@ -90,7 +96,8 @@ fn why_not(report: &FloodReport, reached: u64, dropped: u64) -> Option<String> {
         };
         return Some(format!(
             "{reached} of {asked} datagrams arrived: {sent} were sent{errors}, and {target} dropped \
-             {dropped} because its socket buffer was full"
+             {dropped} because its socket buffer was full{}",
+            slower(report, reached)
         ));
     }
     let took = report.paced_span().unwrap_or_default();
@@ -101,6 +108,24 @@ fn why_not(report: &FloodReport, reached: u64, dropped: u64) -> Option<String> {
         ));
     }
     None
+}
+
+/// What would fit, where the target could not read as fast as it was sent to: what it did read in that time tells how
+/// fast it can.
+fn slower(report: &FloodReport, reached: u64) -> String {
+    let took = report.paced_span().unwrap_or_default();
+    let Ok(reached) = u32::try_from(reached) else {
+        return String::new();
+    };
+    if reached == 0 || took.is_zero() || report.drops.is_none_or(|drops| drops.rise == 0) {
+        return String::new();
+    }
+    let rate = f64::from(reached) / took.as_secs_f64();
+    // A quarter more, since a reader that is just fast enough is too slow when it is disturbed.
+    let over = Duration::from_secs_f64(f64::from(report.asked) / rate * 1.25);
+    format!(
+        "; it took in about {rate:.0} a second here, so spread them over {over:.1?} or more (`over`), or send from fewer sources"
+    )
 }
 
 #[cfg(test)]
@@ -127,11 +152,14 @@ mod tests {
             bound: 320,
             sent: 320,
             refused: 0,
+            first_refused: false,
             errors: BTreeMap::new(),
             first_ns: Some(1_000),
             paced_last_ns: Some(124_000_000),
             last_ns: Some(124_000_000),
             max_late: Duration::ZERO,
+            begun_late: Duration::ZERO,
+            late_max: Duration::from_millis(50),
             drops: Some(drops),
             stopped_early: false,
             left_open: None,
@@ -141,7 +169,7 @@ mod tests {
     #[test]
     fn each_way_of_not_being_applied_is_told_and_a_good_flood_is_applied() {
         type Change = fn(&mut FloodReport);
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 12] = [
             ("", |_| {}),
             // The target died of it: that is felt, and does not unmake what was sent.
             ("", |r| {
@@ -160,6 +188,17 @@ mod tests {
                 r.errors.insert(105, 1);
             }),
             ("only 319 of 320 source addresses", |r| r.bound = 319),
+            // Half of it was dropped within 124 ms.
+            (
+                "it took in about 1290 a second here, so spread them over 310.0ms or more",
+                |r| {
+                    r.drops.as_mut().unwrap().rise = 160;
+                },
+            ),
+            ("", |r| r.begun_late = Duration::from_millis(50)),
+            ("began 51ms after it was due", |r| {
+                r.begun_late = Duration::from_millis(51)
+            }),
             ("stopped after 320", |r| r.stopped_early = true),
             ("instead of 125ms", |r| r.paced_last_ns = Some(132_000_000)),
         ];

@@ -53,6 +53,8 @@ pub struct FloodSpec {
     /// The last source is held back until this long after the first, so that what the others left
     /// behind has grown old. `None`: the last is a source like the others.
     pub last_after: Option<Duration>,
+    /// How late it may begin and still be the flood that was planned.
+    pub late_max: Duration,
     /// What the datagrams are made of.
     pub kind: DatagramKind,
     /// Names this flood and no other: derived from run seed, entry and target.
@@ -132,6 +134,8 @@ pub struct FloodReport {
     pub sent: u32,
     /// Of those, how many came back as "no such port": the target was gone.
     pub refused: u32,
+    /// The very first was among them: then nothing was there to be flooded.
+    pub first_refused: bool,
     /// Datagrams that the kernel did not take, by errno.
     pub errors: BTreeMap<i32, u32>,
     /// When the first was sent, nanoseconds.
@@ -142,6 +146,10 @@ pub struct FloodReport {
     pub last_ns: Option<u64>,
     /// Most that any datagram was behind its deadline.
     pub max_late: Duration,
+    /// How much later than it was due the flood began, since it was not ready before.
+    pub begun_late: Duration,
+    /// How late it might begin.
+    pub late_max: Duration,
     /// What became of datagrams at the target's socket, as the kernel counts it.
     pub drops: Option<DropsSeen>,
     /// Whether the flood was stopped before its last datagram.
@@ -161,11 +169,14 @@ impl FloodReport {
             bound,
             sent: 0,
             refused: 0,
+            first_refused: false,
             errors: BTreeMap::new(),
             first_ns: None,
             paced_last_ns: None,
             last_ns: None,
             max_late: Duration::ZERO,
+            begun_late: Duration::ZERO,
+            late_max: spec.late_max,
             drops: None,
             stopped_early: false,
             left_open: None,
@@ -209,6 +220,8 @@ pub struct PreparedFlood {
     sources: Vec<Source>,
     /// Inode and address of each socket, to verify later that it is closed.
     opened: BTreeMap<u64, SocketAddr>,
+    /// It has taken its first look: with thousands of sockets a look takes longer than a flood may be late.
+    counter: DropsCounter,
 }
 
 impl PreparedFlood {
@@ -248,10 +261,12 @@ impl PreparedFlood {
                 refused: false,
             });
         }
+        let counter = DropsCounter::new(spec.target);
         Ok(Self {
             spec,
             sources,
             opened,
+            counter,
         })
     }
 
@@ -280,7 +295,7 @@ impl PreparedFlood {
     /// Body of the flood's thread: send, keep the ports open, close, verify.
     fn run(mut self, at: Instant, stop: &Stop, progress: &watch::Sender<Progress>) {
         let mut report = FloodReport::new(&self.spec, self.bound());
-        let counter = DropsCounter::new(self.spec.target);
+        let counter = &self.counter;
         std::thread::scope(|scope| {
             let sampler = std::thread::Builder::new()
                 .name("flood-drops".to_owned())
@@ -293,6 +308,10 @@ impl PreparedFlood {
         });
         counter.look();
         report.drops = counter.seen();
+        if let Some(drops) = &mut report.drops {
+            // The look was taken when the flood was made ready; the target may have gone until it began.
+            drops.bound_at_first &= !report.first_refused;
+        }
         for source in &mut self.sources {
             note_refusal(source, &mut report);
         }
@@ -339,6 +358,7 @@ fn send_all(
         tracing::debug!(%error, "timer slack stays at its default");
     }
     let start = at.max(Instant::now());
+    report.begun_late = start.saturating_duration_since(at);
     let mut pacer = Pacer::new(spec);
     for (ordinal, source) in (0..).zip(sources) {
         let due = start + spec.offset(ordinal);
@@ -403,7 +423,9 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
             *report.errors.entry(errno).or_default() += 1;
         }
     }
+    let only = report.sent == 1;
     note_refusal(source, report);
+    report.first_refused |= only && source.refused;
 }
 
 /// The refusal of a datagram shows as the socket's pending error, mostly at once on loopback.

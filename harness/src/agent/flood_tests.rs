@@ -15,6 +15,7 @@ fn spec(target: SocketAddr, source_ip: impl Into<IpAddr>, sources: u32, over_ms:
         sources,
         over: Duration::from_millis(over_ms),
         last_after: None,
+        late_max: Duration::from_mins(1),
         kind: DatagramKind::WellFormed,
         seed: [2; 32],
         netid: 116,
@@ -185,6 +186,21 @@ fn a_closed_port_refuses_every_datagram() {
             .unwrap()
             .contains("no UDP socket was bound")
     );
+}
+
+/// The table of sockets is looked at when a flood is made ready, which may be long before it begins.
+#[test]
+fn a_target_that_went_before_it_began_was_not_flooded() {
+    let at = block();
+    let socket = UdpSocket::bind((at(5), 0)).unwrap();
+    let spec = spec(socket.local_addr().unwrap(), at(250), 50, 50);
+    let prepared = PreparedFlood::prepare(&TextDialect, spec).unwrap();
+    drop(socket);
+    let mut flood = prepared.start(Instant::now()).unwrap();
+    let report = wait(flood.sent()).unwrap();
+    assert!(report.first_refused, "{report:?}");
+    let why = FloodEvidence::of(&report).why_not.unwrap();
+    assert!(why.contains("no UDP socket was bound"), "{why}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod drops;
 pub mod evidence;
 pub mod flood;
+pub(crate) mod operator;
 mod stop;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -66,6 +67,9 @@ pub trait Dialect: Send + Sync + std::fmt::Debug {
 
     /// Public key that belongs to a secret identity.
     fn public_key(&self, identity: &[u8; 32]) -> [u8; 32];
+
+    /// Public key that the node with this secret identity signs with: `id` in the network file.
+    fn signing_key(&self, identity: &[u8; 32]) -> [u8; 32];
 
     /// One datagram of a flood.
     fn datagram(&self, spec: &DatagramSpec<'_>) -> Vec<u8>;

@@ -15,6 +15,10 @@ impl Dialect for TextDialect {
         identity.map(|byte| !byte)
     }
 
+    fn signing_key(&self, identity: &[u8; 32]) -> [u8; 32] {
+        identity.map(|byte| byte ^ 0x55)
+    }
+
     fn datagram(&self, spec: &DatagramSpec<'_>) -> Vec<u8> {
         let netid = if spec.kind == DatagramKind::ForeignNetid {
             spec.netid + 1

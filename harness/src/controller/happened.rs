@@ -81,6 +81,22 @@ pub(super) enum Happened {
         /// What was measured.
         detail: BTreeMap<String, serde_json::Value>,
     },
+    /// A probe looked for a limit.
+    Limited {
+        /// The node.
+        node: String,
+        /// Which grade.
+        grade: Grade,
+        /// Whether it was seen.
+        held: bool,
+        /// What was measured.
+        detail: BTreeMap<String, serde_json::Value>,
+    },
+    /// The substrate cannot go on.
+    SubstrateFailed {
+        /// How.
+        why: String,
+    },
     /// Everything is gone, except for what is listed.
     TornDown {
         /// What is left.

@@ -4,6 +4,7 @@
 //! clock, the processes and the sockets. Everything concurrent lives in one `JoinSet` and reports into one bounded
 //! channel, so nothing outlives the run. To carry out a new action, see `steps`; to watch something new, see `watch`.
 
+mod disks;
 mod happened;
 mod network;
 mod steps;
@@ -94,6 +95,9 @@ pub enum RunError {
     /// No HTTP client.
     #[error("cannot make the client that polls the nodes: {0}")]
     Client(#[from] reqwest::Error),
+    /// Disks of nodes.
+    #[error(transparent)]
+    Disk(#[from] crate::substrate::process::DiskError),
     /// More nodes than addresses.
     #[error("node {0} has no address: a run of the process substrate has at most 1,000 nodes")]
     NoAddress(String),
@@ -247,6 +251,7 @@ fn seen(observation: Observation) -> Event {
             None => Event::Unreadable {
                 node: sample.node.to_string(),
                 source: sample.signal.to_string(),
+                signals: vec![sample.signal.to_string()],
                 why: format!(
                     "{:?} is neither a whole number from 0 nor a text",
                     sample.value
@@ -257,6 +262,7 @@ fn seen(observation: Observation) -> Event {
         Observation::Gap(gap) => Event::Unreadable {
             node: gap.node.to_string(),
             source: gap.url.to_string(),
+            signals: gap.signals.iter().map(ToString::to_string).collect(),
             why: gap.why,
             answered: gap.answered,
         },

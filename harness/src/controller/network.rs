@@ -1,7 +1,7 @@
 //! A network before its first process: addresses, directories, network files, keys, and the header of its history.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use crate::store::{NodeDirectory, ReleaseDirectory, write_atomic};
 use crate::substrate::process::identity::boot_id;
 
 /// The port that sessions are asked at, by its name in the role.
+const API_PORT: &str = "api";
 const SESSION_PORT: &str = "p2p";
 
 /// Everything about one node that does not change during the run.
@@ -28,8 +29,12 @@ pub(super) struct NodeSite {
     pub(super) directory: NodeDirectory,
     /// How it is stopped.
     pub(super) stop: Stop,
+    /// Its address.
+    pub(super) address: Option<Ipv4Addr>,
     /// Where it can be flooded and pinged, and in which protocol.
     pub(super) session: Option<Session>,
+    /// Where its HTTP API listens, if it has one.
+    pub(super) api: Option<SocketAddr>,
 }
 
 /// A node's UDP side as the agent knows it.
@@ -73,7 +78,7 @@ impl Site {
     ) -> Result<Self, RunError> {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
-        let genesis_ns = run::genesis_after_ns(plan.nodes.len(), plan.calendar);
+        let genesis_ns = run::genesis_after_ns(plan);
         let mut places = BTreeMap::new();
         let mut directories = BTreeMap::new();
         for (index, node) in plan.nodes.iter().enumerate() {
@@ -82,14 +87,18 @@ impl Site {
                 .node(index)
                 .ok_or_else(|| RunError::NoAddress(node.name.clone()))?;
             let own = directory.node(&node.name)?;
-            let key = dialect_of(job, node).map(|dialect| {
-                hex::encode(dialect.public_key(&launch::identity(job.seed, &node.name)))
+            let secret = launch::identity(job.seed, &node.name);
+            let keys = dialect_of(job, node).map(|dialect| {
+                let id = dialect.signing_key(&secret);
+                (hex::encode(dialect.public_key(&secret)), hex::encode(id))
             });
+            let (key, id) = keys.unwrap_or_default();
             let place = Place {
                 address: address.to_string(),
                 data: own.data().display().to_string(),
                 network: own.network().display().to_string(),
-                key: key.unwrap_or_default(),
+                key,
+                id,
             };
             places.insert(node.name.clone(), place);
             directories.insert(node.name.clone(), own);
@@ -113,13 +122,18 @@ impl Site {
             let text = format!("{:#}\n", launch.network);
             write_atomic(&own.network(), text.as_bytes())?;
             let session = session(job, &network, node);
+            let api = network.socket(node, API_PORT);
             nodes.insert(
                 node.name.clone(),
                 NodeSite {
                     launch,
                     directory: own,
                     stop: role.stop,
+                    address: places
+                        .get(&node.name)
+                        .and_then(|place| place.address.parse().ok()),
                     session,
+                    api: api.and_then(|api| api.parse().ok()),
                 },
             );
         }
@@ -207,6 +221,7 @@ fn header(
             expect_exit: role.expect_exit.clone(),
             pinged,
             pushed,
+            events: role.events.clone(),
         };
         (name.clone(), info)
     });
@@ -242,6 +257,7 @@ fn header(
                     .get(&node.name)
                     .map(|place| place.address.clone())
                     .unwrap_or_default(),
+                disk: node.disk,
             })
             .collect(),
         roles: roles.collect(),

@@ -1,13 +1,14 @@
 //! Carrying steps out on the process substrate, each with evidence from a probe that does not depend on how the target behaves.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tweedledum_core::history::Grade;
+use tweedledum_core::oracles::LATE_PART;
 use tweedledum_core::plan::model::Stop;
 use tweedledum_core::random;
 use tweedledum_core::schedule::{Action, Datagrams, Part, Step};
@@ -18,9 +19,11 @@ use super::network::Session;
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
+use crate::agent::operator::Order;
 use crate::clock::monotonic_ns;
 use crate::observe::NodeName;
 use crate::observe::ping::{PingFrom, PingTarget, Pinger};
+use crate::substrate::process::family::at_work;
 use crate::substrate::process::{ExitKind, NodeProcess, NodeSignal, StoppedBy};
 
 /// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
@@ -31,7 +34,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 const ANSWER_BOUND: Duration = Duration::from_secs(5);
 
 /// What was measured, for the record.
-type Detail = BTreeMap<String, Value>;
+pub(super) type Detail = BTreeMap<String, Value>;
 
 /// One target of a step.
 #[derive(Debug, Clone)]
@@ -40,6 +43,8 @@ pub(super) struct Target {
     pub(super) process: Option<NodeProcess>,
     /// How it is asked to stop.
     pub(super) stop: Stop,
+    /// Its own address.
+    pub(super) address: Option<Ipv4Addr>,
     /// Its UDP side.
     pub(super) session: Option<Session>,
     /// The agent's address, which probes come from.
@@ -58,7 +63,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    async fn carried(&self, step: &Step, result: Result<(), String>) {
+    pub(super) async fn carried(&self, step: &Step, result: Result<(), String>) {
         // The loop ends only after its tasks, so there is always a receiver; at the very end nobody needs the message.
         let _ = self
             .loop_
@@ -69,7 +74,7 @@ impl Reporter {
             .await;
     }
 
-    async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
+    pub(super) async fn proved(&self, begun: u32, grade: Grade, held: bool, detail: Detail) {
         let _ = self
             .loop_
             .send(Happened::Proved {
@@ -95,11 +100,51 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         Action::Terminate { .. } => terminate(&step, &process, target.stop, &report).await,
         Action::Freeze { .. } => freeze(&step, &process, &target, &report).await,
         Action::Thaw { .. } => thaw(&step, &process, &target, &report).await,
-        Action::Start { .. } | Action::Flood { .. } | Action::EndFlood { .. } => {
+        Action::Start { .. }
+        | Action::Flood { .. }
+        | Action::EndFlood { .. }
+        | Action::CapDisk { .. }
+        | Action::FillDisk { .. }
+        | Action::FreeDisk { .. }
+        | Action::SetGateways { .. }
+        | Action::StartPoet { .. } => {
             report
                 .carried(&step, Err("this action is not one on a process".to_owned()))
                 .await;
         }
+    }
+}
+
+/// Gives a PoET its operator's order. It is applied when the PoET has said so and, where its API tells, shows so.
+pub(super) async fn operate(
+    step: Step,
+    order: Result<Order, String>,
+    client: reqwest::Client,
+    bound: Duration,
+    report: Reporter,
+) {
+    let obeyed = match order {
+        Ok(order) => order.give(&client, bound).await,
+        Err(why) => Err(why),
+    };
+    match obeyed {
+        Ok(obeyed) => {
+            report.carried(&step, Ok(())).await;
+            if let Some(shown) = obeyed.shown {
+                report
+                    .proved(step.id, Grade::Armed, shown, obeyed.detail.clone())
+                    .await;
+            }
+            let held = obeyed.shown != Some(false);
+            report
+                .proved(step.id, Grade::Applied, held, obeyed.detail.clone())
+                .await;
+            // The target itself has answered that it did so.
+            report
+                .proved(step.id, Grade::Felt, true, obeyed.detail)
+                .await;
+        }
+        Err(why) => report.carried(&step, Err(why)).await,
     }
 }
 
@@ -172,15 +217,41 @@ async fn freeze(step: &Step, process: &NodeProcess, target: &Target, report: &Re
         return;
     }
     report.carried(step, Ok(())).await;
-    let state = state_within(process, |state| state == 'T').await;
-    let stopped = state == Some('T');
-    let mut detail = Detail::from([("state".to_owned(), json!(state.map(String::from)))]);
+    // What left the process group did not get the signal.
+    let address = target.address;
+    let stopped = blocking(process, move |process| {
+        process.stop_family(address, STATE_BOUND)
+    })
+    .await;
+    let mut detail = Detail::new();
+    let at_rest = match &stopped {
+        Ok(members) => {
+            detail.insert("processes".to_owned(), json!(members.len()));
+            !members.is_empty() && members.iter().all(|member| member.stopped)
+        }
+        Err(why) => {
+            detail.insert("unseen".to_owned(), json!(why));
+            false
+        }
+    };
     report
-        .proved(step.id, Grade::Armed, stopped, detail.clone())
+        .proved(step.id, Grade::Armed, at_rest, detail.clone())
         .await;
+    let began = Instant::now();
     let answer = answers(target, SILENCE).await;
+    // A target that cannot be asked is looked at for as long.
+    tokio::time::sleep_until((began + SILENCE).into()).await;
+    let later = blocking(process, move |process| process.family(address)).await;
+    let worked = match (&stopped, &later) {
+        (Ok(before), Ok(after)) if !after.is_empty() => at_work(before, after),
+        (_, Err(why)) => vec![why.clone()],
+        _ => vec!["nobody was seen".to_owned()],
+    };
     detail.insert("answered".to_owned(), json!(answer));
-    let held = stopped && answer != Some(true);
+    if !worked.is_empty() {
+        detail.insert("at-work".to_owned(), json!(worked));
+    }
+    let held = at_rest && worked.is_empty() && answer != Some(true);
     report
         .proved(step.id, Grade::Applied, held, detail.clone())
         .await;
@@ -189,12 +260,15 @@ async fn freeze(step: &Step, process: &NodeProcess, target: &Target, report: &Re
 
 async fn thaw(step: &Step, process: &NodeProcess, target: &Target, report: &Reporter) {
     let Part::Ends(begun) = step.part else { return };
-    if let Err(error) = process.signal(NodeSignal::Cont) {
+    let address = target.address;
+    still_frozen(begun, process, address, report).await;
+    let continued = blocking(process, move |process| {
+        process.continue_family(address, STATE_BOUND)
+    })
+    .await;
+    if let Err(why) = continued {
         report
-            .carried(
-                step,
-                Err(format!("cannot thaw {}: {error}", process.name())),
-            )
+            .carried(step, Err(format!("cannot thaw {}: {why}", process.name())))
             .await;
         return;
     }
@@ -211,6 +285,37 @@ async fn thaw(step: &Step, process: &NodeProcess, target: &Target, report: &Repo
         ("answered".to_owned(), json!(answer)),
     ]);
     report.proved(begun, Grade::Gone, held, detail).await;
+}
+
+/// Looks once more before a node goes on: whatever of it was at work since it was frozen takes the evidence back.
+async fn still_frozen(
+    begun: u32,
+    process: &NodeProcess,
+    address: Option<Ipv4Addr>,
+    report: &Reporter,
+) {
+    let before = process.family_when_stopped();
+    let now = blocking(process, move |process| process.family(address)).await;
+    let worked = match now {
+        Ok(now) => at_work(&before, &now),
+        Err(why) => vec![why],
+    };
+    if !worked.is_empty() && process.try_exit().is_none() {
+        let detail = Detail::from([("at-work-meanwhile".to_owned(), json!(worked))]);
+        report.proved(begun, Grade::Applied, false, detail).await;
+    }
+}
+
+/// Does something that reads all of `/proc` beside the loop.
+async fn blocking<T: Send + 'static>(
+    process: &NodeProcess,
+    act: impl FnOnce(&NodeProcess) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let process = process.clone();
+    tokio::task::spawn_blocking(move || act(&process))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }
 
 /// The process's state once it is as wanted, else the last one seen within [`STATE_BOUND`]; `None` when it is gone.
@@ -302,6 +407,8 @@ pub(super) fn prepare_flood(
         sources: u32::try_from(*sources).map_err(|_| format!("{sources} sources are too many"))?,
         over: Duration::from_nanos(calendar.ns_of(*over)),
         last_after: last_after_ns.map(Duration::from_nanos),
+        // As late as the whole host may be before a layer says nothing any more.
+        late_max: Duration::from_nanos(calendar.layer_ns / LATE_PART),
         kind: match datagrams {
             Datagrams::WellFormed => DatagramKind::WellFormed,
             Datagrams::ForeignNetid => DatagramKind::ForeignNetid,
@@ -386,6 +493,10 @@ fn as_detail(evidence: &FloodEvidence, sent: &FloodReport) -> Detail {
     }
     if let Some(why) = &evidence.why_not {
         detail.insert("why-not".to_owned(), json!(why));
+    }
+    if sent.begun_late > sent.late_max {
+        let late = u64::try_from(sent.begun_late.as_millis()).unwrap_or(u64::MAX);
+        detail.insert("begun-late-ms".to_owned(), json!(late));
     }
     // Tenths are plenty: the rate is held within some per cent.
     let rate = sent

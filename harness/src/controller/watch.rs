@@ -11,16 +11,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tweedledum_core::history::{ExitStatus, LayerRecord};
-use tweedledum_core::launch::{self, Program as Asked};
+use tweedledum_core::launch::{self, Launch, Program as Asked};
 use tweedledum_core::plan::model::{Ready, Source};
-use tweedledum_core::run::Event;
+use tweedledum_core::run::{self, Event};
 use tweedledum_core::schedule::{Action, Step};
 
 use super::RunError;
+use super::disks::{self, Disks};
 use super::happened::Happened;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
 use crate::agent::flood::PreparedFlood;
+use crate::agent::operator::{Act, Order};
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::lateness::LayerTicker;
 use crate::observe::logs::{LogHub, LogLimits, LogSpec, NodeLogs};
@@ -36,6 +38,9 @@ use crate::substrate::process::{
 
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
+
+/// The least time that a PoET gets for an operator's order, whatever the layer: dialling and a state on disk come first.
+const OPERATOR_BOUND: Duration = Duration::from_secs(2);
 
 /// Often enough that a change is seen within its layer, seldom enough that 100 nodes cost little.
 const POLLS_PER_LAYER: u32 = 4;
@@ -69,6 +74,9 @@ pub(super) struct Watch {
     loop_: mpsc::Sender<Happened>,
     living: BTreeMap<String, Living>,
     floods: BTreeMap<u32, Flood>,
+    disks: Disks,
+    /// Faults that are on disks, by their step, until the step that ends them is sent here.
+    disk_faults: BTreeMap<u32, oneshot::Sender<Step>>,
     logs: LogHub,
     client: reqwest::Client,
     /// One socket of the agent per protocol, so that pings take one session of each node.
@@ -96,6 +104,7 @@ impl Watch {
                     wanted.insert(event.clone());
                 }
             }
+            wanted.extend(node.launch.events.iter().cloned());
             if let Some(session) = &node.session
                 && !pingers.contains_key(session.dialect.name())
             {
@@ -118,7 +127,14 @@ impl Watch {
             layer,
             loop_.clone(),
         ));
+        let disks = Disks::hold(&site).await?;
+        for (node, disk) in disks.iter() {
+            let (spawner, loop_) = (spawner.clone(), loop_.clone());
+            tasks.spawn(disks::watch(node.clone(), disk.clone(), spawner, loop_));
+        }
         Ok(Self {
+            disks,
+            disk_faults: BTreeMap::new(),
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
             client: http_client(Some(site.agent))?,
             pingers,
@@ -153,6 +169,7 @@ impl Watch {
                 .map(|(key, value)| (key.into(), value.into()))
                 .collect(),
             cwd: place.directory.data(),
+            disk: self.disks.account(node),
         };
         let former = self.living.remove(node).map(|living| living.process);
         let (spawner, loop_, node) = (self.spawner.clone(), self.loop_.clone(), node.to_owned());
@@ -212,6 +229,30 @@ impl Watch {
                     let _ = stop.send(step);
                 }
             }
+            (Action::CapDisk { node, .. } | Action::FillDisk { node, .. }, _) => {
+                // Every node that such a step names is held from the start.
+                if let Some(disk) = self.disks.get(node).cloned() {
+                    let (stop, stopped) = oneshot::channel();
+                    self.disk_faults.insert(step.id, stop);
+                    let spawner = self.spawner.clone();
+                    self.tasks
+                        .spawn(disks::see_through(step, disk, spawner, stopped, report));
+                }
+            }
+            (Action::FreeDisk { .. }, tweedledum_core::schedule::Part::Ends(begun)) => {
+                if let Some(stop) = self.disk_faults.remove(begun) {
+                    let _ = stop.send(step);
+                }
+            }
+            (Action::SetGateways { .. } | Action::StartPoet { .. }, _) => {
+                // A PoET dials its gateways for up to a layer before it answers.
+                let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
+                let bound = OPERATOR_BOUND.max(layer.saturating_mul(2));
+                let order = self.order(&step.action);
+                let client = self.client.clone();
+                self.tasks
+                    .spawn(steps::operate(step, order, client, bound, report));
+            }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
                     self.tasks.spawn(steps::carry(step, target, report));
@@ -245,6 +286,7 @@ impl Watch {
     /// Stops every node in the orderly way, removes what is left, and reports that.
     pub(super) fn tear_down(&mut self, bound: Duration) {
         self.floods.clear();
+        self.disk_faults.clear();
         for living in self.living.values_mut() {
             living.observers = None;
         }
@@ -346,6 +388,18 @@ impl Watch {
                 held,
                 detail,
             },
+            Happened::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            } => Event::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            },
+            Happened::SubstrateFailed { why } => Event::SubstrateFailed { why },
             Happened::TornDown { left } => Event::TornDown { left },
         }
     }
@@ -384,10 +438,8 @@ impl Watch {
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;
         let check = self.readiness(&place.launch.ready, &logs)?;
+        let (bound, own) = self.ready_bound(ready_by_ns, incarnation, &place.launch);
         self.watch_exit(node, incarnation, &process, &logs);
-        let bound = Duration::from_nanos(
-            ready_by_ns.saturating_sub(monotonic_ns().saturating_sub(self.site.began_ns)),
-        );
         let (loop_, dead, name) = (self.loop_.clone(), process.clone(), NodeName::from(node));
         self.tasks.spawn(async move {
             let happened = tokio::select! {
@@ -395,7 +447,7 @@ impl Watch {
                 _ = dead.exited() => return,
                 outcome = ready::until_ready(&name, check, bound) => match outcome {
                     Ok(_) => Happened::Ready { node: name.to_string(), incarnation },
-                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: error.to_string() },
+                    Err(error) => Happened::NotReady { node: name.to_string(), incarnation, last_seen: format!("{error}{own}") },
                 },
             };
             let _ = loop_.send(happened).await;
@@ -409,6 +461,30 @@ impl Watch {
             },
         );
         Ok(())
+    }
+
+    /// How long a node has to become ready from now on, and what to say when that ran out. At the start of a run it has
+    /// what its role declares after everybody may have been started; later it has at least what its role declares.
+    fn ready_bound(
+        &self,
+        ready_by_ns: u64,
+        incarnation: u32,
+        launch: &Launch,
+    ) -> (Duration, String) {
+        let now_ns = monotonic_ns().saturating_sub(self.site.began_ns);
+        let within = launch.ready_within_ns;
+        let bound = if incarnation == 0 {
+            let nodes = self.site.nodes.len();
+            ready_by_ns.min(run::spawn_budget_ns(nodes).saturating_add(within))
+        } else {
+            ready_by_ns.max(now_ns.saturating_add(within))
+        };
+        let bound = Duration::from_nanos(bound.saturating_sub(now_ns));
+        let own = Duration::from_nanos(within);
+        (
+            bound,
+            format!("; its role says `ready: {{ within: {own:?} }}`, more may help a slow starter"),
+        )
     }
 
     fn readiness(&self, ready: &Ready, logs: &NodeLogs) -> Result<ready::Ready, String> {
@@ -449,6 +525,7 @@ impl Watch {
                     args: args.iter().map(OsString::from).collect(),
                     env: BTreeMap::new(),
                     cwd: base,
+                    disk: None,
                 };
                 let finished = spawner
                     .run(&spec, bound)
@@ -537,11 +614,31 @@ impl Watch {
         });
     }
 
+    /// What an operator would ask of a PoET.
+    fn order(&self, action: &Action) -> Result<Order, String> {
+        let (act, gateways) = match action {
+            Action::SetGateways { gateways, .. } => (Act::SetGateways, gateways),
+            Action::StartPoet { gateways, .. } => (Act::Start, gateways),
+            _ => return Err("this action is not an operator's".to_owned()),
+        };
+        let api = |node: &str| {
+            let api = self.site.nodes.get(node).and_then(|node| node.api);
+            api.ok_or_else(|| format!("{node} has no port `api`"))
+        };
+        let gateways = gateways.iter().map(|gateway| api(gateway));
+        Ok(Order {
+            act,
+            poet: api(action.node())?,
+            gateways: gateways.collect::<Result<_, _>>()?,
+        })
+    }
+
     fn target(&self, node: &str) -> Option<Target> {
         let place = self.site.nodes.get(node)?;
         Some(Target {
             process: self.living.get(node).map(|living| living.process.clone()),
             stop: place.stop,
+            address: place.address,
             session: place.session.clone(),
             agent: self.site.agent,
             netid: self.site.netid,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 
 /// Largest answer that is read. A status page has hundreds of bytes, a page of metrics tens of
 /// thousands; more than this is a node gone wrong.
@@ -33,14 +33,19 @@ pub(crate) struct Answer {
 
 /// Fetches a page within `bound`; the error is a lower-case fragment.
 pub(crate) async fn fetch(client: &Client, url: &str, bound: Duration) -> Result<Answer, String> {
-    match tokio::time::timeout(bound, fetch_unbounded(client, url)).await {
+    ask(client.get(url), bound).await
+}
+
+/// Makes any request within `bound`; the error is a lower-case fragment.
+pub(crate) async fn ask(request: RequestBuilder, bound: Duration) -> Result<Answer, String> {
+    match tokio::time::timeout(bound, ask_unbounded(request)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no complete answer within {bound:?}")),
     }
 }
 
-async fn fetch_unbounded(client: &Client, url: &str) -> Result<Answer, String> {
-    let mut response = client.get(url).send().await.map_err(describe)?;
+async fn ask_unbounded(request: RequestBuilder) -> Result<Answer, String> {
+    let mut response = request.send().await.map_err(describe)?;
     let status = response.status();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(describe)? {

@@ -188,12 +188,8 @@ fn runs_side_by_side_have_different_blocks_and_do_not_touch_each_other() {
     assert_eq!(two.wait_for_end(), 143);
 }
 
-#[test]
-fn clean_removes_what_is_left_when_all_guards_die_at_once() {
-    let mut chain = Chain::start(&["hold", "3", "fork"]);
-    chain.wait_for("up");
-    let known = chain.known();
-    // Frozen first, so that none of them can act on the death of another.
+/// Kills stub, watchdog and controller, frozen first, so that none of them can act on the death of another.
+fn kill_all_guards(chain: &mut Chain, known: &Known) {
     let all = [
         chain.stub_pid(),
         known.watchdog.unwrap(),
@@ -205,6 +201,14 @@ fn clean_removes_what_is_left_when_all_guards_die_at_once() {
         }
     }
     chain.wait_for_end();
+}
+
+#[test]
+fn clean_removes_what_is_left_when_all_guards_die_at_once() {
+    let mut chain = Chain::start(&["hold", "3", "fork"]);
+    chain.wait_for("up");
+    let known = chain.known();
+    kill_all_guards(&mut chain, &known);
     let nonce = known.nonce.unwrap();
     let left = remains(&nonce, &known.blocks);
     assert!(
@@ -230,4 +234,41 @@ fn clean_removes_what_is_left_when_all_guards_die_at_once() {
             kill(stat.pid, Signal::KILL);
         }
     }
+}
+
+/// What lost its environment and all its ancestors still shows by its socket. It is told while nothing proves whose it is,
+/// and removed once something does.
+#[test]
+fn clean_sees_a_daemon_by_the_addresses_of_the_run() {
+    let mut chain = Chain::start(&["hold", "1", "scatter"]);
+    chain.wait_for("up");
+    let known = chain.known();
+    kill_all_guards(&mut chain, &known);
+    let mut last = None;
+    wait_until(PATIENCE, "the members' deaths", || {
+        let report = clean(chain.runs.path()).unwrap();
+        last = report.runs.first().map(|run| run.state.clone());
+        matches!(last, Some(RunState::Left { .. }))
+    });
+    let Some(RunState::Left { left, .. }) = last else {
+        panic!("{last:?}");
+    };
+    let [daemon] = left.as_slice() else {
+        panic!("{left:?}");
+    };
+    assert!(
+        daemon.pid > 0 && daemon.why.contains(":7001 in the run's addresses"),
+        "{daemon:?}"
+    );
+    // It works in the directory of the runs: once that is on record as the run's own, it is proved.
+    let nonce = known.nonce.unwrap();
+    let intents = chain.runs.path().join(format!(".intents/{nonce}.jsonl"));
+    let mut text = std::fs::read_to_string(&intents).unwrap();
+    text.push_str(&serde_json::json!({"kind": "directory", "path": chain.runs.path()}).to_string());
+    text.push('\n');
+    std::fs::write(&intents, text).unwrap();
+    let report = clean(chain.runs.path()).unwrap();
+    assert_eq!(report.runs[0].state, RunState::Cleaned { killed: 1 });
+    assert!(remains(&nonce, &known.blocks).is_empty());
+    assert!(unfinished(chain.runs.path()).unwrap().is_empty());
 }

@@ -7,4 +7,5 @@
 
 mod chain;
 mod death;
+mod disks;
 mod nodes;

@@ -118,6 +118,22 @@ fn a_stopped_node_shows_it_and_can_be_terminated() {
     assert!(told["rss"].as_u64().unwrap() > 100_000);
 }
 
+/// A child that left the group, one that left the session, and a daemon without environment or parents that holds a
+/// socket of the node's address: all stand still with their node, and none of another node's.
+#[test]
+fn whatever_left_the_group_of_a_node_stops_with_it() {
+    let mut chain = Chain::start(&["pause-family"]);
+    let told = chain.wait_for("paused");
+    assert_eq!(told["stopped"], 4, "{told}");
+    assert_eq!(told["still"], json!([]), "{told}");
+    assert_eq!(told["running"], 4, "the other node goes on: {told}");
+    assert_eq!(told["woken"], 1, "{told}");
+    assert_eq!(told["going"], 4, "{told}");
+    assert_eq!(chain.wait_for("terminated")["by"], "term");
+    assert_eq!(chain.wait_for("ended")["how"]["left"], json!([]));
+    assert_eq!(chain.wait_for_end(), 0);
+}
+
 #[test]
 fn a_node_gets_a_clean_process() {
     let mut chain = Chain::start(&["once", "1", "environment"]);

@@ -71,6 +71,10 @@ pub(crate) enum Frame {
     KeepAlive,
     /// A gossip message of a topic.
     Gossip { topic: u8, body: Bytes },
+    /// A question of the sender's mesh.
+    Request { id: u64, body: Bytes },
+    /// The answer to the receiver's question of this number.
+    Answer { id: u64, body: Bytes },
 }
 
 impl Frame {
@@ -79,6 +83,8 @@ impl Frame {
         match self {
             Self::KeepAlive => out.u8(0),
             Self::Gossip { topic, body } => out.u8(1).u8(*topic).raw(body),
+            Self::Request { id, body } => out.u8(2).u64(*id).raw(body),
+            Self::Answer { id, body } => out.u8(3).u64(*id).raw(body),
         };
         out.done().into()
     }
@@ -92,6 +98,15 @@ impl Frame {
                 Ok(Self::Gossip {
                     topic,
                     body: Bytes::copy_from_slice(reader.rest()),
+                })
+            }
+            kind @ (2 | 3) => {
+                let id = reader.u64("the number of a question")?;
+                let body = Bytes::copy_from_slice(reader.rest());
+                Ok(if kind == 2 {
+                    Self::Request { id, body }
+                } else {
+                    Self::Answer { id, body }
                 })
             }
             other => Err(WireError::BadValue {
@@ -184,6 +199,14 @@ mod tests {
             Frame::Gossip {
                 topic: 3,
                 body: Bytes::from_static(b"x"),
+            },
+            Frame::Request {
+                id: 7,
+                body: Bytes::from_static(b"what"),
+            },
+            Frame::Answer {
+                id: u64::MAX,
+                body: Bytes::new(),
             },
         ] {
             assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);

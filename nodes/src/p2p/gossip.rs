@@ -30,6 +30,8 @@ pub(crate) fn receive(node: &Node, from: &PublicKey, topic: u8, body: Bytes) {
             node.metrics.gossip("new");
             relay(node, Some(from), topic, body);
         }
+        Validity::Waits => node.metrics.gossip("waits"),
+        Validity::OutOfTime => node.metrics.gossip("out-of-time"),
         Validity::Invalid(reason) => {
             node.metrics.gossip("invalid");
             node.metrics.frame_rejected(reason);
@@ -37,17 +39,28 @@ pub(crate) fn receive(node: &Node, from: &PublicKey, topic: u8, body: Bytes) {
     }
 }
 
-/// A message of our own: through the same door, then to the peers.
-pub(crate) fn publish(node: &Node, topic: u8, body: Bytes) {
-    if !lock(&node.seen).insert(id_of(topic, &body)) {
-        return;
+/// A message of our own: through the same door, then to the peers. None if it was seen before, or the
+/// topic is not known.
+pub(crate) fn publish(node: &Node, topic: u8, body: Bytes) -> Option<Validity> {
+    let id = id_of(topic, &body);
+    if !lock(&node.seen).insert(id) {
+        return None;
     }
-    if let Some(known) = topics::find(topic) {
-        // What we make ourselves is valid; a topic that says otherwise must not spread it.
-        if (known.receive)(node, &body) == Validity::Valid {
-            relay(node, None, topic, body);
-        }
+    let verdict = (topics::find(topic)?.receive)(node, &body);
+    // What we make ourselves is valid; a topic that says otherwise must not spread it.
+    if verdict == Validity::Valid {
+        relay(node, None, topic, body);
+    } else {
+        // It is published again once what stands against it is gone.
+        lock(&node.seen).forget(&id);
     }
+    Some(verdict)
+}
+
+/// A message that its topic has found valid without the help of [`receive`].
+pub(crate) fn spread(node: &Node, topic: u8, body: Bytes) {
+    lock(&node.seen).insert(id_of(topic, &body));
+    relay(node, None, topic, body);
 }
 
 fn relay(node: &Node, except: Option<&PublicKey>, topic: u8, body: Bytes) {
@@ -96,6 +109,11 @@ impl Seen {
         }
         true
     }
+
+    fn forget(&mut self, id: &MessageId) {
+        self.young.remove(id);
+        self.old.remove(id);
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +132,9 @@ mod tests {
             assert!(seen.young.len() + seen.old.len() <= 200);
         }
         assert_ne!(id_of(1, b"x"), id_of(2, b"x"), "topics are apart");
+        for n in 900..1_000 {
+            seen.forget(&id(n));
+            assert!(seen.insert(id(n)), "{n} was forgotten");
+        }
     }
 }

@@ -230,6 +230,17 @@ impl PeerSet {
             .count()
     }
 
+    /// Who is connected, in the order of keys.
+    pub(crate) fn keys(&self) -> Vec<PublicKey> {
+        self.connected.keys().copied().collect()
+    }
+
+    /// Puts a frame into the queue of one peer; false if it is full or the peer is gone.
+    pub(crate) fn send(&self, to: &PublicKey, frame: Bytes) -> bool {
+        let peer = self.connected.get(to);
+        peer.is_some_and(|peer| peer.queue.try_send(frame).is_ok())
+    }
+
     /// Closes all queues; each connection sends what is queued and ends.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;

@@ -8,6 +8,7 @@ use super::frame::{self, Frame, Handshake};
 use super::gossip;
 use super::peers::{Direction, Refusal};
 use super::wire::{self, PublicKey, SharedKey};
+use crate::mesh;
 use crate::node::{Contact, Node};
 use crate::runtime::{events, lock};
 use bytes::{Bytes, BytesMut};
@@ -281,6 +282,8 @@ async fn read(
             match Frame::decode(&shared.open_box(&sealed)?)? {
                 Frame::KeepAlive => {}
                 Frame::Gossip { topic, body } => gossip::receive(node, from, topic, body),
+                Frame::Request { id, body } => mesh::asked(node, from, id, &body),
+                Frame::Answer { id, body } => mesh::answered(node, from, id, &body),
             }
         }
         let reading = timeout(node.settings.idle_timeout, stream.read_buf(&mut buffer));

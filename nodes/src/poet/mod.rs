@@ -4,14 +4,26 @@
 //! computed one after the other, each over the tree so far ([`work`]); a proof opens leaves that the
 //! root itself picks ([`proof`]). [`tree`] reads the layers back from disk, [`store`] and [`challenges`]
 //! are what lies in a data directory, [`rate`] measures a host. To change what the network proves,
-//! change [`Params`]: all nodes must agree on them. Nothing here speaks to a network, sleeps, or knows
-//! when rounds open and close: the role drives it.
+//! change [`Params`]: all nodes must agree on them. None of these speaks to a network, sleeps, or knows
+//! when rounds open and close.
+//!
+//! The server of 2020 that does is `service.rs`: it opens rounds by the schedule (`schedule.rs`,
+//! `new_round.rs`), works (`execution.rs`), hands proofs to gateways (`broadcaster.rs`), and speaks the
+//! REST API of then (`messages.rs`, `rest.rs`). `gateway.rs` is the other end.
 
+pub(crate) mod broadcaster;
 pub mod challenges;
+pub(crate) mod execution;
+pub(crate) mod gateway;
 mod hash;
 pub mod members;
+pub(crate) mod messages;
+pub(crate) mod new_round;
 pub mod proof;
 pub mod rate;
+pub(crate) mod rest;
+pub(crate) mod schedule;
+pub(crate) mod service;
 mod state;
 pub mod store;
 pub mod tree;
@@ -134,6 +146,17 @@ impl Params {
     pub fn compressions(&self) -> u64 {
         hash::compressions(self.log2_leaves, self.depth)
     }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        text = format!("{text}: {source}");
+        below = source.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use std::hint::black_box;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Labels that one calibration computes: 3 ms with hardware SHA-256 at depth 100, 30 ms without.
-const CALIBRATION_LABELS: u64 = 512;
+/// Hashes that one calibration computes: 3 ms with hardware SHA-256, 30 ms without.
+const CALIBRATION_HASHES: u64 = 51_200;
 /// Calibrations, of which the fastest counts: what else ran can only have slowed them down.
 const CALIBRATIONS: u32 = 5;
 
 /// Labels per second that one thread of this host computes with these parameters, tree included.
 pub fn calibrate(params: Params) -> f64 {
-    let labels = CALIBRATION_LABELS.min(params.leaves());
+    let labels = (CALIBRATION_HASHES / u64::from(params.depth())).clamp(1, params.leaves());
     let fastest = (0..CALIBRATIONS)
         .map(|_| time(|| black_box(compute(params, labels))))
         .min()

@@ -256,3 +256,10 @@ fn measure() {
         assert!(done <= said, "{done} of {said}");
     }
 }
+
+#[test]
+fn the_role_declares_what_a_round_takes() {
+    let kib = round_bytes(Params::DEFAULT, 0, 12) / 1024;
+    let said = format!("round-bytes: {kib}KiB");
+    assert!(crate::ROLES.contains(&said), "{said} is not in roles.yaml");
+}

@@ -3,13 +3,18 @@
 //! A topic says whether a message is valid, and keeps what it wants of it. Only valid messages are
 //! relayed. Unknown topics are neither kept nor relayed.
 
-use super::transaction;
+use super::{atx_gossip, block_gossip, poet_proof, transaction, votes};
 use crate::node::Node;
 
 /// What a topic thinks of a message. Validity depends on content only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Validity {
     Valid,
+    /// Something that it depends on is not here yet. It is kept, and passed on by whoever kept it once
+    /// it is known to be valid.
+    Waits,
+    /// Well formed, and of no use to anybody any more, or not yet; neither kept nor passed on.
+    OutOfTime,
     /// With a short reason, used as a metric label.
     Invalid(&'static str),
 }
@@ -29,11 +34,33 @@ impl std::fmt::Debug for Topic {
 }
 
 /// Every topic there is.
-pub(crate) const TOPICS: &[Topic] = &[Topic {
-    id: transaction::TOPIC,
-    name: "TxGossip",
-    receive: transaction::receive,
-}];
+pub(crate) const TOPICS: &[Topic] = &[
+    Topic {
+        id: transaction::TOPIC,
+        name: "TxGossip",
+        receive: transaction::receive,
+    },
+    Topic {
+        id: poet_proof::TOPIC,
+        name: "PoetProof",
+        receive: poet_proof::receive,
+    },
+    Topic {
+        id: atx_gossip::TOPIC,
+        name: "AtxGossip",
+        receive: atx_gossip::receive,
+    },
+    Topic {
+        id: block_gossip::TOPIC,
+        name: "newBlock",
+        receive: block_gossip::receive,
+    },
+    Topic {
+        id: votes::TOPIC,
+        name: "HARE_PROTOCOL",
+        receive: votes::receive,
+    },
+];
 
 pub(crate) fn find(id: u8) -> Option<&'static Topic> {
     TOPICS.iter().find(|topic| topic.id == id)

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod miner;
+mod poet;
 
 use std::process::ExitCode;
 
@@ -31,4 +32,6 @@ roles! {
     Miner(miner::Miner),
     /// A node that only passes things on: well known, asked by everybody, and where a PoET hands in its proofs
     Gateway(gateway::Gateway),
+    /// A server that proves to miners that time has gone by, and hands its proofs to gateways
+    Poet(poet::Poet),
 }

@@ -1,4 +1,4 @@
-//! The HTTP API: `/v1/nodestatus` and `/metrics`, by GET and POST.
+//! The HTTP API: `/v1/nodestatus` and `/metrics`, by GET and POST, and `/v1/broadcastpoet`.
 //!
 //! Names and numbers are those of go-spacemesh's JSON API of 2020 (all POST; GET for people). No
 //! token guards it, as then. To add a page, add a route in [`router`]. It shares nothing with the UDP
@@ -7,10 +7,12 @@
 use super::limited::Limited;
 use super::{clock, lock};
 use crate::node::Node;
-use axum::extract::State;
+use crate::poet::gateway;
+use crate::poet::messages::BROADCAST_POET;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::json;
@@ -27,9 +29,13 @@ pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Re
 }
 
 fn router(node: Arc<Node>) -> Router {
+    // A proof that is longer than a frame could not be passed on.
+    let body_max = gateway::body_max(node.settings.max_frame);
     Router::new()
         .route("/v1/nodestatus", get(node_status).post(node_status))
         .route("/metrics", get(metrics).post(metrics))
+        .route(BROADCAST_POET, post(gateway::broadcast_poet))
+        .layer(DefaultBodyLimit::max(body_max))
         .with_state(node)
 }
 
@@ -40,10 +46,16 @@ struct NodeStatus {
     peers: usize,
     min_peers: usize,
     max_peers: usize,
+    /// Has all that its peers have, as far as it has heard: see `Mesh::is_synced`. A network that
+    /// cannot decide is synced while its verified layer stands, as in 2020.
     synced: bool,
-    synced_layer: u64,
+    /// The current layer if the node is synced, else the verified one.
+    synced_layer: u32,
     current_layer: u64,
-    verified_layer: u64,
+    /// The last layer whose blocks are agreed on, applied and on disk; 0 before any is.
+    verified_layer: u32,
+    /// That layer and the root of the state after it, as `LAYER:HEX`; none before any is.
+    state_root: Option<String>,
 }
 
 async fn node_status(State(node): State<Arc<Node>>) -> Response {
@@ -54,17 +66,25 @@ async fn node_status(State(node): State<Arc<Node>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     let current_layer = node.clock.layer_at(clock::unix_ns()).unwrap_or(0);
-    let synced = peers > 0 || node.settings.alone;
+    let in_touch = peers > 0 || node.settings.alone;
+    let (synced, synced_layer, verified) = {
+        let mesh = lock(&node.mesh);
+        (mesh.is_synced(), mesh.synced_layer(), mesh.verified())
+    };
+    let verified_layer = verified.map_or(0, |(layer, _)| layer);
     let status = NodeStatus {
         peers,
         min_peers: node.settings.wants().outbound,
         max_peers: node.settings.wants().outbound + node.settings.wants().max_inbound,
-        synced,
-        // There is nothing to sync but the clock until nodes have a mesh.
-        synced_layer: if synced { current_layer } else { 0 },
+        synced: synced && in_touch,
+        synced_layer: if in_touch {
+            synced_layer
+        } else {
+            verified_layer
+        },
         current_layer,
-        // No layer is verified before nodes agree on layers.
-        verified_layer: 0,
+        verified_layer,
+        state_root: verified.map(|(layer, root)| format!("{layer}:{}", hex::encode(root))),
     };
     Json(status).into_response()
 }

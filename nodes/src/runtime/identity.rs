@@ -25,16 +25,30 @@ impl std::fmt::Debug for Identity {
 
 impl Identity {
     pub(crate) fn new(secret: SecretKey) -> Self {
-        let seed = Sha256::new()
-            .chain_update(SIGNING_DOMAIN)
-            .chain_update(secret)
-            .finalize();
         Self {
             secret,
             public: wire::public_key(&secret),
-            signing: SigningKey::from_bytes(&seed.into()),
+            signing: signing_key(&secret),
         }
     }
+
+    /// Who this node is to the protocol.
+    pub(crate) fn id(&self) -> [u8; 32] {
+        self.signing.verifying_key().to_bytes()
+    }
+}
+
+/// The ed25519 public key that the node with this secret signs with: `id` in network files.
+pub fn node_id(secret: &SecretKey) -> [u8; 32] {
+    signing_key(secret).verifying_key().to_bytes()
+}
+
+fn signing_key(secret: &SecretKey) -> SigningKey {
+    let seed = Sha256::new()
+        .chain_update(SIGNING_DOMAIN)
+        .chain_update(secret)
+        .finalize();
+    SigningKey::from_bytes(&seed.into())
 }
 
 /// Nonces that no process ever gives twice: 16 random bytes of this process, then a counter.

@@ -8,6 +8,8 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Everything a node counts.
 #[derive(Debug, Default)]
@@ -27,6 +29,57 @@ pub(crate) struct Metrics {
     pub(crate) mempool_txs: Counter,
     pub(crate) peers: Gauge,
     pub(crate) layer: Gauge,
+    pub(crate) mesh: MeshMetrics,
+}
+
+/// What the mesh counts; a handle that can be cloned.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MeshMetrics {
+    pub(crate) proofs: Counter,
+    pub(crate) atxs: Counter,
+    pub(crate) blocks: Counter,
+    pub(crate) equivocations: Counter,
+    pub(crate) verified_layer: Gauge,
+    pub(crate) pending: Gauge,
+    pub(crate) open_layers: Gauge,
+    pub(crate) messages_kept: Gauge,
+    pub(crate) pull_requests: Counter,
+    pub(crate) pull_answers: Counter,
+    pub(crate) pull_timeouts: Counter,
+    pub(crate) pulls_served: Counter,
+    log_syncs: Timed,
+    commits: Timed,
+    proofs_verified: Timed,
+}
+
+/// How often something was done, and how long it took together.
+#[derive(Debug, Clone, Default)]
+struct Timed {
+    count: Counter,
+    seconds: Counter<f64, AtomicU64>,
+}
+
+impl Timed {
+    fn add(&self, took: Duration) {
+        self.count.inc();
+        self.seconds.inc_by(took.as_secs_f64());
+    }
+}
+
+impl MeshMetrics {
+    /// The voter's log took some records.
+    pub(crate) fn log_synced(&self, took: Duration) {
+        self.log_syncs.add(took);
+    }
+
+    /// The database was written.
+    pub(crate) fn committed(&self, took: Duration) {
+        self.commits.add(took);
+    }
+
+    pub(crate) fn proof_verified(&self, took: Duration) {
+        self.proofs_verified.add(took);
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +150,25 @@ impl Metrics {
         r.register("mempool_txs", "distinct valid transactions ever known", self.mempool_txs.clone());
         r.register("peers", "connected swarm peers", self.peers.clone());
         r.register("layer", "current layer, 0 before genesis", self.layer.clone());
+        let m = &self.mesh;
+        r.register("proofs", "distinct valid PoET proofs taken in", m.proofs.clone());
+        r.register("atxs", "distinct valid activations taken in", m.atxs.clone());
+        r.register("blocks", "distinct valid blocks taken in", m.blocks.clone());
+        r.register("equivocations", "lies of voters that were proved", m.equivocations.clone());
+        r.register("verified_layer", "last layer that is agreed on, applied and durable", m.verified_layer.clone());
+        r.register("pending", "activations and blocks that wait for what they depend on", m.pending.clone());
+        r.register("open_layers", "layers that something is known of and that are not decided", m.open_layers.clone());
+        r.register("messages_kept", "votes and commits kept of open layers", m.messages_kept.clone());
+        r.register("pull_requests", "questions put to peers", m.pull_requests.clone());
+        r.register("pull_answers", "answers of peers taken in", m.pull_answers.clone());
+        r.register("pull_timeouts", "questions that a peer did not answer in time", m.pull_timeouts.clone());
+        r.register("pulls_served", "questions of peers answered", m.pulls_served.clone());
+        r.register("log_syncs", "syncs of the voter's log", m.log_syncs.count.clone());
+        r.register("log_sync_seconds", "time that they took together", m.log_syncs.seconds.clone());
+        r.register("commits", "commits of the mesh's database", m.commits.count.clone());
+        r.register("commit_seconds", "time that they took together", m.commits.seconds.clone());
+        r.register("proofs_verified", "PoET proofs checked", m.proofs_verified.count.clone());
+        r.register("proof_verify_seconds", "time that it took together", m.proofs_verified.seconds.clone());
         r.register("events_dropped", "event lines dropped because nobody read stdout", ConstCounter::new(super::events::dropped()));
         r
     }

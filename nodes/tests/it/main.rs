@@ -5,6 +5,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what fails must stop it")]
 
 mod lone;
+mod mesh;
 mod network;
+mod poet;
+mod poet_recovery;
+mod poet_support;
 mod process;
 mod support;

@@ -82,7 +82,8 @@ impl Network {
     }
 
     pub(crate) fn api(&self, name: &str) -> SocketAddr {
-        SocketAddr::new(self.p2p(name).ip(), 9090)
+        let port = if is_poet(name) { 8080 } else { 9090 };
+        SocketAddr::new(self.p2p(name).ip(), port)
     }
 
     pub(crate) fn key(name: &str) -> wire::PublicKey {
@@ -97,12 +98,15 @@ impl Network {
                 // Roles under names that no code knows: only what a node speaks may count.
                 let speaks: &[&str] = if name.starts_with("miner") {
                     &["udp-session-2020", "nodestatus", "layer-votes"]
+                } else if is_poet(name) {
+                    &["poet-2020"]
                 } else {
                     &["udp-session-2020", "nodestatus"]
                 };
                 json!({
                     "name": name, "role": "digger", "speaks": speaks, "p2p": self.p2p(name),
                     "api": self.api(name), "key": hex::encode(Self::key(name)),
+                    "id": hex::encode(tweedledum_nodes::node_id(&Self::secret(name))),
                 })
             })
             .collect();
@@ -132,6 +136,8 @@ impl Network {
     pub(crate) fn command_with(&self, name: &str, json: &Value, flags: &[&str]) -> Command {
         let role = if name.starts_with("miner") {
             "miner"
+        } else if is_poet(name) {
+            "poet"
         } else {
             "gateway"
         };
@@ -139,12 +145,11 @@ impl Network {
         command
             .args([role, "--name", name, "--network"])
             .arg(self.write(name, json))
-            .args([
-                "--p2p",
-                &self.p2p(name).to_string(),
-                "--api",
-                &self.api(name).to_string(),
-            ])
+            .args(["--api", &self.api(name).to_string()]);
+        if !is_poet(name) {
+            command.args(["--p2p", &self.p2p(name).to_string()]);
+        }
+        command
             .arg("--data-dir")
             .arg(self.dir.path().join(name))
             .args(flags);
@@ -158,6 +163,11 @@ impl Network {
     pub(crate) fn run(&self, name: &str, command: Command) -> Node {
         Node::start(command, self.p2p(name), self.api(name), Self::key(name))
     }
+}
+
+/// PoETs have no swarm.
+fn is_poet(name: &str) -> bool {
+    name.starts_with("poet")
 }
 
 #[expect(
@@ -223,6 +233,16 @@ impl Node {
                 Ok(event) => self.seen.push_back(event),
                 Err(error) => panic!("no event `{name}` ({error}); seen: {:?}", self.seen),
             }
+        }
+    }
+
+    /// The next event of this name that was not given yet, even if another one was waited for when it
+    /// came.
+    pub(crate) fn next(&mut self, name: &str) -> Value {
+        let earlier = self.seen.iter().position(|event| event["event"] == name);
+        match earlier.and_then(|at| self.seen.remove(at)) {
+            Some(event) => event,
+            None => self.event(name),
         }
     }
 
@@ -336,14 +356,23 @@ pub(crate) fn pause(time: Duration) {
 }
 
 pub(crate) fn http(api: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    request(api, method, path, b"")
+}
+
+/// A request with a body: the status and the text of the answer.
+pub(crate) fn request(api: SocketAddr, method: &str, path: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(api).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {api}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {api}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    // A server may answer and close before it has read a body that is too long.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, body.to_owned())

@@ -108,12 +108,14 @@ impl Gateway {
         let role = plan.roles.get(&node.role).ok_or("the plan has no role")?;
         let directory = tempfile::tempdir_in(&stage.ground.context.runs)?.keep();
         let address = stage.ground.blocks.node(0).ok_or("no address")?;
-        let key = UdpSession2020.public_key(&identity(SEED, &node.name));
+        let secret = identity(SEED, &node.name);
+        let key = UdpSession2020.public_key(&secret);
         let place = Place {
             address: address.to_string(),
             data: directory.join("data").display().to_string(),
             network: directory.join("network.json").display().to_string(),
             key: hex::encode(key),
+            id: hex::encode(UdpSession2020.signing_key(&secret)),
         };
         let release = fixed();
         let network = Network {
@@ -159,6 +161,7 @@ impl Gateway {
             sources,
             over,
             last_after: None,
+            late_max: over,
             kind: DatagramKind::WellFormed,
             seed: [7; 32],
             netid: NETID,

@@ -58,6 +58,7 @@ impl Stage {
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<(NodeProcess, NodePipes), Failure> {
         let spec = NodeSpec {
+            disk: None,
             name,
             program,
             args: args.into_iter().collect(),

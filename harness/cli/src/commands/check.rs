@@ -14,7 +14,7 @@ pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
         let wrong = read_plan(path, printer)
             .and_then(|plan| {
                 schedule_of(path, &plan, plan.seed)?;
-                executables(&plan, plan.releases.values(), path)
+                executables(&plan, plan.releases.values(), path).map(drop)
             })
             .err();
         match &wrong {

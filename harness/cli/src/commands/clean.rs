@@ -1,6 +1,10 @@
 //! `clean`: removes what dead runs have left, and nothing else.
 
-use tweedledum_harness::undo;
+use std::fmt::Write as _;
+
+use tweedledum_core::verdict::ExitCode;
+use tweedledum_harness::substrate::process::Leftover;
+use tweedledum_harness::undo::{self, CleanedRun, RunState};
 
 use super::Failure;
 use crate::args::CleanArgs;
@@ -9,10 +13,119 @@ use crate::printer::Printer;
 pub(crate) fn run(args: &CleanArgs, printer: &Printer) -> Result<u8, Failure> {
     let report = undo::clean(&args.runs).map_err(|error| Failure::Substrate(error.to_string()))?;
     for run in &report.runs {
-        printer.note(&format!("{}: {:?}", run.intents.display(), run.state));
+        printer.note(&told(run));
     }
     if report.runs.is_empty() {
         printer.note("nothing to clean");
     }
-    Ok(if report.anything_left() { 5 } else { 0 })
+    let code = if report.anything_left() {
+        ExitCode::Left
+    } else {
+        ExitCode::Pass
+    };
+    Ok(code.code())
+}
+
+/// One run in words, with what is left of it and what to do about that.
+fn told(run: &CleanedRun) -> String {
+    let intents = run.intents.display();
+    let mut text = match &run.state {
+        RunState::Live => format!("{intents}: the run lives; nothing was touched"),
+        RunState::Cleaned { killed: 0 } => {
+            format!("{intents}: the run is dead and had left nothing")
+        }
+        RunState::Cleaned { killed } => {
+            format!(
+                "{intents}: the run was dead; {} killed, nothing is left",
+                processes(*killed)
+            )
+        }
+        RunState::Left { killed, left } => {
+            let mut text = format!(
+                "{intents}: the run was dead; {} killed, and this is left:",
+                processes(*killed)
+            );
+            for left in left {
+                let _ = write!(text, "\n  {}", what_is_left(left));
+            }
+            text.push_str(
+                "\n  hint: end these yourself if they are yours, then run `tweedledum clean` again",
+            );
+            text
+        }
+        RunState::Unreadable { why } => format!(
+            "{intents}: nothing was touched, since the file does not say whose it is: {why}; remove it if it is not needed"
+        ),
+    };
+    for directory in &run.directories {
+        let _ = write!(text, "\n  its results are in {}", directory.display());
+    }
+    text
+}
+
+fn what_is_left(left: &Leftover) -> String {
+    // Of some things only their sockets can be seen.
+    if left.pid == 0 {
+        return left.why.clone();
+    }
+    format!("process {} ({}): {}", left.pid, left.comm, left.why)
+}
+
+fn processes(count: usize) -> String {
+    match count {
+        1 => "1 process was".to_owned(),
+        _ => format!("{count} processes were"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_told_in_words() {
+        let left = |pid, why: &str| Leftover {
+            pid,
+            comm: "daemon".to_owned(),
+            why: why.to_owned(),
+        };
+        let states = [
+            (
+                RunState::Live,
+                "runs/.intents/x.jsonl: the run lives; nothing was touched",
+            ),
+            (
+                RunState::Cleaned { killed: 0 },
+                "the run is dead and had left nothing",
+            ),
+            (
+                RunState::Cleaned { killed: 1 },
+                "1 process was killed, nothing is left",
+            ),
+            (
+                RunState::Left {
+                    killed: 2,
+                    left: vec![left(7, "still in state D"), left(0, "udp 127.1.2.3:7")],
+                },
+                "2 processes were killed, and this is left:\n  process 7 (daemon): still in state D\n  udp 127.1.2.3:7\n",
+            ),
+            (
+                RunState::Unreadable {
+                    why: "it is empty".to_owned(),
+                },
+                "whose it is: it is empty",
+            ),
+        ];
+        for (state, words) in states {
+            let run = CleanedRun {
+                intents: "runs/.intents/x.jsonl".into(),
+                directories: vec!["/runs/y".into()],
+                state,
+            };
+            let text = told(&run);
+            assert!(text.contains(words), "{text}");
+            assert!(text.ends_with("its results are in /runs/y"), "{text}");
+            assert!(!text.contains('{') && !text.contains("Left"), "{text}");
+        }
+    }
 }

@@ -45,10 +45,10 @@ pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
             }
         },
         Part::Controller(args) => match super::run::control(&args, printer) {
-            Ok(code) => ExitCode::from(code),
+            Ok(code) => ExitCode::from(printer.settle(code)),
             Err(failure) => {
                 printer.failure(&failure);
-                ExitCode::from(failure.code())
+                ExitCode::from(printer.settle(failure.code()))
             }
         },
         Part::Keeper => match tweedledum_harness::substrate::docker::inside::keeper_main() {

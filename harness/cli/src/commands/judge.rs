@@ -17,6 +17,7 @@ use crate::catalogue;
 use crate::printer::Printer;
 
 const HISTORY: &str = "history.jsonl";
+const NAME_A_RUN: &str = "name a directory that `run` has printed, as runs/flood-20260131T120000-1";
 
 pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
     let mut verdicts = Vec::new();
@@ -86,6 +87,12 @@ fn histories(run: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Ok(vec![own]);
     }
     let mut found = Vec::new();
+    if !run.is_dir() {
+        return Err(Failure::Usage {
+            message: format!("there is no directory {}", run.display()),
+            hint: NAME_A_RUN.to_owned(),
+        });
+    }
     for entry in fs_err::read_dir(run)? {
         let history = entry?.path().join(HISTORY);
         if history.is_file() {
@@ -117,7 +124,7 @@ fn began(history: &Path) -> Option<u64> {
 fn no_history(run: &Path) -> Failure {
     Failure::Usage {
         message: format!("{} holds no {HISTORY}", run.display()),
-        hint: "name a directory that `run` has printed, as runs/flood-20260131T120000-1".to_owned(),
+        hint: NAME_A_RUN.to_owned(),
     }
 }
 

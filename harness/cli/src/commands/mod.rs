@@ -12,10 +12,11 @@ pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod schema;
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
-use tweedledum_core::plan::{PLAN_BYTES_MAX, Plan, parse, render};
+use tweedledum_core::plan::{DIAGNOSTICS_MAX, PLAN_BYTES_MAX, Plan, SourceSpan, parse, render};
 use tweedledum_core::schedule::Schedule;
 
 use crate::catalogue;
@@ -60,7 +61,8 @@ impl Failure {
 pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
     let mut bytes = Vec::new();
     // Opening a named pipe would wait for somebody to write into it.
-    if !fs_err::metadata(path).map_err(unreadable)?.is_file() {
+    let unreadable = |error| unreadable(path, &error);
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         let message = format!("{} is not a file", path.display());
         return Err(Failure::Usage {
             message,
@@ -68,7 +70,7 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
         });
     }
     // One byte more than is allowed tells a plan that is too long without reading all of it.
-    let file = fs_err::File::open(path).map_err(unreadable)?;
+    let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(PLAN_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -82,14 +84,26 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
     })
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is what `map_err` hands over"
-)]
-fn unreadable(error: std::io::Error) -> Failure {
+/// A plan that is not there or may not be read, in words of its own: what a system call was asked for helps nobody.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let path = path.display();
+    let (message, hint) = match error.kind() {
+        std::io::ErrorKind::NotFound => (
+            format!("there is no file {path}"),
+            "name a plan that exists, as plans/flood.yaml",
+        ),
+        std::io::ErrorKind::PermissionDenied => (
+            format!("{path} may not be read"),
+            "let yourself read it, or name another plan",
+        ),
+        _ => (
+            format!("{path} cannot be read: {error}"),
+            "name a plan, as plans/flood.yaml",
+        ),
+    };
     Failure::Usage {
-        message: error.to_string(),
-        hint: "name a plan that exists and that you may read, as plans/flood.yaml".to_owned(),
+        message,
+        hint: hint.to_owned(),
     }
 }
 
@@ -101,22 +115,29 @@ pub(crate) fn schedule_of(path: &Path, plan: &Plan, seed: u64) -> Result<Schedul
     if conflicts.is_empty() {
         return Ok(schedule);
     }
-    let told = conflicts.iter().map(|(entry, why)| {
-        let at = plan
-            .timeline
-            .iter()
-            .find(|other| other.name == *entry)
-            .map(|it| it.at_text);
-        let at = at.unwrap_or_default();
-        format!(
-            "{}:{}:{}: `{entry}` cannot be carried out: {why}",
-            path.display(),
-            at.line,
-            at.column
-        )
-    });
+    let places: BTreeMap<&str, SourceSpan> = plan
+        .timeline
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.at_text))
+        .collect();
+    let shown = conflicts.iter().take(DIAGNOSTICS_MAX);
+    let mut told: Vec<String> = shown
+        .map(|(entry, why)| {
+            let at = places.get(entry.as_str()).copied().unwrap_or_default();
+            format!(
+                "{}:{}:{}: `{entry}` cannot be carried out: {why}",
+                path.display(),
+                at.line,
+                at.column
+            )
+        })
+        .collect();
+    let more = conflicts.len().saturating_sub(DIAGNOSTICS_MAX);
+    if more > 0 {
+        told.push(format!("and {more} more like these"));
+    }
     Err(Failure::Usage {
-        message: told.collect::<Vec<_>>().join("\nerror: "),
+        message: told.join("\nerror: "),
         hint: format!(
             "let the earlier fault end first, or pick other targets (drawn with seed {seed})"
         ),

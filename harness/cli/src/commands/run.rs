@@ -16,7 +16,7 @@ use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Ground, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::process::Spawner;
+use tweedledum_harness::substrate::process::{Spawner, disk};
 use tweedledum_harness::supervise::{self, SuperviseConfig};
 use tweedledum_harness::undo::IntentLog;
 
@@ -36,10 +36,18 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 
 /// What the user started: checks everything that can be checked, then supervises the run.
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+    nameable(&args.runs)?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
-    schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
+    let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
+    let held = drawn.steps.iter().any(|step| step.action.holds_disk());
+    if held || plan.nodes.iter().any(|node| node.disk.is_some()) {
+        disk::supported().map_err(|error| Failure::Usage {
+            message: error.to_string(),
+            hint: "this machine cannot hold disks of nodes; all other plans run".to_owned(),
+        })?;
+    }
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
@@ -63,13 +71,41 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     Ok(supervised.code)
 }
 
-/// The child of [`supervise()`]: conducts the run.
+/// Nodes are told where their data lies in text (arguments, a JSON file), so a path that is no text cannot be told.
+fn nameable(runs: &Path) -> Result<(), Failure> {
+    let absolute = std::path::absolute(runs)?;
+    // What exists already may lead elsewhere.
+    let meant = fs_err::canonicalize(&absolute).unwrap_or(absolute);
+    if meant.to_str().is_some() {
+        return Ok(());
+    }
+    Err(Failure::Usage {
+        message: format!(
+            "run directories cannot be made in {}: the path is not UTF-8, and nodes are told theirs as text",
+            meant.display()
+        ),
+        hint: "name another directory with --runs".to_owned(),
+    })
+}
+
+/// The child of [`supervise()`]: conducts the run. Everything was checked before, so what fails now is not the plan's.
 pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+    conducted(args, printer).map_err(|failure| match failure {
+        Failure::File(error) => Failure::Substrate(error.to_string()),
+        other => other,
+    })
+}
+
+fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
-    let executables = executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let executables = digests(executables(
+        &plan,
+        turns.iter().map(|(release, _)| *release),
+        &args.plan,
+    )?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -216,18 +252,20 @@ fn turns<'a>(plan: &'a Plan, args: &RunArgs) -> Result<Vec<Turn<'a>>, Failure> {
     }
 }
 
-/// Every executable that nodes will be started from, with its SHA-256; a missing one is an error before anything starts.
+/// Where every executable of the plan's own lies that nodes will be started from, by the plan's name for it; a missing
+/// one is an error before anything starts. Nothing is read of them: `check` must stay quick.
 pub(crate) fn executables<'a>(
     plan: &Plan,
     releases: impl Iterator<Item = &'a Release>,
     file: &Path,
-) -> Result<BTreeMap<String, String>, Failure> {
+) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let used: BTreeSet<&str> = plan.nodes.iter().map(|node| node.role.as_str()).collect();
     let mut paths = BTreeSet::new();
     for release in releases {
         for role in plan
             .roles
             .values()
-            .filter(|role| plan.nodes.iter().any(|node| node.role == role.name))
+            .filter(|role| used.contains(role.name.as_str()))
         {
             match (role.command.first().map(String::as_str), &release.bin) {
                 (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),
@@ -236,34 +274,38 @@ pub(crate) fn executables<'a>(
             };
         }
     }
-    let mut digests = BTreeMap::new();
-    digests.insert(
-        "{release.bin}".to_owned(),
-        store::file_sha256(Path::new("/proc/self/exe"))?,
-    );
+    let mut found = BTreeMap::new();
     for path in paths {
-        let found = resolve(&path, file);
-        let digest = executable(&found).map_err(|error| Failure::Usage {
+        let resolved = resolve(&path, file);
+        executable(&resolved).map_err(|error| Failure::Usage {
             message: format!("the executable `{path}` cannot be used: {error}"),
             hint: "paths of executables are relative to the plan's directory; build it first, or give an absolute path".to_owned(),
         })?;
-        digests.insert(path, digest);
+        found.insert(path, resolved);
     }
-    Ok(digests)
+    Ok(found)
 }
 
-/// The digest of a file that can be executed.
-fn executable(path: &Path) -> std::io::Result<String> {
+/// The SHA-256 of our own executable and of these, for the history.
+fn digests(executables: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, Failure> {
+    let own = ("{release.bin}".to_owned(), PathBuf::from("/proc/self/exe"));
+    let all = std::iter::once(own).chain(executables);
+    all.map(|(name, path)| Ok((name, store::file_sha256(&path)?)))
+        .collect()
+}
+
+/// Whether a file can be executed.
+fn executable(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let metadata = fs_err::metadata(path)?;
-    if !metadata.is_file() || metadata.permissions().mode() & 0o111 == 0 {
-        let text = format!("{} is no executable file", path.display());
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::PermissionDenied,
-            text,
-        ));
+    if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
+        return Ok(());
     }
-    store::file_sha256(path)
+    let text = format!("{} is no executable file", path.display());
+    Err(std::io::Error::new(
+        std::io::ErrorKind::PermissionDenied,
+        text,
+    ))
 }
 
 /// Executables are named relative to the plan, so that a plan means the same wherever it is run from.

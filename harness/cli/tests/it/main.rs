@@ -8,11 +8,13 @@
 
 mod bad_plans;
 mod bad_support;
+mod disks;
 mod golden;
 mod interrupted;
 mod judge;
 mod killed;
 mod misbehaving;
+mod output;
 mod plans;
 mod roles;
 mod support;

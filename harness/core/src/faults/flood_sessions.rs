@@ -4,7 +4,7 @@
 //! check. A flood of `cap + 1` sources makes a table evict; whether an *old* entry is evicted depends on the target's
 //! own age limit, or on `last-after`, which holds the last source back until the first has aged.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class, Datagrams};
@@ -37,7 +37,7 @@ const PARAMS: &[Param] = &[
         name: "over",
         shape: Shape::Span,
         need: Need::Default("0.5 layers"),
-        doc: "The time over which they are spread evenly.",
+        doc: "The time over which they are spread evenly; a target that reads slower drops what its socket cannot hold (some 256), and then the flood does not count as applied: bundled nodes read about 5,000 a second on two busy cores.",
     },
     Param {
         name: "datagrams",
@@ -91,7 +91,7 @@ impl FaultKind for FloodSessions {
         Vec::new()
     }
 
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         let datagrams = match params.text("datagrams") {
             "foreign-netid" => Datagrams::ForeignNetid,
             "garbage" => Datagrams::Garbage,

@@ -1,6 +1,6 @@
 //! `kill`: SIGKILL, as a power cut of one machine. Healing starts the node again on the data it left.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -36,7 +36,7 @@ impl FaultKind for Kill {
         Impact::Impaired
     }
 
-    fn expand(&self, _params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         vec![Effect {
             action: Action::Kill {
                 node: target.name.clone(),

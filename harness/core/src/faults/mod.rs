@@ -6,14 +6,19 @@
 //! names, tables, the example and that every action has an undo or says why it has none.
 
 use crate::params::{Param, Params};
+use crate::plan::Selector;
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
 use crate::time::{Calendar, Span};
 
+mod cap_disk;
+mod fill_disk;
 mod flood_sessions;
 mod kill;
 mod pause;
 mod restart;
+mod set_gateways;
+mod start_poet;
 mod terminate;
 
 /// Every fault kind, in the order of the reference page.
@@ -23,6 +28,10 @@ pub static ALL: &[&dyn FaultKind] = &[
     &restart::Restart,
     &pause::Pause,
     &flood_sessions::FloodSessions,
+    &cap_disk::CapDisk,
+    &fill_disk::FillDisk,
+    &set_gateways::SetGateways,
+    &start_poet::StartPoet,
 ];
 
 /// The kind of this name.
@@ -47,6 +56,26 @@ pub enum Lasting {
     UntilHealed,
     /// As long as its own parameters say; `for` is refused.
     Itself(Span),
+    /// It is done and stays done; `for` is refused, and so is a heal that names it.
+    ForGood,
+}
+
+/// The network that a fault happens in, for kinds that name nodes besides their targets.
+#[derive(Debug, Clone, Copy)]
+pub struct Among<'a> {
+    /// Every node.
+    pub nodes: &'a [Node],
+    /// The seed that draws are made from.
+    pub seed: u64,
+    /// The entry's name, which draws are keyed by.
+    pub entry: &'a str,
+}
+
+impl Among<'_> {
+    /// The nodes that a selector of the entry means.
+    pub fn named(&self, selector: &Selector) -> Vec<String> {
+        selector.targets(self.nodes, self.seed, self.entry)
+    }
 }
 
 /// One primitive effect of a fault and how it is taken back.
@@ -90,8 +119,13 @@ pub trait FaultKind: Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// Ports that the nodes of a parameter must have, since the fault reaches them there: parameter and port.
+    fn ports(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// What is done to one target when the fault begins, and how each effect ends.
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect>;
+    fn expand(&self, params: &Params, target: &Node, among: &Among) -> Vec<Effect>;
 }
 
 #[cfg(test)]

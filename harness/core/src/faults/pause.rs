@@ -1,6 +1,6 @@
 //! `pause`: SIGSTOP, as a machine that hangs: sockets stay open and nobody answers.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -36,7 +36,7 @@ impl FaultKind for Pause {
         Impact::Impaired
     }
 
-    fn expand(&self, _params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         vec![Effect {
             action: Action::Freeze {
                 node: target.name.clone(),

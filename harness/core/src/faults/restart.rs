@@ -1,6 +1,6 @@
 //! `restart`: a node goes down and comes back at the same address with the same data.
 
-use super::{Effect, FaultKind, Impact, Lasting};
+use super::{Among, Effect, FaultKind, Impact, Lasting};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -54,7 +54,7 @@ impl FaultKind for Restart {
         Lasting::Itself(params.span("down"))
     }
 
-    fn expand(&self, params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         let node = target.name.clone();
         let action = match params.text("by") {
             "kill" => Action::Kill { node },

@@ -1,6 +1,6 @@
 //! `terminate`: an orderly stop, as an operator would do it. Healing starts the node again.
 
-use super::{Effect, FaultKind, Impact};
+use super::{Among, Effect, FaultKind, Impact};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -36,7 +36,7 @@ impl FaultKind for Terminate {
         Impact::Impaired
     }
 
-    fn expand(&self, _params: &Params, target: &Node) -> Vec<Effect> {
+    fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
         vec![Effect {
             action: Action::Terminate {
                 node: target.name.clone(),

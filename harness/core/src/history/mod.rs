@@ -16,7 +16,7 @@ use crate::schedule::{Action, Schedule};
 use crate::time::{Calendar, Span};
 
 /// Version of the format written now. The major part changes only when old readers would misread.
-pub const FORMAT: &str = "1.0";
+pub const FORMAT: &str = "1.1";
 
 /// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
 pub const FULL: &str = "full";
@@ -55,6 +55,8 @@ pub enum Body {
     Step(StepChange),
     /// A grade of evidence for a fault on a node.
     Evidence(Evidence),
+    /// A grade of evidence for a limit that a node has from its start on.
+    Limit(LimitEvidence),
     /// A node became or ceased to be impaired or stressed.
     Impact(ImpactChange),
     /// A layer ended; how fit the host was during it.
@@ -120,6 +122,9 @@ pub struct NodeInfo {
     pub role: String,
     /// Its address, for people.
     pub address: String,
+    /// Its disk limit in bytes, held from its start on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<u64>,
 }
 
 /// What is watched of a role.
@@ -135,6 +140,9 @@ pub struct RoleInfo {
     /// polled, and silence means that nobody looked.
     #[serde(default)]
     pub pushed: BTreeSet<String>,
+    /// Events that the nodes report and that are recorded. An oracle on events looks only at roles that report them.
+    #[serde(default)]
+    pub events: BTreeSet<String>,
 }
 
 /// An expectation of the run.
@@ -267,6 +275,9 @@ pub struct Gap {
     pub node: String,
     /// Which source.
     pub source: String,
+    /// The signals that are missing because of it; older histories do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<String>,
     /// Why.
     pub why: String,
     /// Whether the source answered at all, with something that could not be read. A node that gives no answer may hang;
@@ -343,6 +354,20 @@ pub struct Evidence {
     pub entry: String,
     /// The step that began the fault on this node.
     pub step: u32,
+    /// The node.
+    pub node: String,
+    /// Which grade.
+    pub grade: Grade,
+    /// Whether the probe saw it; a grade may be recorded again, the last one counts.
+    pub held: bool,
+    /// What was measured.
+    pub detail: BTreeMap<String, serde_json::Value>,
+}
+
+/// A grade of evidence for a limit that a node has from its start on: the disk limit of its [`NodeInfo`]. No fault and no
+/// heal changes it, so it belongs to the steady state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LimitEvidence {
     /// The node.
     pub node: String,
     /// Which grade.

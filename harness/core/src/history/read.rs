@@ -75,6 +75,7 @@ const KINDS: &[&str] = &[
     "event",
     "step",
     "evidence",
+    "limit",
     "impact",
     "layer",
     "interrupt",
@@ -164,6 +165,10 @@ mod tests {
     fn lines_are_told_apart() {
         check(
             r#"{"seq":3,"t_ns":5,"kind":"ping","node":"a-0","rtt_us":null}"#,
+            "record 3",
+        );
+        check(
+            r#"{"seq":3,"t_ns":5,"kind":"limit","node":"a-0","grade":"armed","held":true,"detail":{}}"#,
             "record 3",
         );
         check(

@@ -1,6 +1,7 @@
-//! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit.
+//! Evidence: every planned fault must be shown to be there and to be gone, and some to have hit; limits that nodes have
+//! from their start on must be shown to hold before genesis, and ever after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Body, Death, Evidence, Grade, Header, Phase, Record, StepChange};
 use crate::oracles::Output;
@@ -12,6 +13,8 @@ use crate::verdict::{Cause, Code, FaultReport, Link};
 pub(super) struct Evidences {
     faults: BTreeMap<u32, Seen>,
     ends: BTreeMap<u32, u32>,
+    /// Entries and nodes that certainly met: the node's life ended by the fault.
+    hits: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -50,7 +53,8 @@ impl Evidences {
                 }
             }
         }
-        Self { faults, ends }
+        let hits = BTreeSet::new();
+        Self { faults, ends, hits }
     }
 
     pub(super) fn observe(&mut self, record: &Record) {
@@ -63,6 +67,8 @@ impl Evidences {
                     && let Some(seen) = self.faults.get_mut(&id)
                 {
                     seen.grades.insert(Grade::Felt, true);
+                    self.hits
+                        .insert((seen.step.entry.clone(), exit.node.clone()));
                 }
             }
             _ => {}
@@ -91,6 +97,16 @@ impl Evidences {
             seen.applied_seq = Some(record.seq);
             seen.detail.clone_from(&evidence.detail);
         }
+    }
+
+    /// The faults that certainly hit their targets: a life ended by one, or a finding that one led to on its own node. A
+    /// probe that says so of a part of a fault is no such thing.
+    pub(super) fn hits(&self, chain: &[Link]) -> BTreeSet<(String, String)> {
+        let led = chain.iter().filter_map(|link| match &link.cause {
+            Cause::Fault { entry, node } if at_home(link) => Some((entry.clone(), node.clone())),
+            _ => None,
+        });
+        self.hits.iter().cloned().chain(led).collect()
     }
 
     /// Whether every planned fault was applied, and every one that is taken back is gone.
@@ -134,12 +150,66 @@ impl Evidences {
     }
 }
 
+/// The evidence of limits that nodes have from their start on, by node.
+#[derive(Debug, Default)]
+pub(super) struct Limits(BTreeMap<String, LimitSeen>);
+
+#[derive(Debug, Default)]
+struct LimitSeen {
+    grades: BTreeMap<Grade, (bool, u64)>,
+    why: String,
+}
+
+impl Limits {
+    pub(super) fn observe(&mut self, record: &Record, header: &Header) {
+        let Body::Limit(evidence) = &record.body else {
+            return;
+        };
+        // What is first seen after genesis says nothing about the steady state.
+        let late = record.t_ns > header.genesis_ns && evidence.held;
+        let seen = self.0.entry(evidence.node.clone()).or_default();
+        let known = seen.grades.contains_key(&evidence.grade);
+        if late && !known && evidence.grade != Grade::Felt {
+            return;
+        }
+        let mark = (evidence.held, record.seq);
+        seen.grades.insert(evidence.grade, mark);
+        if evidence.grade == Grade::Applied {
+            seen.why = spelled(&evidence.detail);
+        }
+    }
+
+    /// Which limits were not seen to hold. A run that was cut short owes nothing for those that were not looked at yet.
+    pub(super) fn doubt(&self, header: &Header, cut_short: bool, out: &mut Output) {
+        for node in header.nodes.iter().filter(|node| node.disk.is_some()) {
+            let seen = self.0.get(&node.name);
+            let held = |grade| seen.and_then(|seen| seen.grades.get(&grade).copied());
+            let armed = held(Grade::Armed).is_some_and(|(held, _)| held);
+            let applied = held(Grade::Applied);
+            if armed && applied.is_some_and(|(held, _)| held) || cut_short && seen.is_none() {
+                continue;
+            }
+            let text = format!(
+                "the disk limit of {} was not seen to hold{}",
+                node.name,
+                if seen.is_some() {
+                    ""
+                } else {
+                    " before genesis"
+                }
+            );
+            let why = seen.map(|seen| seen.why.clone()).unwrap_or_default();
+            let records = applied.map(|(_, seq)| seq).into_iter().collect();
+            out.doubt(Code::SteadyStateNotReached, text, why, records);
+        }
+    }
+}
+
 /// What led to a finding on its own node was felt there.
 pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     for fault in faults {
         let led = chain.iter().any(|link| {
-            let relation = crate::causes::Relation::SameNode.name();
-            link.relation == relation
+            at_home(link)
                 && matches!(&link.cause, Cause::Fault { entry, node }
                     if *entry == fault.entry && *node == fault.node)
         });
@@ -149,8 +219,19 @@ pub(super) fn feel(faults: &mut [FaultReport], chain: &[Link]) {
     }
 }
 
+/// Whether cause and effect are on the same node.
+fn at_home(link: &Link) -> bool {
+    link.relation == crate::causes::Relation::SameNode.name()
+}
+
 /// What is missing. A run that was cut short owes nothing for faults that were not begun or not yet taken back.
-pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, out: &mut Output) {
+pub(super) fn doubt(
+    faults: &[FaultReport],
+    hits: &BTreeSet<(String, String)>,
+    header: &Header,
+    cut_short: bool,
+    out: &mut Output,
+) {
     for fault in faults {
         let records: Vec<u64> = fault.record.into_iter().collect();
         let (entry, node) = (&fault.entry, &fault.node);
@@ -163,8 +244,11 @@ pub(super) fn doubt(faults: &[FaultReport], header: &Header, cut_short: bool, ou
             }
             continue;
         }
-        // What hit its target was there, whatever a probe saw of a target that was dead by then.
-        if fault.applied != Some(true) && fault.felt != Some(true) {
+        // What hit its target was there, whatever a probe saw of a target that was dead by then. What broke down after it
+        // had been made was there for a while only, whomever it hit.
+        let hit = hits.contains(&(entry.clone(), node.clone()));
+        let broke = fault.applied == Some(false) && fault.failed.is_some();
+        if fault.applied != Some(true) && (!hit || broke) {
             let text = format!("`{entry}` was not seen to be applied to {node}{why}");
             let measurement = measured(fault);
             out.doubt(Code::FaultNotApplied, text, measurement, records.clone());
@@ -198,8 +282,12 @@ fn demand_felt(faults: &[FaultReport], header: &Header, out: &mut Output) {
 }
 
 fn measured(fault: &FaultReport) -> String {
-    let detail = fault.detail.iter();
+    spelled(&fault.detail)
+}
+
+fn spelled(detail: &BTreeMap<String, serde_json::Value>) -> String {
     let detail: Vec<String> = detail
+        .iter()
         .map(|(key, value)| format!("{key} {value}"))
         .collect();
     detail.join(", ")

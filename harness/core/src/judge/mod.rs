@@ -18,7 +18,7 @@ use crate::verdict::{
     Cause, Cleanup, Code, Expectation, Finding, Held, Outcome, RunInfo, SCHEMA, Timings, Verdict,
 };
 
-use evidence::Evidences;
+use evidence::{Evidences, Limits};
 
 /// An oracle and its doubts.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ pub struct Judge {
     world: World,
     seats: Vec<Seat>,
     evidence: Evidences,
+    limits: Limits,
     out: Output,
     next_seq: u64,
     ended: Option<Ending>,
@@ -94,6 +95,7 @@ impl Judge {
             world: World::new(header),
             seats: built.into_iter().map(seat).collect(),
             evidence: Evidences::new(header),
+            limits: Limits::default(),
             out,
             next_seq: 0,
             ended: None,
@@ -114,6 +116,7 @@ impl Judge {
         self.stranger(record);
         self.world.fold(record);
         self.evidence.observe(record);
+        self.limits.observe(record, &self.header);
         match &record.body {
             Body::Node(change) if record.t_ns < self.header.genesis_ns => {
                 if let Some(why) = &change.detail {
@@ -210,11 +213,18 @@ impl Judge {
         let mut findings = std::mem::take(&mut self.out.findings);
         let mut faults = self.evidence.reports(&self.header);
         let doubtful = self.take_doubtful(&mut findings);
-        let chain = causes::explain(&mut findings, &faults, &self.header.calendar);
+        let chain = causes::explain(
+            &mut findings,
+            &faults,
+            &self.header.calendar,
+            self.header.genesis_ns,
+        );
         let expectations = self.expectations(&findings, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;
-        evidence::doubt(&faults, &self.header, early, &mut self.out);
+        let hits = self.evidence.hits(&chain);
+        evidence::doubt(&faults, &hits, &self.header, early, &mut self.out);
+        self.limits.doubt(&self.header, early, &mut self.out);
         let reasons = std::mem::take(&mut self.out.reasons);
         let verdict = if findings.iter().any(|finding| finding.counts) {
             Outcome::Fail
@@ -299,6 +309,7 @@ impl Judge {
             Body::Ping(it) => &it.node,
             Body::Event(it) => &it.node,
             Body::Evidence(it) => &it.node,
+            Body::Limit(it) => &it.node,
             Body::Impact(it) => &it.node,
             Body::Header(_)
             | Body::Step(_)
@@ -324,7 +335,7 @@ impl Judge {
         };
         if layer != expected && !self.world.stopping {
             let text = format!("layer {expected} should have ended and {layer} did");
-            let missing = format!("{} layers", layer.abs_diff(expected));
+            let missing = crate::time::layers(layer.abs_diff(expected));
             self.out.doubt(Code::ObserverGap, text, missing, vec![seq]);
         }
         // Layers and times must tell the same story, or every bound is a guess.
@@ -560,6 +571,7 @@ fn declared(table: &[crate::params::Param], params: &Params) -> bool {
                     Value::Text(_)
                 )
                 | (Shape::Flag, Value::Flag(_))
+                | (Shape::Capacity, Value::Capacity(_))
         ),
     })
 }

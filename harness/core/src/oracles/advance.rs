@@ -7,7 +7,7 @@ use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
 use crate::plan::model::Plan;
-use crate::time::Span;
+use crate::time::{Span, layers};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 #[derive(Debug)]
@@ -253,12 +253,13 @@ impl Advances {
             return;
         }
         watched.never_reported = true;
-        let text = format!(
-            "`{}` of {} never advanced before {}; look at the node's log",
-            self.signal,
-            watched.group.label,
-            world.when(until)
-        );
+        let (signal, label, when) = (&self.signal, &watched.group.label, world.when(until));
+        let text = match watched.group.unread(world, signal) {
+            Some(why) => format!("`{signal}` of {label} was never read before {when}: {why}"),
+            None => format!(
+                "`{signal}` of {label} never advanced before {when}; look at the node's log"
+            ),
+        };
         let measurement = format!("{} samples", watched.group.samples(world, &self.signal));
         let records = vec![world.now.seq];
         out.doubt(Code::SteadyStateNotReached, text, measurement, records);
@@ -390,12 +391,11 @@ impl Advances {
             role: watched.group.role.clone(),
             due_ns,
             proved_ns: world.now.t_ns,
+            since_ns: Some(from.t_ns),
             records,
             text: format!("{signal} of {label} {verb} from {since} on{value}"),
-            recovered_ns: None,
             counts: true,
-            notes: Vec::new(),
-            tail: Vec::new(),
+            ..Finding::default()
         }))
     }
 }
@@ -470,7 +470,7 @@ impl Oracle for Advances {
                 self.what
             );
             let after = self.watched.iter().map(|watched| watched.faulted_layers);
-            let measurement = format!("{} of at least {least} layers", after.max().unwrap_or(0));
+            let measurement = format!("{} of at least {}", after.max().unwrap_or(0), layers(least));
             out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
         }
         for watched in &self.watched {
@@ -480,7 +480,7 @@ impl Oracle for Advances {
                     "`{}` of {} was demanded for less than its bound; let the run last longer or impair less",
                     self.signal, watched.group.label
                 );
-                let measurement = format!("{demanded} of at least {least} layers");
+                let measurement = format!("{demanded} of at least {}", layers(least));
                 out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
             }
             if watched.unfit() {
@@ -488,7 +488,7 @@ impl Oracle for Advances {
                     "the host was unfit for too long while `{}` of {} was demanded; run on a quieter host or with longer layers",
                     self.signal, watched.group.label
                 );
-                let measurement = format!("{void} of {demanded} layers");
+                let measurement = format!("{void} of {}", layers(demanded));
                 out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
             }
         }

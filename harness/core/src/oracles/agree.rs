@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::world::World;
 use super::{Oracle, OracleKind, Output};
 use crate::history::{Body, Header, Record, SignalValue};
-use crate::params::{Need, Param, Params, Shape};
+use crate::params::{Need, Param, Params, Shape, Value};
 use crate::plan::model::Plan;
 use crate::time::Span;
 use crate::verdict::{Data, Expectation, Finding};
@@ -51,8 +51,20 @@ impl OracleKind for Agree {
     }
 
     fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle> {
-        Box::new(Agrees::new(params, header))
+        Box::new(Agrees::new(params.text("about"), false, header))
     }
+}
+
+/// The signal that nodes must agree about in every plan: the root of the applied state.
+const STATE_ROOT: &str = "state-root";
+
+/// The check that runs unasked, unless the plan asks for it or no node shows such a signal.
+pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+    let asked = header.expect.iter().any(|it| {
+        it.kind == "agree" && it.params.get("about") == Some(&Value::Text(STATE_ROOT.into()))
+    });
+    let agrees = Agrees::new(STATE_ROOT, true, header);
+    (!asked && !agrees.nodes.is_empty()).then(|| Box::new(agrees) as Box<dyn Oracle>)
 }
 
 /// Heights kept: later ones push out the lowest. Nodes that are further apart than this are found by `advance`.
@@ -72,6 +84,8 @@ struct First {
 #[derive(Debug)]
 struct Agrees {
     signal: String,
+    /// Nobody asked: then a network that shows no heights is not for it to judge.
+    always: bool,
     /// Nodes that expose the signal.
     nodes: BTreeSet<String>,
     heights: BTreeMap<u64, First>,
@@ -84,8 +98,8 @@ struct Agrees {
 }
 
 impl Agrees {
-    fn new(params: &Params, header: &Header) -> Self {
-        let signal = params.text("about").to_owned();
+    fn new(signal: &str, always: bool, header: &Header) -> Self {
+        let signal = signal.to_owned();
         let exposes = |role: &str| {
             let role = header.roles.get(role);
             role.is_some_and(|role| role.signals.contains_key(&signal))
@@ -101,6 +115,7 @@ impl Agrees {
             shared: 0,
             shared_seq: None,
             found: BTreeSet::new(),
+            always,
             signal,
         }
     }
@@ -152,10 +167,8 @@ impl Agrees {
                 short(value),
                 short(&first.value)
             ),
-            recovered_ns: None,
             counts: true,
-            notes: Vec::new(),
-            tail: Vec::new(),
+            ..Finding::default()
         });
     }
 }
@@ -174,20 +187,21 @@ impl Oracle for Agrees {
         // One node agrees with itself: then one height is all there can be.
         let data = Data {
             what: "heights compared".to_owned(),
-            least: 1,
+            least: u64::from(!self.always),
             had: if self.nodes.len() > 1 {
                 self.shared
             } else {
                 self.heights.len() as u64
             },
         };
-        Expectation::new(format!("agree about {}", self.signal), "agree", false, data)
+        let what = format!("agree about {}", self.signal);
+        Expectation::new(what, "agree", self.always, data)
     }
 
     /// Convergence: a height was shown by more than one node after the last undo.
     fn settled(&self, world: &World) -> bool {
         let since = world.undone.map_or(0, |mark| mark.seq);
-        self.nodes.len() < 2 || self.shared_seq.is_some_and(|seq| seq > since)
+        self.always || self.nodes.len() < 2 || self.shared_seq.is_some_and(|seq| seq > since)
     }
 
     fn owns(&self, finding: &Finding) -> bool {

@@ -57,10 +57,9 @@ impl Alive {
             proved_ns: record.t_ns,
             records: vec![record.seq],
             text,
-            recovered_ns: None,
             counts,
-            notes: Vec::new(),
             tail: exit.tail.clone(),
+            ..Finding::default()
         };
         match &exit.death {
             Death::Itself(status) if record.t_ns < world.genesis_ns => {
@@ -116,10 +115,8 @@ impl Alive {
                 proved_ns: record.t_ns,
                 records,
                 text: format!("all {} nodes of role {role} are dead", nodes.len()),
-                recovered_ns: None,
                 counts: true,
-                notes: Vec::new(),
-                tail: Vec::new(),
+                ..Finding::default()
             });
             self.all_dead.insert(role.clone(), place);
         }

@@ -52,6 +52,27 @@ impl Group {
         marks.get(self.quorum.saturating_sub(1)).copied().flatten()
     }
 
+    /// Why the signal was never read on any of its nodes, in the words of the latest gap; `None` when it was.
+    pub(super) fn unread(&self, world: &World, signal: &str) -> Option<String> {
+        if self.samples(world, signal) > 0 {
+            return None;
+        }
+        let tracks = self
+            .members
+            .iter()
+            .filter_map(|node| world.track(node, signal));
+        let gap = tracks.filter_map(|track| track.gap.clone()).next();
+        let pushed = self.members.iter().any(|node| world.pushed(node, signal));
+        Some(gap.unwrap_or_else(|| {
+            let why = if pushed {
+                "no such event was logged"
+            } else {
+                "it was never asked for"
+            };
+            why.to_owned()
+        }))
+    }
+
     /// How often the signal was read on its nodes.
     pub(super) fn samples(&self, world: &World, signal: &str) -> u64 {
         let tracks = self

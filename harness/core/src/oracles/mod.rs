@@ -14,17 +14,21 @@ use crate::verdict::{Code, Expectation, Finding, Fresh, Reason};
 mod advance;
 mod agree;
 mod alive;
+mod challenges;
+mod cited;
+mod delivered;
+mod disk;
 mod groups;
+mod identities;
 mod recover;
 mod responds;
 mod safety;
+mod said;
 mod void;
 mod world;
 
-pub(crate) use world::LATE_PART;
-
 pub use void::VoidTime;
-pub use world::{Ended, Mark, NodeView, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];
@@ -51,6 +55,11 @@ pub trait OracleKind: Sync + std::fmt::Debug {
     /// Rules that the table cannot say: the offending key and why.
     fn check(&self, params: &Params, plan: &Plan) -> Vec<(&'static str, String)>;
 
+    /// The kind of expectation without which this one has nothing to look at.
+    fn rests_on(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The bound that must still be waited for after the last heal.
     fn bound(&self, params: &Params) -> Option<Span>;
 
@@ -60,11 +69,22 @@ pub trait OracleKind: Sync + std::fmt::Debug {
 
 /// The checks that run in every plan and that no plan switches off.
 pub fn always(header: &Header) -> Vec<Box<dyn Oracle>> {
-    vec![
+    let mut always: Vec<Box<dyn Oracle>> = vec![
         Box::new(alive::Alive::new(header)),
         Box::new(responds::Responds::new(header)),
         Box::new(safety::Safety::new(header)),
-    ]
+    ];
+    // These are about what nodes report; where none reports it, they are not for this network.
+    let reporting = [
+        agree::unasked(header),
+        delivered::unasked(header),
+        disk::unasked(header),
+        identities::unasked(header),
+        challenges::unasked(header),
+        cited::unasked(header),
+    ];
+    always.extend(reporting.into_iter().flatten());
+    always
 }
 
 /// A fold over the records of one run.

@@ -6,7 +6,7 @@ use super::{Oracle, OracleKind, Output};
 use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
-use crate::time::Span;
+use crate::time::{Span, layers};
 use crate::verdict::{Code, Data, Expectation, Finding, Fresh};
 
 #[derive(Debug)]
@@ -48,6 +48,10 @@ impl OracleKind for Recover {
         Vec::new()
     }
 
+    fn rests_on(&self) -> Option<&'static str> {
+        Some("advance")
+    }
+
     fn bound(&self, params: &Params) -> Option<Span> {
         Some(params.span("within"))
     }
@@ -62,6 +66,8 @@ impl OracleKind for Recover {
 struct Awaited {
     signal: String,
     group: Group,
+    /// Whether it advanced before the first fault, known once that began.
+    steady: Option<bool>,
     /// The first advance after the heal.
     fresh: Option<Mark>,
     /// Its own finding, if it has one.
@@ -71,7 +77,8 @@ struct Awaited {
 /// The fold behind `recover`.
 ///
 /// Excused is only what no heal takes back: a node that the heal restarts owes progress within the bound, its start
-/// included. A signal or node with an open finding is not found twice; the open one notes that it did not recover.
+/// included. A signal that did not advance before the first fault either says nothing about it: then the plan may look
+/// at the wrong place, and there is a doubt with what kept it from being read, not a finding. A signal or node with an open finding is not found twice; the open one notes that it did not recover.
 #[derive(Debug)]
 struct Recovers {
     after: String,
@@ -100,6 +107,7 @@ impl Recovers {
                     awaited.push(Awaited {
                         signal: signal.to_owned(),
                         group,
+                        steady: None,
                         fresh: None,
                         charged: None,
                     });
@@ -151,7 +159,12 @@ impl Recovers {
         self.overdue = true;
         let due_ns = world.void.later(healed.t_ns, self.within_ns);
         for awaited in &mut self.awaited {
-            if awaited.fresh.is_none() && owes(&awaited.group, world) {
+            if awaited.fresh.is_some() || !owes(&awaited.group, world) {
+                continue;
+            }
+            if awaited.steady == Some(false) {
+                unsteady(awaited, &self.after, world, out);
+            } else {
                 awaited.charged = charge(
                     awaited,
                     &self.after,
@@ -167,6 +180,29 @@ impl Recovers {
     fn unfit(&self) -> bool {
         self.void_layers * 10 > self.layers
     }
+}
+
+/// Nothing can be said of a signal that had not advanced before the first fault either.
+fn unsteady(awaited: &Awaited, after: &str, world: &World, out: &mut Output) {
+    let (signal, group) = (&awaited.signal, &awaited.group);
+    let (code, text) = match group.unread(world, signal) {
+        Some(why) => (
+            Code::ObserverGap,
+            format!(
+                "`{signal}` of {} was never read, so nobody knows whether it advanced after {after}: {why}",
+                group.label
+            ),
+        ),
+        None => (
+            Code::SteadyStateNotReached,
+            format!(
+                "`{signal}` of {} never advanced before the first fault either, so nothing shows what {after} changed",
+                group.label
+            ),
+        ),
+    };
+    let measurement = format!("{} samples", group.samples(world, signal));
+    out.doubt(code, text, measurement, vec![world.now.seq]);
 }
 
 /// Whether enough of a group's nodes are free, or were healed and so should be.
@@ -219,15 +255,20 @@ fn charge(
             "`{}` of {} made no fresh advance within {within} after {after}",
             awaited.signal, group.label
         ),
-        recovered_ns: None,
         counts: true,
-        notes: Vec::new(),
-        tail: Vec::new(),
+        ..Finding::default()
     })
 }
 
 impl Oracle for Recovers {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        if world.first_fault.is_some() {
+            for awaited in &mut self.awaited {
+                let (group, signal) = (&awaited.group, &awaited.signal);
+                let steady = || group.advanced(world, signal).is_some();
+                awaited.steady.get_or_insert_with(steady);
+            }
+        }
         if self.healed.is_none() {
             self.healed = world.healed(&self.heal);
         }
@@ -259,11 +300,11 @@ impl Oracle for Recovers {
                 self.within,
                 missing.join(", ")
             );
-            let measurement = format!("{} layers", self.layers);
+            let measurement = layers(self.layers);
             out.doubt(Code::NoData, text, measurement, records);
         } else if self.overdue && self.unfit() {
             let text = format!("the host was unfit for too long after {}", self.after);
-            let measurement = format!("{} of {} layers", self.void_layers, self.layers);
+            let measurement = format!("{} of {}", self.void_layers, layers(self.layers));
             out.doubt(Code::VoidLayers, text, measurement, records);
         }
     }

@@ -220,10 +220,8 @@ impl Run {
             proved_ns: world.now.t_ns,
             records,
             text,
-            recovered_ns: None,
             counts: true,
-            notes: Vec::new(),
-            tail: Vec::new(),
+            ..Finding::default()
         });
     }
 

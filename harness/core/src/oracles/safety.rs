@@ -56,10 +56,8 @@ impl Safety {
                     "`{}` of {} went back from {old} to {new} without a restart",
                     sample.signal, sample.node
                 ),
-                recovered_ns: None,
                 counts: true,
-                notes: Vec::new(),
-                tail: Vec::new(),
+                ..Finding::default()
             });
         }
         self.heights.insert(key, (new, record.seq));

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::void::VoidTime;
 use crate::faults::Impact;
 use crate::history::{
-    Body, Death, Exit, Header, ImpactChange, LayerRecord, NodeChange, NodeState, Phase, Record,
-    RoleInfo, Sample, SignalValue, StepChange,
+    Body, Death, Exit, Gap, Header, ImpactChange, LayerRecord, NodeChange, NodeState, Phase,
+    Record, RoleInfo, Sample, SignalValue, StepChange,
 };
 use crate::plan::model::{Node, Tolerance};
 use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// A layer is void when the controller woke later than this part of it: one fifth.
-pub(crate) const LATE_PART: u64 = 5;
+pub const LATE_PART: u64 = 5;
 
 /// A moment of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -88,6 +88,8 @@ pub struct Track {
     pub seen: Option<Mark>,
     /// How often it was read.
     pub samples: u64,
+    /// What kept it from being read the last time that it was not.
+    pub gap: Option<String>,
 }
 
 /// Shared facts.
@@ -180,8 +182,12 @@ impl World {
             Body::Impact(change) => self.impact(change),
             Body::Layer(layer) => self.layer(layer),
             Body::Interrupt(_) | Body::TornDown(_) | Body::End(_) => self.stopping = true,
-            Body::Header(_) | Body::Gap(_) | Body::Ping(_) | Body::Event(_) | Body::Evidence(_) => {
-            }
+            Body::Gap(gap) => self.gap(gap),
+            Body::Header(_)
+            | Body::Ping(_)
+            | Body::Event(_)
+            | Body::Evidence(_)
+            | Body::Limit(_) => {}
         }
         if matches!(
             record.body,
@@ -202,6 +208,13 @@ impl World {
         let role = self.nodes.get(node).map(|view| view.role.as_str());
         role.and_then(|role| self.roles.get(role))
             .is_some_and(|role| role.pushed.contains(signal))
+    }
+
+    /// Whether the role of this node declares an event.
+    pub fn reports(&self, node: &str, event: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| role.events.contains(event))
     }
 
     /// Whether the node ended by itself and has not come back.
@@ -349,6 +362,16 @@ impl World {
         track.value = Some(sample.value.clone());
     }
 
+    fn gap(&mut self, gap: &Gap) {
+        if !self.nodes.contains_key(&gap.node) {
+            return;
+        }
+        for signal in &gap.signals {
+            let tracks = self.tracks.entry(gap.node.clone()).or_default();
+            tracks.entry(signal.clone()).or_default().gap = Some(gap.why.clone());
+        }
+    }
+
     fn step(&mut self, change: &StepChange) {
         let Some(step) = self
             .schedule
@@ -472,6 +495,8 @@ pub(super) fn plan_nodes(header: &Header) -> Vec<Node> {
         name: info.name.clone(),
         role: info.role.clone(),
         settings: BTreeMap::new(),
+        round_bytes: None,
+        disk: info.disk,
     };
     header.nodes.iter().map(node).collect()
 }

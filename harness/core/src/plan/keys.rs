@@ -59,6 +59,10 @@ pub(super) enum Takes {
     Span,
     /// `500ms`.
     Duration,
+    /// `64KiB`.
+    Size,
+    /// `64KiB`, `1.5 rounds`.
+    Capacity,
     /// A selector or a list of them.
     Nodes,
     /// A setting's value, by the kind its role declares.
@@ -207,7 +211,24 @@ pub(super) static NETWORK: Mapping = Mapping {
             Takes::Named(&Takes::Named(&Takes::Setting)),
             "Settings for `all`, for a role or for one node; the narrower wins.",
         ),
+        optional(
+            "limits",
+            Takes::Named(&Takes::Map(&LIMITS)),
+            "What `all` nodes, those of a role or one node can use at most, from their start on; no heal lifts it.",
+        ),
     ],
+    one_of: &[],
+    extra: Extra::None,
+};
+
+pub(super) static LIMITS: Mapping = Mapping {
+    name: "limits",
+    doc: "What a node can use at most; held by the harness.",
+    keys: &[required(
+        "disk",
+        Takes::Capacity,
+        "Room for the files of its data directory: a size, or `rounds` of the role's `round-bytes`.",
+    )],
     one_of: &[],
     extra: Extra::None,
 };
@@ -253,15 +274,27 @@ pub(super) static ROLE: Mapping = Mapping {
             "What it exposes that must keep advancing.",
         ),
         optional(
+            "events",
+            Takes::List(&Takes::Text),
+            "Events it reports as JSON lines on standard output that are recorded, for the checks that nobody asks for.",
+        ),
+        optional(
             "env",
             Takes::Named(&Takes::Lines),
             "The only environment it gets.",
+        ),
+        optional(
+            "round-bytes",
+            Takes::Size,
+            "What one round takes on its disk: what `rounds` means in limits and disk faults.",
         ),
     ],
     one_of: &[],
     extra: Extra::None,
 };
 
+/// Events of a role that are recorded; the bundled roles report about ten.
+pub(super) const EVENTS_MAX: usize = 32;
 pub(super) const SETTING_KINDS: &[&str] = &["count", "duration", "size", "text", "flag"];
 pub(super) const TRANSPORTS: &[&str] = &["tcp", "udp", "udp+tcp"];
 
@@ -310,6 +343,12 @@ pub(super) static READY: Mapping = Mapping {
             "A line of output matches this regular expression.",
         ),
         optional("exec", Takes::List(&Takes::Lines), "This command exits 0."),
+        defaults(
+            "within",
+            Takes::Duration,
+            "2s",
+            "How long that may take after a node's start; genesis waits for the slowest role.",
+        ),
     ],
     one_of: &[&["http", "tcp", "log", "exec"]],
     extra: Extra::None,
@@ -465,7 +504,11 @@ pub(super) static FINDING: Mapping = Mapping {
     keys: &[
         required("id", Takes::Text, "`area/what`."),
         optional("role", Takes::Text, "Only of this role."),
-        optional("says", Takes::Text, "Only when its sentence contains this."),
+        optional(
+            "says",
+            Takes::Text,
+            "Only when its sentence contains this, in upper or lower case.",
+        ),
     ],
     one_of: &[],
     extra: Extra::None,
@@ -518,6 +561,7 @@ pub(super) static EXPECTATION: Mapping = Mapping {
 pub(super) static ALL: &[&Mapping] = &[
     &PLAN,
     &NETWORK,
+    &LIMITS,
     &ROLE,
     &PORT,
     &READY,

@@ -37,7 +37,8 @@ pub fn render_role(role: &Role) -> String {
         )
     });
     line(format!("ports: {}", map(ports)));
-    line(format!("ready: {}", ready(&role.ready)));
+    let within = wall(role.ready_within_ns);
+    line(format!("ready: {}", ready(&role.ready, &within)));
     let signal = match role.stop.signal {
         StopSignal::Term => "TERM",
         StopSignal::Int => "INT",
@@ -66,10 +67,14 @@ pub fn render_role(role: &Role) -> String {
         )
     });
     line(format!("signals: {}", map(signals)));
+    line(format!("events: {}", list(role.events.iter().cloned())));
     line(format!(
         "env: {}",
         map(role.env.iter().map(|(name, value)| (name, quote(value))))
     ));
+    if let Some(bytes) = role.round_bytes {
+        line(format!("round-bytes: {}", size(bytes)));
+    }
     format!("  {}:\n{out}", role.name)
 }
 
@@ -111,16 +116,16 @@ fn transport(transport: Transport) -> &'static str {
     }
 }
 
-fn ready(ready: &Ready) -> String {
-    match ready {
-        Ready::Http { url, status } => format!("{{ http: {}, status: {status} }}", quote(url)),
-        Ready::Tcp(address) => format!("{{ tcp: {} }}", quote(address)),
-        Ready::Log(pattern) => format!("{{ log: {} }}", quote(pattern)),
-        Ready::Exec(command) => format!(
-            "{{ exec: {} }}",
-            list(command.iter().map(|part| quote(part)))
-        ),
-    }
+fn ready(ready: &Ready, within: &str) -> String {
+    let check = match ready {
+        Ready::Http { url, status } => format!("http: {}, status: {status}", quote(url)),
+        Ready::Tcp(address) => format!("tcp: {}", quote(address)),
+        Ready::Log(pattern) => format!("log: {}", quote(pattern)),
+        Ready::Exec(command) => {
+            format!("exec: {}", list(command.iter().map(|part| quote(part))))
+        }
+    };
+    format!("{{ {check}, within: {within} }}")
 }
 
 fn source(source: &Source) -> String {
@@ -129,6 +134,16 @@ fn source(source: &Source) -> String {
         Source::Metric { url, name } => format!("metric: {}, from: {}", quote(name), quote(url)),
         Source::Log { event, value } => format!("log: {}, value: {}", quote(event), quote(value)),
     }
+}
+
+/// The largest unit that gives a whole number.
+pub(crate) fn size(bytes: u64) -> String {
+    for (unit, each) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(each) {
+            return format!("{}{unit}", bytes / each);
+        }
+    }
+    format!("{bytes}B")
 }
 
 /// The largest unit that gives a whole number.

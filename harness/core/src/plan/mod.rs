@@ -27,6 +27,7 @@ mod units;
 pub use decode::{Catalogue, DIAGNOSTICS_MAX, bundled_roles, parse};
 pub use diagnostic::{Diagnostic, SourceSpan};
 pub use listing::render_role;
+pub(crate) use listing::size;
 pub use model::Plan;
 pub use raw::PLAN_BYTES_MAX;
 pub use render::render;

@@ -46,6 +46,35 @@ pub struct Node {
     pub role: String,
     /// Its settings as `--key value` would carry them, already in the role's own spelling.
     pub settings: BTreeMap<String, String>,
+    /// What a round takes on disk, in bytes, as its role says.
+    #[serde(default)]
+    pub round_bytes: Option<u64>,
+    /// Its disk limit in bytes, held from its start to the end of the run.
+    #[serde(default)]
+    pub disk: Option<u64>,
+}
+
+/// Room on a disk as a plan spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capacity {
+    /// Bytes.
+    Bytes(u64),
+    /// Millionths of what the role says a round takes.
+    MicroRounds(u64),
+}
+
+impl Capacity {
+    /// In bytes; `None` when it is in rounds and the role does not say what a round takes.
+    pub fn bytes(self, round_bytes: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::MicroRounds(micro) => {
+                let bytes = u128::from(round_bytes?) * u128::from(micro) / 1_000_000;
+                Some(u64::try_from(bytes).unwrap_or(u64::MAX))
+            }
+        }
+    }
 }
 
 /// How one kind of node is started, when it is ready, how it stops, which signals it exposes.
@@ -63,14 +92,20 @@ pub struct Role {
     pub ports: BTreeMap<String, Port>,
     /// When it is ready.
     pub ready: Ready,
+    /// How long after its start it must be, in wall nanoseconds; the start of a run allows for the slowest role.
+    pub ready_within_ns: u64,
     /// How it is asked to stop.
     pub stop: Stop,
     /// Exit codes of an orderly stop.
     pub expect_exit: BTreeSet<i32>,
     /// What it exposes that must keep advancing.
     pub signals: BTreeMap<String, Signal>,
+    /// Events of its log that are recorded: by these names oracles know what it reports.
+    pub events: BTreeSet<String>,
     /// The only environment it gets.
     pub env: BTreeMap<String, String>,
+    /// What one round takes on its disk, in bytes: what `rounds` means in limits and disk faults.
+    pub round_bytes: Option<u64>,
 }
 
 /// The kind of value a setting takes.

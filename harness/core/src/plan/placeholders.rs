@@ -1,4 +1,4 @@
-//! Placeholders of commands, addresses and URLs: `{name}`, `{p2p.addr}`, `{addr of ROLE}`.
+//! Placeholders of commands, addresses and URLs: `{name}`, `{p2p.addr}`, `{addr of ROLE}`, `{PORT.addr of ROLE}`.
 //!
 //! One rule for checking and expanding: a brace opens a placeholder when only letters, digits, `.`, `-`, `_` and spaces
 //! stand between it and its closing brace; every other brace is text. To add one: a line in [`PLAIN`] and its value

@@ -10,6 +10,7 @@ use crate::time::{Calendar, ProtocolTime, Span};
 
 use super::keys::{self, Mapping, Takes};
 use super::raw::{Key, Kind, Node, join, shorten};
+use super::selector;
 use super::suggest::{did_you_mean, suggest};
 use super::units::{self, Unreadable};
 use super::{Diagnostic, Selector, SourceSpan, model};
@@ -280,6 +281,16 @@ impl Reader {
         self.formed(field, "a size", "`64KiB`", units::size)
     }
 
+    /// Room on a disk.
+    pub(super) fn capacity(&mut self, field: &Field<'_>) -> Option<model::Capacity> {
+        self.formed(
+            field,
+            "room on a disk",
+            "`64KiB` or `1.5 rounds`",
+            units::capacity,
+        )
+    }
+
     /// A fraction under one.
     pub(super) fn fraction(&mut self, field: &Field<'_>) -> Option<(u64, u64)> {
         self.formed(field, "a fraction", "`2/3`", units::fraction)
@@ -459,7 +470,14 @@ impl Reader {
         let selector = match Selector::parse(&text, nodes) {
             Ok(selector) => selector,
             Err(why) => {
-                self.wrong(field.node.span, &field.path, shorten_all(&why), forms);
+                let roles: Vec<&str> = network
+                    .map(|network| network.roles().into_iter().collect())
+                    .unwrap_or_default();
+                let hint = selector::near_form(&text, &roles).map_or_else(
+                    || forms.to_owned(),
+                    |meant| format!("did you mean `{meant}`?"),
+                );
+                self.wrong(field.node.span, &field.path, shorten_all(&why), hint);
                 return None;
             }
         };

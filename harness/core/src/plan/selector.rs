@@ -2,9 +2,12 @@
 //!
 //! There are no plurals, since a user's role names are the user's own.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::model::Node;
+use super::suggest::nearest;
 use crate::random;
 
 /// A choice of nodes as the plan spells it.
@@ -91,8 +94,12 @@ impl Selector {
             Self::Any(role) => draw(nodes, seed, purpose, role, 1),
             Self::AnyOf(count, role) => draw(nodes, seed, purpose, role, *count),
         };
-        chosen.sort_by_key(|name| nodes.iter().position(|node| node.name == *name));
-        chosen.dedup();
+        // Those of one role come in order already, and a long timeline asks ten thousand times.
+        if !matches!(self, Self::Every(_)) && chosen.len() > 1 {
+            let order = order(nodes);
+            chosen.sort_by_key(|name| order.get(name.as_str()));
+            chosen.dedup();
+        }
         chosen
     }
 
@@ -102,7 +109,8 @@ impl Selector {
             Self::List(parts) => {
                 let mut all: Vec<String> =
                     parts.iter().flat_map(|part| part.members(nodes)).collect();
-                all.sort_by_key(|name| nodes.iter().position(|node| node.name == *name));
+                let order = order(nodes);
+                all.sort_by_key(|name| order.get(name.as_str()));
                 all.dedup();
                 all
             }
@@ -124,6 +132,41 @@ impl Selector {
     }
 }
 
+/// The form that a text which is no selector was probably meant for: `any 2 of gateway` for `any 2 gateways`.
+pub(super) fn near_form(text: &str, roles: &[&str]) -> Option<String> {
+    const NUMBERS: [&str; 9] = [
+        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+    ];
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (last, before) = words.split_last().filter(|_| words.len() <= 4)?;
+    let singular = last.strip_suffix('s').unwrap_or(last);
+    let exact = roles.iter().find(|role| [last, singular].contains(role));
+    let role = exact.copied().or_else(|| nearest(last, roles))?;
+    let count = before.iter().find_map(|word| {
+        let spelled = NUMBERS.iter().zip(1..).find(|(name, _)| *name == word);
+        spelled
+            .map(|(_, number)| number)
+            .or_else(|| word.parse().ok())
+    });
+    match count {
+        Some(0) => None,
+        Some(count) => Some(Selector::AnyOf(count, role.to_owned()).to_string()),
+        None if before
+            .iter()
+            .any(|word| ["all", "each", "every"].contains(word)) =>
+        {
+            Some(Selector::Every(role.to_owned()).to_string())
+        }
+        None if before
+            .iter()
+            .any(|word| ["any", "some", "a"].contains(word)) =>
+        {
+            Some(Selector::Any(role.to_owned()).to_string())
+        }
+        None => None,
+    }
+}
+
 impl std::fmt::Display for Selector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -142,6 +185,15 @@ impl std::fmt::Display for Selector {
     }
 }
 
+/// The place of every node in the network.
+fn order(nodes: &[Node]) -> BTreeMap<&str, usize> {
+    nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .zip(0..)
+        .collect()
+}
+
 fn names_of<'a>(nodes: &'a [Node], role: &str) -> Vec<&'a str> {
     nodes
         .iter()
@@ -155,4 +207,29 @@ fn draw(nodes: &[Node], seed: u64, purpose: &str, role: &str, count: usize) -> V
         .into_iter()
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_forms() {
+        let roles = ["gateway", "miner"];
+        for (text, meant) in [
+            ("any 2 gateways", Some("any 2 of gateway")),
+            ("any 2 gateway", Some("any 2 of gateway")),
+            ("2 of gatewya", Some("any 2 of gateway")),
+            ("any two of gateway", Some("any 2 of gateway")),
+            ("all miners", Some("every miner")),
+            ("each miner", Some("every miner")),
+            ("some of miner", Some("any miner")),
+            ("any 0 of miner", None),
+            ("all bananas", None),
+            ("any any any any any miner", None),
+            ("", None),
+        ] {
+            assert_eq!(near_form(text, &roles).as_deref(), meant, "{text}");
+        }
+    }
 }

@@ -2,20 +2,32 @@
 
 /// A hint that names the nearest of `known`, when one is near enough to be a slip of the hand.
 pub(super) fn did_you_mean<W: AsRef<str>>(word: &str, known: &[W]) -> Option<String> {
+    nearest(word, known).map(|candidate| format!("did you mean `{candidate}`?"))
+}
+
+/// The nearest of `known`, when one is near enough to be a slip of the hand.
+pub(super) fn nearest<'w, W: AsRef<str>>(word: &str, known: &'w [W]) -> Option<&'w str> {
+    // Signals are as often spelled with their prefix as without, in either case.
+    let bare = match word.get(..3) {
+        Some(prefix) if prefix.eq_ignore_ascii_case("sig") => &word[3..],
+        _ => word,
+    };
+    let known_words = || known.iter().map(AsRef::as_ref);
+    if let Some(same) = known_words().find(|it| *it != word && it.eq_ignore_ascii_case(bare)) {
+        return Some(same);
+    }
     // Nothing of ours is nearly as long, and the distance costs the product of both lengths.
     if word.len() > 64 {
         return None;
     }
     let reach = (word.chars().count() / 3).max(1);
-    known
-        .iter()
-        .map(AsRef::as_ref)
+    known_words()
         // The distance is at least the difference in length, which is far cheaper.
         .filter(|candidate| candidate.len().abs_diff(word.len()) <= reach * 4)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= reach && *candidate != word)
         .min()
-        .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+        .map(|(_, candidate)| candidate)
 }
 
 /// The same, or else the list of what is known.
@@ -47,6 +59,8 @@ mod tests {
             ("tagret", "target"),
             ("ower", "over"),
             ("datagramms", "datagrams"),
+            ("TARGET", "target"),
+            ("SIGOVER", "over"),
         ] {
             assert_eq!(
                 did_you_mean(word, &known),

@@ -5,6 +5,7 @@
 
 use crate::time::{Calendar, MICRO, ProtocolTime, Span};
 
+use super::model::Capacity;
 use super::suggest::did_you_mean;
 
 /// A value that cannot be read: why, and what to write instead.
@@ -66,6 +67,7 @@ pub(super) mod pattern {
     pub(in super::super) const INSTANT: &str =
         r"^((epoch|layer) [0-9]+(\.[0-9]+)?|[0-9]+(\.[0-9]+)? ?(ns|us|ms|s|min|h|d))$";
     pub(in super::super) const SIZE: &str = r"^[0-9]+(\.[0-9]+)? ?([KMG]i?)?B$";
+    pub(in super::super) const CAPACITY: &str = r"^[0-9]+(\.[0-9]+)? ?(([KMG]i?)?B|rounds?)$";
     pub(in super::super) const FRACTION: &str = r"^([0-9]+/[0-9]+|[0-9]+%)$";
 }
 
@@ -135,6 +137,30 @@ pub(super) fn size(text: &str) -> Result<u64, Unreadable> {
         .times(u128::from(*each))
         .and_then(|bytes| u64::try_from(bytes).ok())
         .ok_or_else(|| too_large(text))
+}
+
+/// Room on a disk: a size, or rounds of the role.
+pub(super) fn capacity(text: &str) -> Result<Capacity, Unreadable> {
+    let (number, unit) = number_and_unit(text, "64KiB` or `1.5 rounds")?;
+    if matches!(unit, "round" | "rounds") {
+        return number
+            .times(1_000_000)
+            .and_then(|micro| u64::try_from(micro).ok())
+            .map(Capacity::MicroRounds)
+            .ok_or_else(|| too_large(text));
+    }
+    if SIZE.iter().all(|(name, _)| *name != unit) {
+        let names: Vec<&str> = SIZE
+            .iter()
+            .map(|(name, _)| *name)
+            .chain(["rounds"])
+            .collect();
+        return Err(Unreadable::new(
+            format!("`{unit}` is not a unit of disk room"),
+            did_you_mean(unit, &names).unwrap_or_else(|| format!("units are {}", names.join(", "))),
+        ));
+    }
+    size(text).map(Capacity::Bytes)
 }
 
 /// A whole number between bounds.

@@ -7,3 +7,4 @@ pub mod hostile;
 pub mod json;
 pub mod junit;
 pub mod text;
+mod why;

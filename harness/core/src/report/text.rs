@@ -5,10 +5,12 @@
 use std::fmt::Write as _;
 
 use super::hostile::line;
+use super::why;
 use crate::control::{Comparison, ControlResult, Gave};
 use crate::plan::model::FindingPattern;
+use crate::time::layers;
 use crate::verdict::{
-    Cause, Cleanup, Expectation, FaultReport, Finding, Held, Link, Outcome, Reason, Verdict,
+    Cleanup, Expectation, FaultReport, Finding, Held, Link, Outcome, Reason, Verdict,
 };
 
 /// How to draw.
@@ -176,8 +178,17 @@ fn push(text: &mut String, row: &str) {
     text.push('\n');
 }
 
+/// `gateway-0`, or `gateway-0 to gateway-4 (5 nodes)`.
+fn whom(nodes: &[&str]) -> String {
+    match nodes {
+        [only] => (*only).to_owned(),
+        [first, .., last] => format!("{first} to {last} ({} nodes)", nodes.len()),
+        [] => String::new(),
+    }
+}
+
 /// Findings of one id and role, in order of their first.
-fn alike<'a>(findings: &[&'a Finding]) -> Vec<Vec<&'a Finding>> {
+pub(super) fn alike<'a>(findings: &[&'a Finding]) -> Vec<Vec<&'a Finding>> {
     let mut groups: Vec<Vec<&Finding>> = Vec::new();
     for finding in findings {
         let group = groups
@@ -191,20 +202,27 @@ fn alike<'a>(findings: &[&'a Finding]) -> Vec<Vec<&'a Finding>> {
     groups
 }
 
-/// `crash/session-table of gateway-0`, or `… of 5 gateway nodes`.
+/// `crash/session-table of gateway-0`, or `… of 5 gateway nodes`, however often each.
 fn title(group: &[&Finding]) -> String {
     let first = group[0];
-    let whose = match (group, first.role.as_deref()) {
-        ([only], role) => only
+    let mut nodes: Vec<Option<&str>> = group.iter().map(|it| it.node.as_deref()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let whose = match (nodes.len(), first.role.as_deref()) {
+        (1, role) => first
             .node
             .as_deref()
             .or(role)
             .unwrap_or("the network")
             .to_owned(),
-        (many, Some(role)) => format!("{} {role} nodes", many.len()),
-        (many, None) => format!("{} nodes", many.len()),
+        (many, Some(role)) => format!("{many} {role} nodes"),
+        (many, None) => format!("{many} nodes"),
     };
-    line(&format!("{} of {whose}", first.id))
+    let often = match group.len() {
+        times if times > nodes.len() => format!(" ({times} times)"),
+        _ => String::new(),
+    };
+    line(&format!("{} of {whose}{often}", first.id))
 }
 
 /// Last lines of a dead node's output that are shown unasked.
@@ -231,16 +249,20 @@ impl Page<'_> {
         let info = &self.verdict.run;
         let outcome = self.options.outcome(self.verdict.verdict);
         let rest = format!(
-            "(seed {}, {}, {} layers, {} void, {} records)",
+            "(seed {}, {}, {}, {} void, {} records)",
             info.seed,
             line(&info.substrate),
-            info.layers,
+            layers(info.layers),
             info.void_layers,
             info.records
         );
         let rest = self.options.paint(Colour::Dim, &rest);
         let (plan, release) = (line(&info.plan), line(&info.release));
-        self.row(&format!("{outcome}  {plan} on {release}  {rest}"));
+        let must = match &info.control {
+            Some(control) if !control.must_pass => ", which must fail",
+            _ => "",
+        };
+        self.row(&format!("{outcome}  {plan} on {release}{must}  {rest}"));
     }
 
     fn reasons(&mut self) {
@@ -313,43 +335,46 @@ impl Page<'_> {
         }
     }
 
+    /// What led to what, as a tree; all of its sentences only when asked for everything.
     fn chain(&mut self) {
         if self.verdict.chain.is_empty() {
             return;
         }
         self.heading("why");
-        let mut told: Vec<(&Link, usize)> = Vec::new();
-        for link in &self.verdict.chain {
-            let same = told
-                .iter_mut()
-                .find(|(other, _)| !self.options.verbose && self.same(other, link));
-            match same {
-                Some((_, count)) => *count += 1,
-                None => told.push((link, 1)),
+        if self.options.verbose {
+            for link in &self.verdict.chain {
+                let row = format!("  {}  {}", line(&link.text), self.records(link));
+                self.row(&row);
             }
+            return;
         }
-        for (link, count) in told {
-            let more = match count {
-                1 => String::new(),
-                _ => format!(" (and {} more like this)", count - 1),
+        for twig in why::twigs(self.verdict) {
+            let (heading, how, when) = match &twig.what {
+                why::What::Fault { entry, nodes } => {
+                    let heading = format!("{} on {}", entry, whom(nodes));
+                    (line(&heading), "", twig.from_ns)
+                }
+                why::What::Findings(group) => (title(group), twig.how, Some(group[0].due_ns)),
             };
-            let [cause, effect] = link.records;
-            let records = format!("records {cause} and {effect}");
-            let records = self.options.paint(Colour::Dim, &records);
-            let row = format!("  {}{more}  {records}", line(&link.text));
+            let mut row = format!("  {}{heading}", twig.branch);
+            if let Some(when) = when {
+                row.push_str(&format!(", {}", self.verdict.when(when)));
+            }
+            if !how.is_empty() {
+                row.push_str(&format!(": {how}"));
+            }
+            if let Some(link) = twig.link {
+                row.push_str("  ");
+                row.push_str(&self.records(link));
+            }
             self.row(&row);
         }
     }
 
-    fn same(&self, one: &Link, other: &Link) -> bool {
-        let findings = &self.verdict.findings;
-        let alike = |a: &Finding, b: &Finding| a.id == b.id && a.role == b.role;
-        let cause = match (&one.cause, &other.cause) {
-            (Cause::Finding(a), Cause::Finding(b)) => alike(&findings[*a], &findings[*b]),
-            (Cause::Fault { entry: a, .. }, Cause::Fault { entry: b, .. }) => a == b,
-            _ => false,
-        };
-        cause && alike(&findings[one.effect], &findings[other.effect])
+    fn records(&self, link: &Link) -> String {
+        let [cause, effect] = link.records;
+        let records = format!("records {cause} and {effect}");
+        self.options.paint(Colour::Dim, &records)
     }
 
     fn expectations(&mut self) {
@@ -367,6 +392,10 @@ impl Page<'_> {
                 known(expectation)
             );
             self.row(&row);
+            if expectation.held == Held::Unknown {
+                let row = format!("           {}", line(&why_unknown(expectation)));
+                self.row(&row);
+            }
         }
     }
 
@@ -391,11 +420,7 @@ impl Page<'_> {
             let begun = fault.begun_ns;
             let when =
                 begun.map_or_else(String::new, |t_ns| format!(", {}", self.verdict.when(t_ns)));
-            let whom = match nodes.as_slice() {
-                [only] => (*only).to_owned(),
-                [first, .., last] => format!("{first} to {last} ({} nodes)", nodes.len()),
-                [] => String::new(),
-            };
+            let whom = whom(&nodes);
             let row = format!("{} on {whom}{when}: {}", fault.entry, evidence(fault));
             let row = format!("  {}", line(&row));
             self.row(&row);
@@ -436,6 +461,15 @@ impl Page<'_> {
     }
 }
 
+/// Why nothing can be said of an expectation: its first doubt, which the reasons above tell with all others.
+fn why_unknown(expectation: &Expectation) -> String {
+    match expectation.doubts.as_slice() {
+        [] => "since the run ended before it could be decided".to_owned(),
+        [only] => format!("since {only}"),
+        [first, rest @ ..] => format!("since {first} (and {} more)", rest.len()),
+    }
+}
+
 /// What an expectation rests on.
 fn known(expectation: &Expectation) -> String {
     let mut parts: Vec<String> = Vec::new();
@@ -443,7 +477,7 @@ fn known(expectation: &Expectation) -> String {
         parts.push(format!("worst {worst:.1} layers"));
     }
     if let Some(demanded) = expectation.demanded_layers {
-        parts.push(format!("demanded for {demanded} layers"));
+        parts.push(format!("demanded for {}", layers(demanded)));
     }
     if expectation.void_layers > 0 {
         parts.push(format!("{} void", expectation.void_layers));

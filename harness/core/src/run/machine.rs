@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::nodes::{Blow, NodeView};
+use super::staging::stage_times;
 use super::{Command, Event, HEAL_BOUND_NS, Watch, lead_ns};
 use crate::faults::Impact;
 use crate::history::{
     Body, Death, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
-    ImpactChange, Interrupt, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
-    SignalValue, StepChange, TornDown,
+    ImpactChange, Interrupt, LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record,
+    Sample, SignalValue, StepChange, TornDown,
 };
 use crate::plan::model::Source;
 use crate::schedule::{Action, Part, Step};
-use crate::time::{ProtocolTime, Span};
 
 /// A restarted node has this long to become ready before its healing counts as failed.
 const RESTART_BOUND_NS: u64 = 10_000_000_000;
@@ -50,6 +50,8 @@ pub struct Machine<W> {
     due: VecDeque<Step>,
     /// How many of `due`, from its front, are staged.
     staged: usize,
+    /// When each step is staged.
+    stage_ns: BTreeMap<u32, u64>,
     /// Begun faults that must be taken back, by the step that began them: the undo step, if one is planned.
     open: BTreeMap<u32, Step>,
     /// Faults whose effect may still be on a node: the step that began them.
@@ -90,6 +92,7 @@ impl<W: Watch> Machine<W> {
                 .collect(),
             due: header.schedule.steps.iter().cloned().collect(),
             staged: 0,
+            stage_ns: stage_times(&header),
             open: BTreeMap::new(),
             on: BTreeMap::new(),
             healing: Vec::new(),
@@ -156,12 +159,14 @@ impl<W: Watch> Machine<W> {
             Event::Unreadable {
                 node,
                 source,
+                signals,
                 why,
                 answered,
             } => {
                 self.record(Body::Gap(Gap {
                     node,
                     source,
+                    signals,
                     why,
                     answered,
                 }));
@@ -175,6 +180,17 @@ impl<W: Watch> Machine<W> {
                 held,
                 detail,
             } => self.proved(step, grade, held, detail),
+            Event::Limited {
+                node,
+                grade,
+                held,
+                detail,
+            } => self.record(Body::Limit(LimitEvidence {
+                node,
+                grade,
+                held,
+                detail,
+            })),
             Event::Interrupted { signal } => {
                 self.record(Body::Interrupt(Interrupt { signal }));
                 self.end(Ending::Interrupted(signal));
@@ -271,10 +287,7 @@ impl<W: Watch> Machine<W> {
             self.end(Ending::Early);
             return;
         }
-        let next = self
-            .due
-            .get(self.staged)
-            .map(|step| at_ns(stage_time(step)));
+        let next = self.due.get(self.staged).map(|step| self.stage_ns(step));
         let due = self.due.front().map(|step| at_ns(step.at));
         let wake = next
             .into_iter()
@@ -285,15 +298,15 @@ impl<W: Watch> Machine<W> {
         self.out.push(Command::WakeAt(wake));
     }
 
-    /// Writes the intents of everything that is due within a layer, on disk before it is prepared or carried out.
+    fn stage_ns(&self, step: &Step) -> u64 {
+        self.stage_ns.get(&step.id).copied().unwrap_or_default()
+    }
+
+    /// Writes the intents of everything that is to be ready soon, on disk before it is prepared or carried out.
     fn stage_ahead(&mut self) {
         let mut staged = Vec::new();
         while let Some(step) = self.due.get(self.staged).cloned() {
-            let stage_ns = self
-                .header
-                .calendar
-                .at_ns(self.header.genesis_ns, stage_time(&step));
-            if stage_ns > self.now_ns {
+            if self.stage_ns(&step) > self.now_ns {
                 break;
             }
             self.step_is(&step, Phase::Staged);
@@ -346,14 +359,22 @@ impl<W: Watch> Machine<W> {
                 self.start_again(&step, &node);
                 return;
             }
-            Action::Freeze { .. } | Action::Thaw { .. } | Action::Flood { .. } => {
+            Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Flood { .. }
+            | Action::SetGateways { .. }
+            | Action::StartPoet { .. } => {
                 if !view.lives() {
                     self.fail(&step, format!("{node} was dead"));
                     self.gone_with_node(&step, &node);
                     return;
                 }
             }
-            Action::EndFlood { .. } => {}
+            // A disk is held by its directory, whether the node lives or not.
+            Action::EndFlood { .. }
+            | Action::CapDisk { .. }
+            | Action::FillDisk { .. }
+            | Action::FreeDisk { .. } => {}
         }
         self.out.push(Command::Carry(step));
     }
@@ -562,8 +583,23 @@ impl<W: Watch> Machine<W> {
             .unwrap_or_default();
         for (_, signal, pointer) in rows.iter().filter(|(name, ..)| *name == event) {
             let all = serde_json::Value::Object(fields.clone().into_iter().collect());
-            if let Some(value) = all.pointer(pointer).and_then(signal_value) {
-                self.sampled(&node, signal, value);
+            match all.pointer(pointer).map(signal_value) {
+                Some(Some(value)) => self.sampled(&node, signal, value),
+                other => {
+                    let why = match other {
+                        None => format!("the event has no {pointer}"),
+                        Some(_) => format!(
+                            "{pointer} of the event is neither a whole number from 0 nor a text"
+                        ),
+                    };
+                    self.record(Body::Gap(Gap {
+                        node: node.clone(),
+                        source: format!("event {event}"),
+                        signals: vec![signal.clone()],
+                        why,
+                        answered: true,
+                    }));
+                }
             }
         }
         self.record(Body::Event(NodeEvent {
@@ -602,7 +638,12 @@ impl<W: Watch> Machine<W> {
         // What would need the node's process to come back is left to teardown; what is still imposed is taken back.
         let outstanding: Vec<Step> = std::mem::take(&mut self.open)
             .into_values()
-            .filter(|undo| matches!(undo.action, Action::Thaw { .. } | Action::EndFlood { .. }))
+            .filter(|undo| {
+                matches!(
+                    undo.action,
+                    Action::Thaw { .. } | Action::EndFlood { .. } | Action::FreeDisk { .. }
+                )
+            })
             .collect();
         self.heal_by_ns = self.now_ns.saturating_add(HEAL_BOUND_NS);
         self.stage = Stage::Healing(ending);
@@ -701,11 +742,6 @@ impl<W: Watch> Machine<W> {
         self.watch.observe(&record);
         self.out.push(Command::Record(record));
     }
-}
-
-/// An intent is on disk at least a layer before it is due (design invariant 5).
-fn stage_time(step: &Step) -> ProtocolTime {
-    ProtocolTime(step.at.0.saturating_sub(Span::layers(1).0))
 }
 
 /// A JSON value as a signal's value: whole numbers (also spelled as strings, as grpc-gateway does), else text.

@@ -6,12 +6,14 @@
 
 mod machine;
 mod nodes;
+mod staging;
 
 use std::collections::BTreeMap;
 
 pub use machine::Machine;
 
 use crate::history::{ExitStatus, Grade, LayerRecord, Record, SignalValue};
+use crate::plan::Plan;
 use crate::schedule::Step;
 use crate::time::Calendar;
 
@@ -19,12 +21,17 @@ use crate::time::Calendar;
 /// process substrate takes well under a millisecond, one over a container engine's API up to a second under load.
 pub const HEAL_BOUND_NS: u64 = 5_000_000_000;
 
-/// How long `nodes` nodes may take to become ready, in nanoseconds.
-///
-/// A second for the chain of guards and the first connections, and 30 ms per node: twice what 100 nodes were measured to
-/// take on two busy cores. Genesis is fixed before the first spawn, so this cannot be cut short when all are ready.
-pub const fn start_budget_ns(nodes: usize) -> u64 {
-    1_000_000_000 + nodes as u64 * 30_000_000
+/// How long it may take to start `nodes` nodes, in nanoseconds: 30 ms each, twice what 100 nodes were measured to take on
+/// two busy cores.
+pub const fn spawn_budget_ns(nodes: usize) -> u64 {
+    nodes as u64 * 30_000_000
+}
+
+/// How long a plan's nodes may take to become ready: all are started, and then the slowest role has what it declares as
+/// `ready: { within: ... }`. Genesis is fixed before the first spawn, so this cannot be cut short when all are ready.
+pub fn start_budget_ns(plan: &Plan) -> u64 {
+    let slowest = plan.roles.values().map(|role| role.ready_within_ns).max();
+    spawn_budget_ns(plan.nodes.len()).saturating_add(slowest.unwrap_or_default())
 }
 
 /// How long before genesis all nodes must be ready: an epoch, in which they register for the first round, never under 1 s.
@@ -33,8 +40,8 @@ pub fn lead_ns(calendar: Calendar) -> u64 {
 }
 
 /// How long after the first spawn genesis is. It is fixed before that spawn, since nodes get it as a setting.
-pub fn genesis_after_ns(nodes: usize, calendar: Calendar) -> u64 {
-    start_budget_ns(nodes).saturating_add(lead_ns(calendar))
+pub fn genesis_after_ns(plan: &Plan) -> u64 {
+    start_budget_ns(plan).saturating_add(lead_ns(plan.calendar))
 }
 
 /// Something that happened, in the order in which the controller's one loop saw it.
@@ -111,6 +118,8 @@ pub enum Event {
         node: String,
         /// Which source.
         source: String,
+        /// The signals that are missing because of it.
+        signals: Vec<String>,
         /// Why.
         why: String,
         /// Whether it answered at all, with something that could not be read.
@@ -139,6 +148,17 @@ pub enum Event {
         /// Which grade it is about.
         grade: Grade,
         /// Whether it was seen (for [`Grade::Gone`]: that nothing of it is left).
+        held: bool,
+        /// What was measured.
+        detail: BTreeMap<String, serde_json::Value>,
+    },
+    /// A probe looked for a limit that a node has from its start on.
+    Limited {
+        /// The node.
+        node: String,
+        /// Which grade it is about.
+        grade: Grade,
+        /// Whether it was seen.
         held: bool,
         /// What was measured.
         detail: BTreeMap<String, serde_json::Value>,

@@ -69,6 +69,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 name: name.into(),
                 role: "a".into(),
                 address: String::new(),
+                disk: None,
             })
             .into(),
         roles: BTreeMap::from([(
@@ -78,6 +79,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
                 expect_exit: BTreeSet::from([0]),
                 pinged: false,
                 pushed: BTreeSet::new(),
+                events: BTreeSet::new(),
             },
         )]),
         tolerates: Vec::new(),
@@ -288,6 +290,42 @@ fn a_start_in_flight_at_the_end_is_no_death_of_its_own() {
             if matches!(exit.death, Death::Harness { step: None, .. }))
     });
     assert!(ours, "{commands:?}");
+}
+
+/// What takes long to make ready is begun early, and takes along what comes before it.
+#[test]
+fn a_large_flood_is_made_ready_in_time() {
+    let flood = |node: &str, sources| Action::Flood {
+        node: node.into(),
+        sources,
+        over: Span::layers(4),
+        datagrams: crate::schedule::Datagrams::WellFormed,
+        last_after_ns: None,
+    };
+    let staged = |steps: Vec<(i64, Action)>| {
+        let mut header = header(flood("a-0", 1), None, Impact::Stressed);
+        let begins = header.schedule.steps.remove(0);
+        header.schedule.steps = (0..)
+            .zip(steps)
+            .map(|(id, (layer, action))| Step {
+                id,
+                at: layers(layer),
+                action,
+                ..begins.clone()
+            })
+            .collect();
+        super::staging::stage_times(&header)
+            .into_values()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(staged(vec![(8, flood("a-0", 320))]), [at(7)]);
+    // 8,000 sources take 2 s, eight layers; two floods at once take both their times.
+    assert_eq!(staged(vec![(16, flood("a-0", 8_000))]), [at(8)]);
+    let two = vec![(16, flood("a-0", 4_000)), (16, flood("a-1", 4_000))];
+    assert_eq!(staged(two), [at(8), at(8)]);
+    let kill = Action::Kill { node: "a-1".into() };
+    let steps = vec![(12, kill.clone()), (16, flood("a-0", 8_000)), (18, kill)];
+    assert_eq!(staged(steps), [at(8), at(8), at(17)]);
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! A schedule in words: what `tweedledum plan` prints.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Action, Class, Part, Schedule};
 use crate::faults::Impact;
-use crate::plan::Plan;
+use crate::plan::{Plan, size};
 use crate::run;
-use crate::time::{MICRO, Span};
+use crate::time::{MICRO, ProtocolTime, Span};
 
 /// Wall time one release takes at the most: start, genesis, schedule, undo and orderly stop.
 pub fn wall_ns_max(plan: &Plan, schedule: &Schedule) -> u64 {
@@ -17,7 +18,7 @@ pub fn wall_ns_max(plan: &Plan, schedule: &Schedule) -> u64 {
         .map(|role| role.stop.grace_ns)
         .max()
         .unwrap_or(0);
-    run::genesis_after_ns(plan.nodes.len(), plan.calendar)
+    run::genesis_after_ns(plan)
         .saturating_add(plan.calendar.ns_of(Span(schedule.ends_at.0.max(0))))
         .saturating_add(run::HEAL_BOUND_NS)
         .saturating_add(grace_ns)
@@ -42,6 +43,7 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
     if schedule.steps.is_empty() {
         out.push_str("  none: a run without faults\n");
     }
+    let ends = schedule.ends();
     for step in &schedule.steps {
         let when = format!(
             "{:>10}  {:<12}",
@@ -53,7 +55,7 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
             "  {when} {:<12} {} {}",
             step.entry,
             action(&step.action),
-            part(schedule, step.id, &step.part)
+            part(&ends, step.id, &step.part)
         );
     }
     out.push_str("\nliveness is demanded\n");
@@ -97,10 +99,28 @@ fn action(action: &Action) -> String {
             format!("flood {node} from {sources} sources ({kind}, {per_layer} a layer)")
         }
         Action::EndFlood { node } => format!("end the flood of {node}"),
+        Action::CapDisk { node, bytes } => format!("cap the disk of {node} at {}", size(*bytes)),
+        Action::FillDisk { node, leave } => {
+            format!("fill the disk of {node}, leaving {}", size(*leave))
+        }
+        Action::SetGateways { node, gateways } => {
+            format!("set the gateways of {node} to {}", gateways.join(", "))
+        }
+        Action::StartPoet { node, gateways } => {
+            format!("start the rounds of {node} with {}", gateways.join(", "))
+        }
+        Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
+        Action::FreeDisk {
+            node,
+            limit: Some(limit),
+        } => format!(
+            "free the disk of {node} up to its limit of {}",
+            size(*limit)
+        ),
     }
 }
 
-fn part(schedule: &Schedule, id: u32, part: &Part) -> String {
+fn part(ends: &BTreeMap<u32, ProtocolTime>, id: u32, part: &Part) -> String {
     match part {
         Part::Begins { impact, class } => {
             let impact = match impact {
@@ -108,7 +128,7 @@ fn part(schedule: &Schedule, id: u32, part: &Part) -> String {
                 Impact::Stressed => "stressed",
             };
             let end = match class {
-                Class::Restores(_) => match schedule.end_of(id) {
+                Class::Restores(_) => match ends.get(&id) {
                     Some(end) => format!("restored at {end}"),
                     None => "restored at the end".to_owned(),
                 },

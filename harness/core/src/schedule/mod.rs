@@ -62,6 +62,41 @@ pub enum Action {
         /// The node.
         node: String,
     },
+    /// Files of the node's data directory can take this much, whatever they take now.
+    CapDisk {
+        /// The node.
+        node: String,
+        /// In bytes; whole blocks of 4 KiB count.
+        bytes: u64,
+    },
+    /// Takes what room there is on the node's disk, down to this.
+    FillDisk {
+        /// The node.
+        node: String,
+        /// What is left to it, in bytes.
+        leave: u64,
+    },
+    /// Names the nodes that a PoET hands its proofs to, as its operator would.
+    SetGateways {
+        /// The PoET.
+        node: String,
+        /// The nodes, in the order of the network.
+        gateways: Vec<String>,
+    },
+    /// Starts the rounds of a PoET that runs and waits for that, as its operator would.
+    StartPoet {
+        /// The PoET.
+        node: String,
+        /// Nodes that it hands its proofs to, in the order of the network.
+        gateways: Vec<String>,
+    },
+    /// Gives the node its disk back: what its limit allows, or without one all there is.
+    FreeDisk {
+        /// The node.
+        node: String,
+        /// Its limit in bytes.
+        limit: Option<u64>,
+    },
 }
 
 /// What a flood's datagrams carry.
@@ -77,6 +112,14 @@ pub enum Datagrams {
 }
 
 impl Action {
+    /// Whether it needs the node's disk to be held from its start on.
+    pub fn holds_disk(&self) -> bool {
+        matches!(
+            self,
+            Self::CapDisk { .. } | Self::FillDisk { .. } | Self::FreeDisk { .. }
+        )
+    }
+
     /// The node it is about.
     pub fn node(&self) -> &str {
         match self {
@@ -86,7 +129,12 @@ impl Action {
             | Self::Freeze { node }
             | Self::Thaw { node }
             | Self::Flood { node, .. }
-            | Self::EndFlood { node } => node,
+            | Self::EndFlood { node }
+            | Self::CapDisk { node, .. }
+            | Self::FillDisk { node, .. }
+            | Self::FreeDisk { node, .. }
+            | Self::SetGateways { node, .. }
+            | Self::StartPoet { node, .. } => node,
         }
     }
 }

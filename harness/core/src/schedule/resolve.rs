@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tolerance::tolerated;
+use super::tolerance::Conditions;
 use super::{Action, Class, Part, Schedule, Step, Window};
-use crate::faults::{self, Impact, Lasting};
+use crate::faults::{self, Among, FaultKind, Impact, Lasting};
 use crate::oracles;
 use crate::params::Params;
 use crate::plan::Plan;
@@ -26,10 +26,15 @@ struct Draft {
 
 /// Resolves a plan for a seed. Execution makes no further choice.
 pub fn resolve(plan: &Plan, seed: u64) -> Schedule {
+    let heals = Heals::of(plan);
+    let places = places(plan);
     let mut drafts = Vec::new();
     for (index, entry) in plan.timeline.iter().enumerate() {
-        if let Deed::Fault(kind, params) = &entry.what {
-            drafts.extend(expand(plan, seed, index, entry, kind, params));
+        if let Deed::Fault(kind, params) = &entry.what
+            && let Some(kind) = faults::by_name(kind)
+        {
+            let end = heals.end_of(entry, kind.lasting(params));
+            drafts.extend(expand(plan, &places, seed, index, end, kind, params));
         }
     }
     let steps = number(plan, drafts);
@@ -80,33 +85,32 @@ impl Schedule {
     /// Faults that cannot be carried out because of an earlier one: the later entry's name and why. One reason for each
     /// is enough, and keeps a plan of ten thousand faults on one node from giving millions.
     pub fn conflicts(&self) -> Vec<(String, String)> {
-        let ends: BTreeMap<u32, ProtocolTime> = self
-            .steps
-            .iter()
-            .filter_map(|step| match step.part {
-                Part::Ends(begun) => Some((begun, step.at)),
-                Part::Begins { .. } => None,
-            })
-            .collect();
+        let ends = self.ends();
         let mut found = Vec::new();
-        // What is on each node as time goes by: the steps are in the order of their times.
-        let mut on: BTreeMap<&str, Vec<&Step>> = BTreeMap::new();
+        // What is on each node as time goes by, and until when: the steps are in the order of their times.
+        let mut on: BTreeMap<&str, Held<'_>> = BTreeMap::new();
         for later in self.steps.iter().filter(|step| step.begins()) {
             let node = later.action.node();
-            let earlier = on.entry(node).or_default();
-            earlier.retain(|step| ends.get(&step.id).is_none_or(|end| *end > later.at));
-            let in_the_way = |step: &&&Step| step.entry != later.entry || step.at >= later.at;
-            if let Some(first) = earlier.iter().find(in_the_way) {
+            let held = on.entry(node).or_default();
+            if let Some(first) = held.in_the_way(later) {
                 let state = first.state_of_target();
                 let why = format!("{node} is still {state} by `{}` then", first.entry);
                 found.push((later.entry.clone(), why));
             }
-            if later.impairs() {
-                earlier.push(later);
-            }
+            let end = ends.get(&later.id).copied();
+            held.push(end.unwrap_or(ProtocolTime(i64::MAX)), later);
         }
         found.dedup();
         found
+    }
+
+    /// When steps are taken back, by their ids.
+    pub(super) fn ends(&self) -> BTreeMap<u32, ProtocolTime> {
+        let ends = self.steps.iter().filter_map(|step| match step.part {
+            Part::Ends(begun) => Some((begun, step.at)),
+            Part::Begins { .. } => None,
+        });
+        ends.collect()
     }
 
     /// When the step of this id is taken back.
@@ -138,32 +142,82 @@ impl Step {
     fn state_of_target(&self) -> &'static str {
         match self.action {
             Action::Freeze { .. } => "frozen",
+            Action::CapDisk { .. } | Action::FillDisk { .. } => "short of disk",
             _ => "down",
         }
     }
 }
 
+/// What is on a node, and until when. Load and limits stand together, but what is down takes nothing more, and a disk has
+/// one size at a time.
+#[derive(Default)]
+struct Held<'a> {
+    down: Vec<(ProtocolTime, &'a Step)>,
+    disk: Vec<(ProtocolTime, &'a Step)>,
+}
+
+impl<'a> Held<'a> {
+    /// The first thing that `later` cannot be done beside.
+    fn in_the_way(&mut self, later: &Step) -> Option<&'a Step> {
+        for steps in [&mut self.down, &mut self.disk] {
+            steps.retain(|(end, _)| *end > later.at);
+        }
+        let disk = self.disk.iter().filter(|_| later.action.holds_disk());
+        let other = |step: &&Step| step.entry != later.entry || step.at >= later.at;
+        self.down
+            .iter()
+            .chain(disk)
+            .map(|(_, step)| *step)
+            .find(other)
+    }
+
+    fn push(&mut self, end: ProtocolTime, step: &'a Step) {
+        let steps = if step.impairs() {
+            &mut self.down
+        } else if step.action.holds_disk() {
+            &mut self.disk
+        } else {
+            return;
+        };
+        // Of two entries that last at least as long, one or the other is in the way of whatever this one is.
+        let mut longer = steps.iter().filter(|(other, _)| *other >= end);
+        let first = longer.next().map(|(_, step)| &step.entry);
+        if longer.all(|(_, step)| Some(&step.entry) == first) {
+            steps.push((end, step));
+        }
+    }
+}
+
+/// Where each node stands in the network.
+fn places(plan: &Plan) -> BTreeMap<&str, usize> {
+    let names = plan.nodes.iter().map(|node| node.name.as_str());
+    names.zip(0..).collect()
+}
+
 fn expand(
     plan: &Plan,
+    places: &BTreeMap<&str, usize>,
     seed: u64,
     index: usize,
-    entry: &Entry,
-    kind: &str,
+    end: Option<ProtocolTime>,
+    kind: &dyn FaultKind,
     params: &Params,
 ) -> Vec<Draft> {
-    let Some(kind) = faults::by_name(kind) else {
-        return Vec::new();
+    let entry = &plan.timeline[index];
+    let among = Among {
+        nodes: &plan.nodes,
+        seed,
+        entry: &entry.name,
     };
-    let end = end_of_entry(plan, entry, kind.lasting(params));
     let mut drafts = Vec::new();
     for name in params
         .nodes("target")
         .targets(&plan.nodes, seed, &entry.name)
     {
-        let Some(position) = plan.nodes.iter().position(|node| node.name == name) else {
+        let Some(&position) = places.get(name.as_str()) else {
             continue;
         };
-        for effect in kind.expand(params, &plan.nodes[position]) {
+        for effect in kind.expand(params, &plan.nodes[position], &among) {
             let undo = match (&effect.class, end) {
                 (Class::Restores(undo), Some(at)) => Some((at, undo.clone())),
                 _ => None,
@@ -195,26 +249,55 @@ fn expand(
     drafts
 }
 
-/// When an entry's faults end: by its own length, or by the first heal after it that means it, whichever is first.
-fn end_of_entry(plan: &Plan, entry: &Entry, lasting: Lasting) -> Option<ProtocolTime> {
-    if let Lasting::Itself(span) = lasting {
-        return Some(entry.at.plus(span));
-    }
-    let own = entry.lasts.map(|span| entry.at.plus(span));
-    let healed = plan
-        .timeline
-        .iter()
-        .filter(|heal| heal.at > entry.at && heals(heal, &entry.name))
-        .map(|heal| heal.at)
-        .min();
-    own.into_iter().chain(healed).min()
+/// The times of all heals, in order: a long timeline is not read again for each of its entries.
+struct Heals<'a> {
+    all: Vec<ProtocolTime>,
+    named: BTreeMap<&'a str, Vec<ProtocolTime>>,
 }
 
-fn heals(entry: &Entry, name: &str) -> bool {
-    match &entry.what {
-        Deed::Heal(None) => true,
-        Deed::Heal(Some(names)) => names.iter().any(|healed| healed == name),
-        Deed::Fault(..) => false,
+impl<'a> Heals<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let mut heals = Self {
+            all: Vec::new(),
+            named: BTreeMap::new(),
+        };
+        for entry in &plan.timeline {
+            match &entry.what {
+                Deed::Heal(None) => heals.all.push(entry.at),
+                Deed::Heal(Some(names)) => {
+                    for name in names {
+                        heals.named.entry(name).or_default().push(entry.at);
+                    }
+                }
+                Deed::Fault(..) => {}
+            }
+        }
+        heals.all.sort_unstable();
+        heals
+            .named
+            .values_mut()
+            .for_each(|times| times.sort_unstable());
+        heals
+    }
+
+    /// When an entry's faults end: by its own length, or by the first heal after it that means it, whichever is first.
+    fn end_of(&self, entry: &Entry, lasting: Lasting) -> Option<ProtocolTime> {
+        match lasting {
+            Lasting::Itself(span) => return Some(entry.at.plus(span)),
+            Lasting::ForGood => return None,
+            Lasting::UntilHealed => {}
+        }
+        let own = entry.lasts.map(|span| entry.at.plus(span));
+        let first_after = |times: &[ProtocolTime]| {
+            let after = times.partition_point(|at| *at <= entry.at);
+            times.get(after).copied()
+        };
+        let named = self.named.get(entry.name.as_str());
+        let named = named.and_then(|times| first_after(times));
+        [own, first_after(&self.all), named]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -265,7 +348,8 @@ fn longest_bound(plan: &Plan) -> Span {
 
 /// Stretches from genesis to the end in which what is impaired stays within what is tolerated.
 fn windows(plan: &Plan, steps: &[Step], ends_at: ProtocolTime) -> Vec<Window> {
-    let mut impaired: BTreeMap<String, u32> = BTreeMap::new();
+    let conditions = Conditions::new(&plan.tolerates, &plan.nodes);
+    let mut impaired: BTreeMap<&str, u32> = BTreeMap::new();
     let mut windows = Vec::new();
     let mut from = Some(ProtocolTime::GENESIS);
     let mut changes: BTreeSet<ProtocolTime> = steps.iter().map(|step| step.at).collect();
@@ -283,19 +367,17 @@ fn windows(plan: &Plan, steps: &[Step], ends_at: ProtocolTime) -> Vec<Window> {
                 Part::Ends(begun) => impairing.contains(&begun),
                 Part::Begins { .. } => false,
             };
-            let count = impaired.entry(step.action.node().to_owned()).or_default();
+            let node = step.action.node();
             if step.impairs() {
-                *count += 1;
-            } else if ends_impairment {
-                *count = count.saturating_sub(1);
+                *impaired.entry(node).or_default() += 1;
+            } else if ends_impairment && let Some(count) = impaired.get_mut(node) {
+                *count -= 1;
+                if *count == 0 {
+                    impaired.remove(node);
+                }
             }
         }
-        let now: BTreeSet<String> = impaired
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(name, _)| name.clone())
-            .collect();
-        let demanded = at < ends_at && tolerated(&plan.tolerates, &plan.nodes, &now);
+        let demanded = at < ends_at && conditions.hold(impaired.keys().copied());
         match (from, demanded) {
             (Some(start), false) => {
                 if at > start {
@@ -389,6 +471,32 @@ mod tests {
             expected.dedup();
             prop_assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn a_disk_has_one_size_at_a_time() {
+        let mut schedule = schedule(&[
+            (8, 0, 0, Some(4), false),
+            (10, 0, 1, Some(4), false),
+            (10, 1, 2, Some(4), false),
+            (12, 0, 3, Some(1), false),
+        ]);
+        for step in schedule.steps.iter_mut().filter(|step| step.begins()) {
+            step.action = Action::CapDisk {
+                node: step.action.node().to_owned(),
+                bytes: 0,
+            };
+        }
+        assert_eq!(found(&schedule), ["e-1", "e-3"]);
+        let (_, why) = &schedule.conflicts()[0];
+        assert!(why.contains("n-0 is still short of disk by `e-0`"), "{why}");
+        // What stands together: load, and a disk that is short.
+        for step in &mut schedule.steps {
+            step.action = Action::EndFlood {
+                node: step.action.node().to_owned(),
+            };
+        }
+        assert!(found(&schedule).is_empty());
     }
 
     #[test]

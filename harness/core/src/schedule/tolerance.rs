@@ -8,22 +8,39 @@ use crate::plan::model::{Amount, Node, Tolerance};
 ///
 /// Relations (`reachable-from`, `connected`) hold between all unimpaired nodes, since no fault cuts links yet.
 pub fn tolerated(conditions: &[Tolerance], nodes: &[Node], impaired: &BTreeSet<String>) -> bool {
-    conditions.iter().all(|condition| {
-        let members = condition.of.members(nodes);
-        let sound = members
-            .iter()
-            .filter(|name| !impaired.contains(*name))
-            .count() as u64;
-        match condition.amount {
-            Amount::AtLeast(count) => sound >= count,
-            Amount::MoreThan {
-                numerator,
-                denominator,
-            } => {
-                // sound / members > numerator / denominator, in whole numbers.
-                u128::from(sound) * u128::from(denominator)
-                    > u128::from(numerator) * members.len() as u128
+    Conditions::new(conditions, nodes).hold(impaired.iter().map(String::as_str))
+}
+
+/// Conditions with the nodes they are about, for asking many times.
+#[derive(Debug)]
+pub(super) struct Conditions(Vec<(Amount, BTreeSet<String>)>);
+
+impl Conditions {
+    pub(super) fn new(conditions: &[Tolerance], nodes: &[Node]) -> Self {
+        let about = |condition: &Tolerance| {
+            let members = condition.of.members(nodes).into_iter().collect();
+            (condition.amount, members)
+        };
+        Self(conditions.iter().map(about).collect())
+    }
+
+    /// Whether all of them hold while exactly these nodes, each named once, are impaired.
+    pub(super) fn hold<'a>(&self, impaired: impl Iterator<Item = &'a str> + Clone) -> bool {
+        self.0.iter().all(|(amount, members)| {
+            let down = impaired.clone().filter(|name| members.contains(*name));
+            let all = members.len() as u64;
+            let sound = all.saturating_sub(down.count() as u64);
+            match amount {
+                Amount::AtLeast(count) => sound >= *count,
+                Amount::MoreThan {
+                    numerator,
+                    denominator,
+                } => {
+                    // sound / members > numerator / denominator, in whole numbers.
+                    u128::from(sound) * u128::from(*denominator)
+                        > u128::from(*numerator) * u128::from(all)
+                }
             }
-        }
-    })
+        })
+    }
 }

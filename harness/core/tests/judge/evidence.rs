@@ -1,6 +1,8 @@
 //! No green without evidence.
 
-use tweedledum_core::history::{Body, Ending, Grade, Interrupt, Phase};
+use std::collections::BTreeMap;
+
+use tweedledum_core::history::{Body, Ending, Grade, Interrupt, LimitEvidence, Phase, StepChange};
 use tweedledum_core::verdict::{Cleanup, Outcome};
 
 use crate::net::*;
@@ -30,6 +32,17 @@ fn a_fault_must_be_seen_and_seen_gone() {
         &["fault-not-applied"],
     );
     unclear(&with_evidence(Grade::Gone, false), &["fault-not-gone"]);
+}
+
+/// Half a flood that overflowed its target's buffer hit something, and is not the flood that was planned.
+#[test]
+fn a_part_that_was_felt_is_no_fault_that_was_applied() {
+    let mut net = net();
+    net.until(12);
+    let fault = net.faults[0].clone();
+    net.evidence(&fault, Grade::Felt, true);
+    net.evidence(&fault, Grade::Applied, false);
+    unclear(net.until(26).end(), &["fault-not-applied"]);
 }
 
 #[test]
@@ -75,6 +88,70 @@ fn a_failed_step_is_told() {
         .find(|it| it.code.name() == "fault-not-gone");
     assert!(gone.unwrap().text.contains("no such socket"), "{gone:?}");
     assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+/// What was there and felt for a while, and then broke down, is no fault that was applied.
+#[test]
+fn a_fault_that_broke_down_was_not_applied() {
+    let mut net = net();
+    net.until(13);
+    let fault = net.faults[0].clone();
+    net.evidence(&fault, Grade::Felt, true);
+    let change = StepChange {
+        step: 0,
+        entry: fault.entry.into(),
+        action: fault.action.clone(),
+        phase: Phase::Failed("it maps `state` shared and writable".into()),
+    };
+    net.push(at(13), Body::Step(change));
+    net.evidence(&fault, Grade::Applied, false);
+    net.until(26).end();
+    unclear(&net, &["fault-not-applied"]);
+    let verdict = net.verdict();
+    assert!(verdict.reasons[0].text.contains("shared and writable"));
+}
+
+/// Limits belong to the steady state: seen to hold before genesis, and never seen not to.
+#[test]
+fn a_limit_must_hold_from_before_genesis_on() {
+    let run = |seen: &[(i64, Grade, bool)]| {
+        let limited = |header: &mut tweedledum_core::history::Header| {
+            header.nodes[0].disk = Some(600 * 1024);
+        };
+        let mut net = net().with(limited);
+        let node = match &net.records[0].body {
+            Body::Header(header) => header.nodes[0].name.clone(),
+            _ => String::new(),
+        };
+        for (layer, grade, held) in seen {
+            if *layer >= 0 {
+                net.until(*layer);
+            }
+            let limit = LimitEvidence {
+                node: node.clone(),
+                grade: *grade,
+                held: *held,
+                detail: BTreeMap::new(),
+            };
+            let when = if *layer < 0 { at(0) - 1 } else { at(*layer) };
+            net.push(when, Body::Limit(limit));
+        }
+        net.until(26).end();
+        net
+    };
+    let (armed, applied) = ((-1, Grade::Armed, true), (-1, Grade::Applied, true));
+    passes(&run(&[armed, applied]));
+    passes(&run(&[armed, applied, (9, Grade::Felt, true)]));
+    for bad in [
+        &[][..],
+        &[armed],
+        &[applied],
+        &[armed, (-1, Grade::Applied, false)],
+        &[armed, (3, Grade::Applied, true)],
+        &[armed, applied, (9, Grade::Applied, false)],
+    ] {
+        unclear(&run(bad), &["steady-state-not-reached"]);
+    }
 }
 
 #[test]

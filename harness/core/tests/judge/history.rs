@@ -2,11 +2,15 @@
 
 use proptest::prelude::*;
 use tweedledum_core::history::read::{self, ReadError};
-use tweedledum_core::history::{Body, Record};
+use tweedledum_core::history::{Body, FORMAT, Record};
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::verdict::{Outcome, Verdict};
 
 use crate::net::*;
+
+fn format_of(version: &str) -> String {
+    format!("\"format\":\"{version}\"")
+}
 
 fn good() -> Net {
     let faults = vec![flood("gateway-0", 10, 14), kill("miner-0", 9, Some(12))];
@@ -84,7 +88,7 @@ fn without_a_header_nothing_can_be_judged() {
     let text = written(&net.records[1..]);
     assert!(matches!(read(&text), Err(ReadError::NoHeader { .. })));
     assert!(matches!(read(""), Err(ReadError::NoHeader { .. })));
-    let future = written(&net.records).replacen("\"format\":\"1.0\"", "\"format\":\"2.0\"", 1);
+    let future = written(&net.records).replacen(&format_of(FORMAT), &format_of("2.0"), 1);
     assert_eq!(
         read(&future),
         Err(ReadError::Format {
@@ -109,7 +113,7 @@ fn a_later_minor_version_is_read() {
         let unknown = format!("{{\"seq\":{at},\"t_ns\":5,\"kind\":\"weather\",\"rain\":true}}\n");
         before + &unknown + &written(&records[at..])
     };
-    let text = text.replacen("\"format\":\"1.0\"", "\"format\":\"1.7\"", 1);
+    let text = text.replacen(&format_of(FORMAT), &format_of("1.7"), 1);
     assert_eq!(read(&text).unwrap().verdict, Outcome::Pass);
 }
 

@@ -270,6 +270,38 @@ fn a_restarted_node_that_stands_still_is_not_excused_for_ever() {
     fails(&net, &["unrecovered/tx miner-0"]);
 }
 
+/// A typo in a pointer must not blame the software: what was never seen to advance before the fault cannot be missed after.
+#[test]
+fn a_signal_that_was_never_read_cannot_fail_to_recover() {
+    let expect = || vec![advance("tx", every_of("miner"), 9), recover(6)];
+    let doubt = |net: &Net| {
+        let verdict = net.verdict();
+        let recover = verdict.expectations.iter().find(|it| it.kind == "recover");
+        assert_eq!(recover.unwrap().held, Held::Unknown);
+        recover.unwrap().doubts.join("; ")
+    };
+    // Nothing but gaps, from the first day on.
+    let mut net = Net::new(expect(), vec![kill("miner-1", 10, Some(14))]);
+    net.node("miner-0").garbled = true;
+    unclear(
+        net.until(30).end(),
+        &["observer-gap", "steady-state-not-reached", "no-data"],
+    );
+    let said = doubt(&net);
+    assert!(
+        said.contains("was never read") && said.ends_with("nothing useful"),
+        "{said}"
+    );
+    // It was read and stood still all along.
+    let mut net = Net::new(expect(), vec![kill("miner-1", 10, Some(14))]);
+    net.node("miner-0").stuck = true;
+    unclear(
+        net.until(30).end(),
+        &["steady-state-not-reached", "no-data"],
+    );
+    assert!(doubt(&net).contains("before the first fault either"));
+}
+
 /// It was started again and never became ready, so its impairment stays on record: the heal was to end it all the same.
 #[test]
 fn a_healed_node_that_never_gets_ready_has_not_recovered() {

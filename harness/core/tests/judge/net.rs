@@ -6,9 +6,9 @@ use tweedledum_core::control::{ControlResult, compare};
 use tweedledum_core::faults::Impact;
 use tweedledum_core::history::read::Line;
 use tweedledum_core::history::{
-    Body, Death, End, Ending, Evidence, Exit, ExitStatus, ExpectInfo, FaultInfo, Gap, Grade,
-    Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase, Ping, Record,
-    RoleInfo, Sample, SignalValue, StepChange, TornDown,
+    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FORMAT, FaultInfo,
+    Gap, Grade, Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase,
+    Ping, Record, RoleInfo, Sample, SignalValue, StepChange, TornDown,
 };
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::params::{Params, Value};
@@ -71,6 +71,8 @@ pub(crate) struct Net {
     /// What is added to the offset of a node's samples in a layer, in nanoseconds.
     pub(crate) jitter: fn(i64, usize) -> u64,
     pub(crate) faults: Vec<Fault>,
+    /// What will happen besides, by time.
+    pub(crate) to_come: Vec<(u64, Body)>,
     now: u64,
 }
 
@@ -191,12 +193,14 @@ impl Net {
     /// Three miners with `tx`, `verified` and `root`, two gateways that are only pinged; all ready before genesis.
     pub(crate) fn new(expect: Vec<ExpectInfo>, faults: Vec<Fault>) -> Self {
         let names = ["gateway-0", "gateway-1", "miner-0", "miner-1", "miner-2"];
+        Self::of(&names.map(str::to_owned), expect, faults)
+    }
+
+    /// These nodes, all ready before genesis; miners behave as in [`Net::new`], others are only pinged.
+    pub(crate) fn of(names: &[String], expect: Vec<ExpectInfo>, faults: Vec<Fault>) -> Self {
         let role = |name: &str| name.split('-').next().unwrap().to_owned();
-        let header = header(
-            &names.map(|name| (name.to_owned(), role(name))),
-            expect,
-            &faults,
-        );
+        let named: Vec<(String, String)> = names.iter().map(|it| (it.clone(), role(it))).collect();
+        let header = header(&named, expect, &faults);
         let mut net = Self {
             nodes: header
                 .nodes
@@ -215,6 +219,7 @@ impl Net {
             late_us: 100,
             jitter: |_, _| 0,
             faults,
+            to_come: Vec::new(),
             now: 0,
         };
         net.push(0, Body::Header(Box::new(net.header.clone())));
@@ -320,10 +325,14 @@ impl Net {
 
     /// The node panics in this component in the middle of the present layer.
     pub(crate) fn panics(&mut self, node: &str, component: &str) {
+        self.panics_with(node, component, "entry was just deleted");
+    }
+
+    pub(crate) fn panics_with(&mut self, node: &str, component: &str, message: &str) {
         let t_ns = at(self.layer) + 1;
         let panic = Panic {
             component: Some(component.into()),
-            message: "entry was just deleted".into(),
+            message: message.into(),
             place: Some("src/table.rs:7".into()),
         };
         self.exits(
@@ -454,6 +463,7 @@ impl Net {
                     let gap = Gap {
                         node: name.clone(),
                         source: "/metrics".into(),
+                        signals: ["tx", "verified", "root"].map(str::to_owned).to_vec(),
                         why: "nothing useful".into(),
                         answered: !silent,
                     };
@@ -482,6 +492,18 @@ impl Net {
             };
             happened.push((t_ns, Body::Ping(ping)));
         }
+        let (due, later) = std::mem::take(&mut self.to_come)
+            .into_iter()
+            .partition(|(t_ns, _)| *t_ns < start + LAYER);
+        self.to_come = later;
+        let due: Vec<(u64, Body)> = due;
+        let dead = |body: &Body| {
+            let (Body::Event(Event { node, .. }) | Body::Sample(Sample { node, .. })) = body else {
+                return false;
+            };
+            self.nodes[node].dead
+        };
+        happened.extend(due.into_iter().filter(|(_, body)| !dead(body)));
         happened.sort_by_key(|(t_ns, _)| *t_ns);
         for (t_ns, body) in happened {
             self.push(t_ns, body);
@@ -586,9 +608,10 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
         expect_exit: BTreeSet::from([0]),
         pinged: true,
         pushed: BTreeSet::new(),
+        events: BTreeSet::new(),
     };
     Header {
-        format: "1.0".into(),
+        format: FORMAT.into(),
         run: "0123456789abcdef".into(),
         boot: "boot".into(),
         started_unix_ns: 0,
@@ -608,11 +631,13 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
                 name: name.clone(),
                 role: role.clone(),
                 address: "127.0.0.1".into(),
+                disk: None,
             })
             .collect(),
         roles: BTreeMap::from([
             ("miner".to_owned(), role(&["tx", "verified", "root"])),
             ("gateway".to_owned(), role(&[])),
+            ("poet".to_owned(), role(&[])),
         ]),
         tolerates: Vec::new(),
         expect,

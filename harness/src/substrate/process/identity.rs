@@ -265,6 +265,14 @@ pub struct BoundSocket {
     pub address: Ipv4Addr,
     /// The local port.
     pub port: u16,
+    /// The socket's inode, by which its holders are found.
+    pub inode: u64,
+}
+
+impl fmt::Display for BoundSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}:{}", self.protocol, self.address, self.port)
+    }
 }
 
 /// The sockets bound in `a.b.c.0/24`. TCP sockets in TIME-WAIT belong to nobody and are left out.
@@ -280,6 +288,7 @@ pub fn bound_in(prefix: [u8; 3]) -> io::Result<Vec<BoundSocket>> {
                 protocol,
                 address,
                 port: socket.local.port(),
+                inode: socket.inode,
             })
         })
     };
@@ -334,12 +343,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.203.77.9:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let address = Ipv4Addr::new(127, 203, 77, 9);
-        let want = BoundSocket {
-            protocol: "tcp",
-            address,
-            port,
-        };
-        assert_eq!(bound_in([127, 203, 77]).unwrap(), [want]);
+        let bound = bound_in([127, 203, 77]).unwrap();
+        let told: Vec<String> = bound.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [format!("tcp {address}:{port}")]);
         assert!(bound_in([127, 203, 78]).unwrap().is_empty());
     }
 

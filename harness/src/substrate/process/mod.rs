@@ -3,8 +3,9 @@
 //!
 //! Reading order: [`identity`] (who a process is), `packet` (messages that carry descriptors),
 //! `launch` (the only place that starts processes), [`shim`] (what runs in the child before the
-//! node does), [`spawner`] and [`node`] (what the controller uses), [`remains`] (how everything
-//! is removed), [`block`] (addresses), [`limits`].
+//! node does), [`spawner`] and [`node`] (what the controller uses), [`family`] (who else is of a node), [`remains`]
+//! (how everything is removed), `holders` (who holds an address), [`block`] (addresses), [`limits`],
+//! [`disk`] (caps on data directories).
 //!
 //! No descriptor is ever inheritable: a child gets one socket as its standard input and everything
 //! else through that socket, so nothing can leak into a child that is started at the same moment.
@@ -13,6 +14,9 @@
 //! Link faults and clock skew are not possible in this tier.
 
 pub mod block;
+pub mod disk;
+pub mod family;
+pub(crate) mod holders;
 pub mod identity;
 pub(crate) mod launch;
 pub mod limits;
@@ -26,6 +30,8 @@ pub(crate) mod sys;
 pub mod watched;
 
 pub use block::{AddressBlock, AddressBlocks, BlockError};
+pub use disk::{DiskAccount, DiskError, DiskStatus, DiskSupervisor};
+pub use family::Member;
 pub use identity::{Nonce, ProcStat, ProcessId};
 pub use launch::OwnExecutable;
 pub use limits::raise_nofile;

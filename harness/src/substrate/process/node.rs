@@ -7,8 +7,9 @@
 //! [`Spawner::retire`](super::spawner::Spawner::retire). Why a node died is for others to say.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
@@ -16,7 +17,9 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::identity::{ProcStat, ProcessId};
+use super::family::{Kin, Member};
+use super::identity::{Nonce, ProcStat, ProcessId};
+use super::remains::signal_exactly;
 use super::watched::WatchedFd;
 use crate::clock::monotonic_ns;
 
@@ -112,19 +115,30 @@ struct Inner {
     id: ProcessId,
     /// The key under which the guards know it.
     key: u64,
+    nonce: Nonce,
     pidfd: WatchedFd,
     exit: Mutex<Option<Exit>>,
+    /// The family as it was stopped, until it goes on.
+    stopped: Mutex<Vec<Member>>,
 }
 
 impl NodeProcess {
-    pub(super) fn new(name: String, id: ProcessId, key: u64, pidfd: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(
+        name: String,
+        id: ProcessId,
+        key: u64,
+        nonce: Nonce,
+        pidfd: OwnedFd,
+    ) -> io::Result<Self> {
         let pidfd = WatchedFd::reading(pidfd)?;
         Ok(Self(Arc::new(Inner {
             name,
             id,
             key,
+            nonce,
             pidfd,
             exit: Mutex::new(None),
+            stopped: Mutex::new(Vec::new()),
         })))
     }
 
@@ -168,6 +182,62 @@ impl NodeProcess {
             }
         }
         Ok(at)
+    }
+
+    /// Stops the node with everything that it ever started, as far as that can be told to be its own: see
+    /// [`family`](super::family). Blocks for at most `bound` and little longer. Returns what each of them is doing then;
+    /// nobody when the node is gone.
+    pub fn stop_family(
+        &self,
+        address: Option<Ipv4Addr>,
+        bound: Duration,
+    ) -> io::Result<Vec<Member>> {
+        self.signal_unless_dead(NodeSignal::Stop)?;
+        let members = self.kin(address).stop(bound)?;
+        self.stopped().clone_from(&members);
+        Ok(members)
+    }
+
+    /// What everybody of the node is doing.
+    pub fn family(&self, address: Option<Ipv4Addr>) -> io::Result<Vec<Member>> {
+        self.kin(address).look()
+    }
+
+    /// The family as it was when it was stopped; nobody when it was not.
+    pub fn family_when_stopped(&self) -> Vec<Member> {
+        self.stopped().clone()
+    }
+
+    /// Lets everybody of the node go on. Blocks for at most `bound` and little longer.
+    pub fn continue_family(&self, address: Option<Ipv4Addr>, bound: Duration) -> io::Result<()> {
+        self.continue_stopped();
+        self.signal_unless_dead(NodeSignal::Cont)?;
+        self.kin(address).go_on(bound)?;
+        Ok(())
+    }
+
+    /// Lets those go on that [`stop_family`](Self::stop_family) has stopped: the node's own signals do not reach them.
+    fn continue_stopped(&self) {
+        for member in std::mem::take(&mut *self.stopped()) {
+            // Whoever is gone or changed hands needs nothing.
+            let _ = signal_exactly(&member.stat, Signal::CONT);
+        }
+    }
+
+    fn kin(&self, address: Option<Ipv4Addr>) -> Kin<'_> {
+        Kin {
+            leader: &self.0.id,
+            name: &self.0.name,
+            nonce: &self.0.nonce,
+            address,
+        }
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.0
+            .stopped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the death. May be called by several tasks, and dropped at any time.
@@ -240,6 +310,7 @@ impl NodeProcess {
             return Ok(done(StoppedBy::AlreadyDead, exit));
         }
         self.signal_unless_dead(NodeSignal::Term)?;
+        self.continue_stopped();
         self.signal_unless_dead(NodeSignal::Cont)?;
         if let Ok(exit) = tokio::time::timeout(grace, self.exited()).await {
             return Ok(done(StoppedBy::Term, exit));

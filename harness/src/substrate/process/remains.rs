@@ -6,7 +6,8 @@
 //! it needs no ancestor. A process is signalled only through a pidfd opened after it was found and
 //! checked again afterwards, so a reused pid is never hit.
 //!
-//! A process that clears its environment *and* lost both subreapers is not found here.
+//! A process that clears its environment *and* lost both subreapers is not found here, unless the caller knows it by what
+//! it holds: see [`holders`](super::holders) and [`undo`](crate::undo).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -139,7 +140,7 @@ impl Hunt<'_> {
             let mut waiting = Vec::new();
             let mut left = Vec::new();
             for stat in &prey {
-                match kill_exactly(stat) {
+                match signal_exactly(stat, Signal::KILL) {
                     Ok(Some(pidfd)) => {
                         signalled.insert((stat.pid, stat.start));
                         waiting.push(pidfd);
@@ -175,8 +176,8 @@ fn leftover(stat: &ProcStat, why: String) -> Leftover {
     }
 }
 
-/// Kills the process that was seen, and no other with its pid; `None` when it is gone.
-fn kill_exactly(seen: &ProcStat) -> io::Result<Option<OwnedFd>> {
+/// Signals the process that was seen, and no other with its pid; `None` when it is gone.
+pub(super) fn signal_exactly(seen: &ProcStat, signal: Signal) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = Pid::from_raw(seen.pid) else {
         return Ok(None);
     };
@@ -189,7 +190,7 @@ fn kill_exactly(seen: &ProcStat) -> io::Result<Option<OwnedFd>> {
     if !read_stat(seen.pid).is_ok_and(|now| now.start == seen.start) {
         return Ok(None);
     }
-    match pidfd_send_signal(&pidfd, Signal::KILL) {
+    match pidfd_send_signal(&pidfd, signal) {
         Ok(()) => Ok(Some(pidfd)),
         Err(rustix::io::Errno::SRCH) => Ok(None),
         Err(error) => Err(error.into()),

@@ -6,17 +6,21 @@
 //! node. When the controller dies first, the wait ends and so does the shim. An exec that fails is
 //! reported as an [`ExecError`] and not as the death of a node.
 //!
-//! A later tier installs its system call filter here too. Nothing here decides what to start.
+//! A node whose disk is held gets its filter here, last of all: the listener goes to the controller through the socket, and
+//! no copy of it stays, since a process that holds its own listener hangs when the supervisor dies. From then on a `write`
+//! waits for the supervisor, so what the shim still has to say it says by `sendmsg`, which is not told. A shim may also stay
+//! what it is and ask for room, as a probe of that filter. Nothing here decides what to start.
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::disk::{self, Probed};
 use super::packet::{PacketSocket, Received};
 use super::{launch, limits, sys};
 
@@ -28,7 +32,21 @@ const GO_BOUND: Duration = Duration::from_mins(10);
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToShim {
     /// Exec now. Our own executable comes as a descriptor when it is what to exec.
-    Go,
+    Go {
+        /// With a filter, whose listener is sent back.
+        filtered: bool,
+    },
+}
+
+/// What a shim says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromShim {
+    /// The filter is in place. With: its listener.
+    Filtered,
+    /// The program was not started.
+    Failed(ExecError),
+    /// The answer of a probe.
+    Probed(Probed),
 }
 
 /// What to exec, as the first argument of the shim says it.
@@ -36,6 +54,8 @@ pub(crate) enum ToShim {
 pub(crate) enum ShimProgram {
     Own,
     Path,
+    /// None: the "program" is how many bytes to ask the working directory for.
+    Probe,
 }
 
 impl ShimProgram {
@@ -43,7 +63,14 @@ impl ShimProgram {
         match self {
             Self::Own => "own",
             Self::Path => "path",
+            Self::Probe => "probe",
         }
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        [Self::Own, Self::Path, Self::Probe]
+            .into_iter()
+            .find(|kind| kind.word() == word)
     }
 }
 
@@ -61,13 +88,25 @@ pub enum ExecStep {
     Descriptors,
     /// Resetting signals.
     Signals,
+    /// Installing the filter that holds its disk.
+    Filter,
     /// The exec itself.
     Exec,
 }
 
+impl ExecStep {
+    /// What failed, where the reason alone would not say it.
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Filter => "the seccomp filter that holds its disk cannot be installed: ",
+            _ => "",
+        }
+    }
+}
+
 /// Why a node's program did not start: nothing of the node ever ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
-#[error("cannot start `{path}`: {reason}")]
+#[error("cannot start `{path}`: {}{reason}", .step.words())]
 pub struct ExecError {
     /// The step that failed.
     pub step: ExecStep,
@@ -92,6 +131,7 @@ impl ExecError {
     /// What to do next.
     pub fn hint(&self) -> &'static str {
         match (self.step, self.errno) {
+            (ExecStep::Filter, errno) => disk::remedy(&io::Error::from_raw_os_error(errno)),
             (ExecStep::Exec, libc::ENOENT) => {
                 "check the path; for a script also the interpreter in its first line"
             }
@@ -112,7 +152,7 @@ impl ExecError {
 }
 
 /// The entry point of the hidden subcommand. Arguments (after the subcommand's own words): the
-/// soft limit of descriptors, `own` or `path`, the program, the program's arguments.
+/// soft limit of descriptors, `own`, `path` or `probe`, the program, the program's arguments.
 ///
 /// Does not return when the node starts. Returns the exit code otherwise: 0 when there was no go,
 /// 127 when the program could not be started, which has then been reported to the controller.
@@ -124,14 +164,14 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(()) => 0,
         Err(error) => {
             // Without a controller to tell there is nobody who would want to know.
-            let _ = socket.send(&error, &[]);
+            let _ = socket.send(&FromShim::Failed(error), &[]);
             127
         }
     }
 }
 
 fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
-    let (nofile, own, program, args) = parse(args)?;
+    let (nofile, kind, program, args) = parse(args)?;
     let at = |step| {
         let program = &program;
         move |error: io::Error| ExecError::new(step, program, &error)
@@ -140,33 +180,51 @@ fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
     limits::apply_node_limits(nofile).map_err(at(ExecStep::Limits))?;
     sys::keep_descriptors_private().map_err(at(ExecStep::Descriptors))?;
     sys::reset_signals().map_err(|error| at(ExecStep::Signals)(error.into()))?;
-    match socket
+    let go = socket
         .receive::<ToShim>(GO_BOUND)
-        .map_err(at(ExecStep::Arguments))?
-    {
-        Received::Message(ToShim::Go, fds) if own => {
-            let Some(exe) = fds.first() else {
-                let error = io::Error::other("the go came without our own executable");
-                return Err(at(ExecStep::Arguments)(error));
-            };
-            // `/proc/self/fd/N` opens the file before the close-on-exec descriptor is closed.
-            let path = PathBuf::from(format!("/proc/self/fd/{}", exe.as_raw_fd()));
-            Err(at(ExecStep::Exec)(launch::replace(
-                &path,
-                program.as_os_str(),
-                &args,
-            )))
+        .map_err(at(ExecStep::Arguments))?;
+    let Received::Message(ToShim::Go { filtered }, fds) = go else {
+        return Ok(());
+    };
+    // `/proc/self/fd/N` opens the file before the close-on-exec descriptor is closed.
+    let path = match (kind, fds.first()) {
+        (ShimProgram::Own, Some(exe)) => {
+            PathBuf::from(format!("/proc/self/fd/{}", exe.as_raw_fd()))
         }
-        Received::Message(ToShim::Go, _) => Err(at(ExecStep::Exec)(launch::replace(
-            &program,
-            program.as_os_str(),
-            &args,
-        ))),
-        Received::Closed | Received::Empty => Ok(()),
+        (ShimProgram::Own, None) => {
+            let error = io::Error::other("the go came without our own executable");
+            return Err(at(ExecStep::Arguments)(error));
+        }
+        (ShimProgram::Path | ShimProgram::Probe, _) => program.clone(),
+    };
+    if filtered {
+        filter(socket).map_err(at(ExecStep::Filter))?;
     }
+    if kind == ShimProgram::Probe {
+        return answer(socket, &program).map_err(at(ExecStep::Arguments));
+    }
+    Err(at(ExecStep::Exec)(launch::replace(
+        &path,
+        program.as_os_str(),
+        &args,
+    )))
 }
 
-type Parsed = (u64, bool, PathBuf, Vec<OsString>);
+/// Nothing between these two may write: nobody would answer.
+fn filter(socket: &PacketSocket) -> io::Result<()> {
+    let listener = disk::install()?;
+    socket.send(&FromShim::Filtered, &[listener.as_fd()])
+}
+
+fn answer(socket: &PacketSocket, bytes: &Path) -> io::Result<()> {
+    let bytes = bytes
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| io::Error::other("a probe asks for a number of bytes"))?;
+    socket.send(&FromShim::Probed(disk::probe::ask(bytes)), &[])
+}
+
+type Parsed = (u64, ShimProgram, PathBuf, Vec<OsString>);
 
 fn parse(args: Vec<OsString>) -> Result<Parsed, ExecError> {
     let wrong = || {
@@ -178,14 +236,12 @@ fn parse(args: Vec<OsString>) -> Result<Parsed, ExecError> {
         .next()
         .and_then(|text| text.to_str()?.parse().ok())
         .ok_or_else(wrong)?;
-    let kind = args.next().ok_or_else(wrong)?;
-    let own = match kind.to_str() {
-        Some(word) if word == ShimProgram::Own.word() => true,
-        Some(word) if word == ShimProgram::Path.word() => false,
-        _ => return Err(wrong()),
-    };
+    let kind = args
+        .next()
+        .and_then(|word| ShimProgram::of(word.to_str()?))
+        .ok_or_else(wrong)?;
     let program = args.next().ok_or_else(wrong)?;
-    Ok((nofile, own, program.into(), args.collect()))
+    Ok((nofile, kind, program.into(), args.collect()))
 }
 
 #[cfg(test)]
@@ -195,13 +251,15 @@ mod tests {
     #[test]
     fn arguments() {
         let parse = |words: &[&str]| parse(words.iter().map(OsString::from).collect());
-        let (nofile, own, program, args) = parse(&["1024", "path", "/bin/x", "-a", "b"]).unwrap();
+        let (nofile, kind, program, args) = parse(&["1024", "path", "/bin/x", "-a", "b"]).unwrap();
         assert_eq!(
-            (nofile, own, program.as_path()),
-            (1024, false, Path::new("/bin/x"))
+            (nofile, kind, program.as_path()),
+            (1024, ShimProgram::Path, Path::new("/bin/x"))
         );
         assert_eq!(args, ["-a", "b"]);
-        assert!(parse(&["1024", "own", "x"]).unwrap().1);
+        for kind in [ShimProgram::Own, ShimProgram::Path, ShimProgram::Probe] {
+            assert_eq!(parse(&["1024", kind.word(), "x"]).unwrap().1, kind);
+        }
         let all_bad: [&[&str]; 5] = [
             &[],
             &["1024"],

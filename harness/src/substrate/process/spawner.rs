@@ -19,12 +19,13 @@ use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 
+use super::disk::{DiskAccount, DiskError, Probed, Whose};
 use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, own_pid, snapshot};
 use super::launch::{Launch, launch};
 use super::node::{NodePipes, NodeProcess, NodeSignal};
 use super::packet::{PacketSocket, Received, receive_on, send_on};
 use super::remains::{Hunt, KillReport, reap_children, wait_for_deaths};
-use super::shim::{ExecError, ShimProgram, ToShim};
+use super::shim::{ExecError, FromShim, ShimProgram, ToShim};
 use super::watched::WatchedFd;
 use crate::clock::monotonic_ns;
 use crate::supervise::{GuardError, Guards, RunContext};
@@ -43,6 +44,8 @@ pub enum Program {
     Own,
     /// A binary or `#!` script by its absolute path.
     Path(PathBuf),
+    /// None: the shim asks its working directory for this many bytes. See [`Spawner::probe_disk`].
+    Probe(u64),
 }
 
 /// One node to start.
@@ -58,6 +61,8 @@ pub struct NodeSpec {
     pub env: BTreeMap<OsString, OsString>,
     /// Its working directory.
     pub cwd: PathBuf,
+    /// The account that it and its children take disk on, when their disk is held.
+    pub disk: Option<DiskAccount>,
 }
 
 /// Why a node was not started.
@@ -97,6 +102,14 @@ pub enum SpawnError {
         /// The shim's report.
         source: ExecError,
     },
+    /// Its disk cannot be held.
+    #[error("`{node}` was not started: {source}")]
+    Disk {
+        /// The node.
+        node: String,
+        /// Why.
+        source: DiskError,
+    },
     /// The shim neither became the node nor reported an error.
     #[error("`{node}` was given its go and did not start within {} s", EXEC_BOUND.as_secs())]
     NoExec {
@@ -126,7 +139,12 @@ pub struct Prepared {
     pipes: NodePipes,
     socket: WatchedFd,
     own: bool,
+    disk: Option<DiskAccount>,
+    whose: Whose,
 }
+
+/// How a shim ended: it became a node, or asked for room and told what it got.
+type Became = Option<Probed>;
 
 impl Spawner {
     /// A spawner for a run. `shim` are the words that make our own executable call
@@ -176,6 +194,34 @@ impl Spawner {
             pipes,
             socket,
             own,
+            disk: spec.disk.clone(),
+            whose: match spec.program {
+                Program::Probe(_) => Whose::Probe,
+                Program::Own | Program::Path(_) => Whose::Node,
+            },
+        })
+    }
+
+    /// Asks a disk for this many bytes at once, from a process of our own under a filter like the node's. The process is
+    /// gone, and with it what it got, when this returns.
+    pub async fn probe_disk(&self, disk: &DiskAccount, bytes: u64) -> Result<Probed, SpawnError> {
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let spec = NodeSpec {
+            name: format!("disk-probe-{number}"),
+            program: Program::Probe(bytes),
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: disk.root().to_owned(),
+            disk: Some(disk.clone()),
+        };
+        let prepared = self.prepare(&spec).await?;
+        let became = prepared.become_it().await;
+        // It has ended, unless it failed; either way nothing of it stays.
+        self.abandon(&prepared.node).await;
+        let why = || "the probe ended without an answer".to_owned();
+        became?.ok_or_else(|| SpawnError::Spec {
+            node: spec.name,
+            why: why(),
         })
     }
 
@@ -215,6 +261,7 @@ impl Spawner {
         let (kind, program) = match &spec.program {
             Program::Own => (ShimProgram::Own, OsString::from("tweedledum")),
             Program::Path(path) => (ShimProgram::Path, path.clone().into_os_string()),
+            Program::Probe(bytes) => (ShimProgram::Probe, bytes.to_string().into()),
         };
         let mut args = self.0.shim.clone();
         args.extend([
@@ -239,7 +286,13 @@ impl Spawner {
             stderr: Stdio::from(stderr_node),
         })?;
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let node = NodeProcess::new(spec.name.clone(), launched.id, key, launched.pidfd)?;
+        let node = NodeProcess::new(
+            spec.name.clone(),
+            launched.id,
+            key,
+            context.nonce,
+            launched.pidfd,
+        )?;
         let socket = WatchedFd::reading(ours.into_fd())?;
         Ok((node, NodePipes { stdout, stderr }, socket))
     }
@@ -363,46 +416,65 @@ impl Prepared {
 
     /// Gives the go, and waits until the program runs or could not be exec'ed.
     pub async fn go(self) -> Result<(NodeProcess, NodePipes), SpawnError> {
-        let name = self.node.name().to_owned();
-        let exe = self.spawner.0.context.exe.clone();
-        let fds = if self.own {
-            vec![exe.as_fd()]
-        } else {
-            Vec::new()
-        };
-        let sent = send_on(self.socket.as_fd(), &ToShim::Go, &fds);
-        let failed = match sent {
-            // A shim that reported an error and ended is asked for its report below.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Some(SpawnError::System {
-                node: name,
-                source: error,
-            }),
-            _ => match tokio::time::timeout(EXEC_BOUND, self.answer()).await {
-                Err(_) => Some(SpawnError::NoExec { node: name }),
-                Ok(Err(source)) => Some(SpawnError::System { node: name, source }),
-                Ok(Ok(Some(source))) => Some(SpawnError::Exec { node: name, source }),
-                Ok(Ok(None)) => None,
-            },
-        };
-        match failed {
-            None => {
+        match self.become_it().await {
+            Ok(_) => {
                 tracing::debug!(node = self.node.name(), at_ns = monotonic_ns(), "started");
                 Ok((self.node, self.pipes))
             }
-            Some(error) => {
+            Err(error) => {
                 self.spawner.abandon(&self.node).await;
                 Err(error)
             }
         }
     }
 
-    /// The shim's socket closes when the exec happens; a message before that is an error report.
-    async fn answer(&self) -> io::Result<Option<ExecError>> {
+    async fn become_it(&self) -> Result<Became, SpawnError> {
+        let node = || self.node.name().to_owned();
+        let system = |source| SpawnError::System {
+            node: node(),
+            source,
+        };
+        let exe = self.spawner.0.context.exe.clone();
+        let fds = if self.own {
+            vec![exe.as_fd()]
+        } else {
+            Vec::new()
+        };
+        let filtered = self.disk.is_some();
+        match send_on(self.socket.as_fd(), &ToShim::Go { filtered }, &fds) {
+            // A shim that reported an error and ended is asked for its report below.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(system(error)),
+            _ => {}
+        }
+        tokio::time::timeout(EXEC_BOUND, self.answer())
+            .await
+            .map_err(|_| SpawnError::NoExec { node: node() })?
+    }
+
+    /// The shim's socket closes when the exec happens; what comes before is its listener, an error or a probe's answer.
+    async fn answer(&self) -> Result<Became, SpawnError> {
+        let node = || self.node.name().to_owned();
+        let system = |source| SpawnError::System {
+            node: node(),
+            source,
+        };
+        let mut probed = None;
         loop {
-            let mut ready = self.socket.readable().await?;
-            match receive_on::<ExecError>(self.socket.as_fd())? {
-                Received::Message(error, _) => return Ok(Some(error)),
-                Received::Closed => return Ok(None),
+            let mut ready = self.socket.readable().await.map_err(system)?;
+            match receive_on::<FromShim>(self.socket.as_fd()).map_err(system)? {
+                Received::Message(FromShim::Filtered, mut fds) => {
+                    if let (Some(listener), Some(disk)) = (fds.pop(), &self.disk) {
+                        let node = node();
+                        disk.attach(listener, self.whose)
+                            .map_err(|source| SpawnError::Disk { node, source })?;
+                    }
+                }
+                Received::Message(FromShim::Failed(source), _) => {
+                    let node = node();
+                    return Err(SpawnError::Exec { node, source });
+                }
+                Received::Message(FromShim::Probed(answer), _) => probed = Some(answer),
+                Received::Closed => return Ok(probed),
                 Received::Empty => ready.clear_ready(),
             }
         }

@@ -1,5 +1,7 @@
 //! Whether an expectation is demanded long enough to mean something.
 
+use std::cell::OnceCell;
+
 use super::super::model::{Expectation, Plan};
 use super::super::reader::Reader;
 use super::params::Decoded;
@@ -7,13 +9,15 @@ use crate::oracles;
 use crate::params::{Shape, Value};
 use crate::time::{ProtocolTime, Span};
 
-/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound.
+/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound. `longest` is
+/// the same for all of a plan, and resolving a long plan takes its time.
 pub(super) fn check(
     reader: &mut Reader,
     plan: &Plan,
     expectation: &Expectation,
     decoded: &Decoded,
     timed: bool,
+    longest: &OnceCell<Span>,
 ) {
     let Some(kind) = oracles::by_name(expectation.kind) else {
         return;
@@ -24,6 +28,28 @@ pub(super) fn check(
     for (key, why) in kind.check(&expectation.params, plan) {
         let (at, path) = decoded.place(key);
         reader.wrong(at, &path, why, format!("change `{key}`"));
+    }
+    // An expectation that could not be read may be the one that is missed.
+    let all_read = !reader
+        .wrong
+        .iter()
+        .any(|wrong| wrong.path.starts_with("expect"));
+    if let Some(other) = kind.rests_on()
+        && all_read
+        && !plan.expect.iter().any(|it| it.kind == other)
+    {
+        let (at, path) = decoded.place("");
+        let why = format!(
+            "`{}` is about the signals that `{other}` names, and the plan has no `{other}`, so it could never pass",
+            kind.name()
+        );
+        let example = oracles::by_name(other).map_or("...", |kind| kind.example());
+        reader.wrong(
+            at,
+            &path,
+            why,
+            format!("add one, as `- {other}: {example}`"),
+        );
     }
     let Some(bound) = kind.bound(&expectation.params) else {
         return;
@@ -38,7 +64,7 @@ pub(super) fn check(
         }
         return;
     }
-    let demanded = demanded(plan);
+    let demanded = *longest.get_or_init(|| demanded(plan));
     if demanded.0 < bound.0.saturating_mul(2) {
         let why = format!(
             "it is never demanded for more than {demanded}, less than twice its bound of {bound}"

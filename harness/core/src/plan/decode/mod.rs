@@ -3,6 +3,7 @@
 //! All mistakes of a plan are collected. A value that cannot be read is left out, and rules that would need it stay
 //! quiet, so that one slip gives one message. One file per part of a plan; keys are declared in [`super::keys`].
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
@@ -198,8 +199,9 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
             .collect(),
         until: until.map(|(at, _)| at),
     };
+    let longest = OnceCell::new();
     for (expectation, field) in &expect {
-        demand::check(reader, &plan, expectation, field, timed);
+        demand::check(reader, &plan, expectation, field, timed, &longest);
     }
     Some(plan)
 }

@@ -1,12 +1,16 @@
-//! `network:`: protocol time, nodes, settings.
+//! `network:`: protocol time, nodes, settings, limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::keys::NODES_MAX;
+use super::super::keys::{LIMITS, NODES_MAX};
 use super::super::model::{Node, Role, SettingKind};
 use super::super::raw::{self, shorten};
 use super::super::reader::{Field, Fields, Reader};
+use super::params::{NO_ROUNDS_HINT, no_rounds};
 use crate::time::Calendar;
+
+/// A disk with less room than one block holds no file.
+const DISK_BYTES_MIN: u64 = 4096;
 
 /// Ticks finer than this are noise on any host.
 const LAYER_NS_MIN: u64 = 1_000_000;
@@ -58,10 +62,13 @@ pub(super) fn nodes(
             sound = false;
             continue;
         };
+        let round_bytes = roles.get(&key.text).and_then(|role| role.round_bytes);
         nodes.extend((0..count).map(|at| Node {
             name: format!("{}-{at}", key.text),
             role: key.text.clone(),
             settings: BTreeMap::new(),
+            round_bytes,
+            disk: None,
         }));
     }
     if nodes.len() as u64 > NODES_MAX {
@@ -85,6 +92,7 @@ pub(super) fn nodes(
         return None;
     }
     settings(reader, network.get("settings"), &mut nodes, roles);
+    limits(reader, network.get("limits"), &mut nodes, roles);
     Some(nodes)
 }
 
@@ -95,11 +103,59 @@ fn settings(
     nodes: &mut [Node],
     roles: &BTreeMap<String, Role>,
 ) {
-    let Some(scopes) = field.and_then(|field| reader.named(&field)) else {
-        return;
-    };
-    let mut sorted: Vec<(Scope<'_>, Field<'_>)> = Vec::new();
-    for (key, scope) in scopes {
+    for (scope, field) in scopes(reader, field, nodes) {
+        for (setting, value) in reader.named(&field).unwrap_or_default() {
+            apply(reader, scope, setting, &value, nodes, roles);
+        }
+    }
+}
+
+/// Room on the disks of nodes, from the widest to the narrowest scope.
+fn limits(
+    reader: &mut Reader,
+    field: Option<Field<'_>>,
+    nodes: &mut [Node],
+    roles: &BTreeMap<String, Role>,
+) {
+    for (scope, field) in scopes(reader, field, nodes) {
+        let disk = reader
+            .fields(&field, &LIMITS)
+            .and_then(|fields| fields.get("disk"));
+        let Some(disk) = disk else { continue };
+        let Some(capacity) = reader.capacity(&disk) else {
+            continue;
+        };
+        for node in nodes.iter_mut().filter(|node| scope.holds(node)) {
+            match capacity.bytes(node.round_bytes) {
+                Some(bytes) if bytes < DISK_BYTES_MIN => reader.wrong(
+                    disk.node.span,
+                    &disk.path,
+                    format!("a disk of {bytes} bytes holds no file"),
+                    "files take blocks of 4KiB: use at least one",
+                ),
+                Some(bytes) => node.disk = Some(bytes),
+                // A role that could not be read has reported why.
+                None if roles.contains_key(&node.role) => reader.wrong(
+                    disk.node.span,
+                    &disk.path,
+                    no_rounds(&node.role),
+                    NO_ROUNDS_HINT,
+                ),
+                None => {}
+            }
+        }
+    }
+}
+
+/// The entries of a mapping from scopes, the widest first.
+fn scopes<'n>(
+    reader: &mut Reader,
+    field: Option<Field<'n>>,
+    nodes: &[Node],
+) -> Vec<(Scope<'n>, Field<'n>)> {
+    let scopes = field.and_then(|field| reader.named(&field));
+    let mut sorted: Vec<(Scope<'n>, Field<'n>)> = Vec::new();
+    for (key, scope) in scopes.unwrap_or_default() {
         if let Some(found) = Scope::of(&key.text, nodes) {
             sorted.push((found, scope));
             continue;
@@ -119,11 +175,7 @@ fn settings(
         );
     }
     sorted.sort_by_key(|(scope, _)| *scope);
-    for (scope, field) in sorted {
-        for (setting, value) in reader.named(&field).unwrap_or_default() {
-            apply(reader, scope, setting, &value, nodes, roles);
-        }
-    }
+    sorted
 }
 
 /// Which nodes a group of settings is for, the widest first.

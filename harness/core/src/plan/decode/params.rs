@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::super::model::Capacity;
 use super::super::raw::{Key, Kind, join, shorten};
 use super::super::reader::{Field, Network, Reader};
 use super::super::suggest::did_you_mean;
@@ -166,6 +167,7 @@ fn value(
         Shape::Span => reader.span(field, &known.calendar).map(Value::Span),
         Shape::Duration => reader.duration(field).map(Value::Duration),
         Shape::Size => reader.size(field).map(Value::Count),
+        Shape::Capacity => reader.capacity(field).map(Value::Capacity),
         Shape::OneOf(words) => reader
             .word(field, words)
             .map(|word| Value::Text(word.to_owned())),
@@ -272,6 +274,43 @@ pub(super) fn signals(
         }
     }
 }
+
+/// Reports rounds where a chosen role does not say what a round takes.
+pub(super) fn rounds(
+    reader: &mut Reader,
+    decoded: &Decoded,
+    table: &'static [Param],
+    known: &Known<'_>,
+) {
+    let Some(network) = &known.network else {
+        return;
+    };
+    for param in table.iter().filter(|param| param.shape == Shape::Capacity) {
+        if !matches!(
+            decoded.params.get(param.name),
+            Some(Value::Capacity(Capacity::MicroRounds(_)))
+        ) {
+            continue;
+        }
+        let chosen = decoded.selectors(table);
+        let roles = chosen
+            .iter()
+            .flat_map(|(_, selector)| roles_of(selector, network));
+        for role in roles.filter_map(|role| known.roles.get(role)) {
+            if role.round_bytes.is_none() {
+                let (at, path) = decoded.place(param.name);
+                reader.wrong(at, &path, no_rounds(&role.name), NO_ROUNDS_HINT);
+            }
+        }
+    }
+}
+
+/// Why `rounds` mean nothing for a role, and what to write instead.
+pub(super) fn no_rounds(role: &str) -> String {
+    format!("role `{role}` does not say what a round takes on disk")
+}
+pub(super) const NO_ROUNDS_HINT: &str =
+    "write a size such as `64KiB`, or add `round-bytes: SIZE` to the role";
 
 /// The roles that a selector reaches into.
 pub(super) fn roles_of<'n>(selector: &'n Selector, network: &Network<'n>) -> BTreeSet<&'n str> {

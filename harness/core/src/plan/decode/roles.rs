@@ -41,18 +41,41 @@ pub(super) fn all(
             return None;
         }
     };
-    let mut declared: BTreeSet<String> = roles.keys().cloned().collect();
+    let mut declared: Declared = roles
+        .iter()
+        .map(|(name, role)| (name.clone(), role.ports.keys().cloned().collect()))
+        .collect();
     let own = field
         .and_then(|field| reader.named(&field))
         .unwrap_or_default();
-    declared.extend(own.iter().map(|(key, _)| key.text.clone()));
+    declared.extend(own.iter().map(named_ports));
     for (key, field) in own {
         roles.remove(&key.text);
         if let Some(role) = role(reader, key, &field, calendar, &declared) {
             roles.insert(key.text.clone(), role);
         }
     }
-    Some((roles, declared))
+    Some((roles, declared.into_keys().collect()))
+}
+
+/// Every role and the names of its ports, before any role is read: placeholders may name a role further down.
+type Declared = BTreeMap<String, BTreeSet<String>>;
+
+/// What is no list of ports is reported when the role is read.
+fn named_ports((key, field): &(&raw::Key, Field<'_>)) -> (String, BTreeSet<String>) {
+    fn entries(node: &raw::Node) -> &[(raw::Key, raw::Node)] {
+        match &node.kind {
+            raw::Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+    let ports = entries(field.node)
+        .iter()
+        .filter(|(key, _)| key.text == "ports")
+        .flat_map(|(_, ports)| entries(ports))
+        .map(|(port, _)| port.text.clone())
+        .collect();
+    (key.text.clone(), ports)
 }
 
 /// The roles of the catalogue.
@@ -83,7 +106,7 @@ pub(super) fn bundled(
     {
         entries = reader.named(&field.clone()).unwrap_or_default();
     }
-    let declared: BTreeSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
+    let declared: Declared = entries.iter().map(named_ports).collect();
     let mut roles = BTreeMap::new();
     for (key, field) in entries {
         if let Some(role) = role(&mut reader, key, &field, calendar, &declared) {
@@ -99,7 +122,7 @@ fn role(
     key: &raw::Key,
     field: &Field<'_>,
     calendar: &Calendar,
-    declared: &BTreeSet<String>,
+    declared: &Declared,
 ) -> Option<Role> {
     let before = reader.wrong.len();
     role_name(reader, key, &field.path);
@@ -124,9 +147,10 @@ fn role(
         .get("speaks")
         .map(|field| names(reader, &field, "protocol"))
         .unwrap_or_default();
-    let ready = fields
+    let (ready, ready_within_ns) = fields
         .get("ready")
-        .and_then(|field| ready(reader, &field, &known));
+        .and_then(|field| ready_and_bound(reader, &field, &known))
+        .unzip();
     let stop = stop(reader, fields.get("stop"));
     let expect_exit = fields
         .get("expect-exit")
@@ -136,10 +160,17 @@ fn role(
         .get("signals")
         .map(|field| signals(reader, &field, &known, calendar))
         .unwrap_or_default();
+    let events = fields
+        .get("events")
+        .map(|field| events(reader, &field))
+        .unwrap_or_default();
     let env = fields
         .get("env")
         .map(|field| env(reader, &field, &known))
         .unwrap_or_default();
+    let round_bytes = fields
+        .get("round-bytes")
+        .and_then(|field| round_bytes(reader, &field));
     let sound = reader.wrong.len() == before;
     let role = Role {
         name: key.text.clone(),
@@ -148,12 +179,29 @@ fn role(
         speaks,
         ports,
         ready: ready?,
+        ready_within_ns: ready_within_ns?,
         stop: stop?,
         expect_exit,
         signals,
+        events,
         env,
+        round_bytes,
     };
     sound.then_some(role)
+}
+
+fn round_bytes(reader: &mut Reader, field: &Field<'_>) -> Option<u64> {
+    let bytes = reader.size(field)?;
+    if bytes == 0 {
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            "a round that takes nothing is no measure",
+            "write what one round takes on disk, or remove the key",
+        );
+        return None;
+    }
+    Some(bytes)
 }
 
 fn role_name(reader: &mut Reader, key: &raw::Key, path: &str) {
@@ -182,7 +230,7 @@ fn role_name(reader: &mut Reader, key: &raw::Key, path: &str) {
 /// The placeholders of one role.
 struct Placeholders<'a> {
     ports: &'a BTreeMap<String, Port>,
-    roles: &'a BTreeSet<String>,
+    roles: &'a Declared,
 }
 
 impl Placeholders<'_> {
@@ -194,10 +242,15 @@ impl Placeholders<'_> {
             let port = name
                 .strip_suffix(".addr")
                 .or_else(|| name.strip_suffix(".port"));
-            let of_role = name.strip_prefix("addr of ");
+            let of_role = name
+                .split_once(" of ")
+                .and_then(|(what, role)| Some((what, self.roles.get(role)?)));
             let known = PLAIN.contains(&name)
                 || port.is_some_and(|port| self.ports.contains_key(port))
-                || of_role.is_some_and(|role| self.roles.contains(role));
+                || of_role.is_some_and(|(what, ports)| match what.strip_suffix(".addr") {
+                    Some(port) => ports.contains(port),
+                    None => what == "addr",
+                });
             if !known {
                 let why = format!("`{{{}}}` stands for nothing", shorten(name));
                 reader.wrong(
@@ -227,7 +280,7 @@ impl Placeholders<'_> {
             .iter()
             .map(|name| (*name).to_owned())
             .chain(ports)
-            .chain(["addr of ROLE".to_owned()])
+            .chain(["addr of ROLE".to_owned(), "PORT.addr of ROLE".to_owned()])
             .collect()
     }
 
@@ -306,6 +359,17 @@ fn names(reader: &mut Reader, field: &Field<'_>, what: &str) -> BTreeSet<String>
     names
 }
 
+/// Names of events are the node's own, so none is unknown; only their number is bounded, since each is recorded.
+fn events(reader: &mut Reader, field: &Field<'_>) -> BTreeSet<String> {
+    let events = names(reader, field, "log event");
+    if events.len() > keys::EVENTS_MAX {
+        let why = format!("a role reports at most {} events", keys::EVENTS_MAX);
+        let hint = "every one is recorded: list what an oracle reads";
+        reader.wrong(field.node.span, &field.path, why, hint);
+    }
+    events
+}
+
 fn ports(reader: &mut Reader, field: &Field<'_>) -> BTreeMap<String, Port> {
     let mut ports: BTreeMap<String, Port> = BTreeMap::new();
     for (at, (key, value)) in reader
@@ -369,8 +433,27 @@ fn clash(a: &Port, b: &Port) -> bool {
             || b.transport == Transport::UdpTcp)
 }
 
-fn ready(reader: &mut Reader, field: &Field<'_>, known: &Placeholders<'_>) -> Option<Ready> {
+/// When a node counts as ready, and how long after its start it must.
+fn ready_and_bound(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    known: &Placeholders<'_>,
+) -> Option<(Ready, u64)> {
+    const WITHIN_NS: u64 = 2_000_000_000;
     let fields = reader.fields(field, &READY)?;
+    let within = match fields.get("within") {
+        Some(within) => reader.duration(&within),
+        None => Some(WITHIN_NS),
+    };
+    Some((ready(reader, field, &fields, known)?, within?))
+}
+
+fn ready(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    fields: &Fields<'_>,
+    known: &Placeholders<'_>,
+) -> Option<Ready> {
     let status = fields.count(reader, "status");
     if fields.get("status").is_some() && fields.get("http").is_none() {
         reader.wrong(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::SourceSpan;
 use super::super::keys::{ENTRY, EXPECTATION};
-use super::super::model::{Deed, Entry, Expectation};
+use super::super::model::{Deed, Entry, Expectation, Role};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::params::{self, Decoded, roles_of};
@@ -83,8 +83,11 @@ pub(super) fn timeline(
         given: named.map(|line| line.entry.name.as_str()).collect(),
         complete,
     };
-    for line in &lines {
+    for (place, line) in lines.iter().enumerate() {
         healed_entries(reader, line, &healable, known);
+        if complete && known.timed && matches!(line.entry.what, Deed::Heal(None)) {
+            heals_something(reader, &lines, place, known);
+        }
     }
     let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
     Timeline {
@@ -192,6 +195,7 @@ fn fault(
         }
     }
     targets(reader, kind, &decoded, entry, known);
+    params::rounds(reader, &decoded, kind.params(), known);
     let itself = match kind.lasting(&decoded.params) {
         Lasting::UntilHealed => None,
         Lasting::Itself(span) => {
@@ -208,6 +212,17 @@ fn fault(
                 );
             }
             Some(span)
+        }
+        Lasting::ForGood => {
+            if let Some(field) = entry.get("for") {
+                let why = format!(
+                    "`{}` is done and stays done, so `for` means nothing",
+                    kind.name()
+                );
+                let hint = "remove `for`; to have something else from then on, add another entry";
+                reader.wrong(entry.key_span("for"), &field.path, why, hint);
+            }
+            None
         }
     };
     Some((Deed::Fault(kind.name(), decoded.params), itself))
@@ -228,11 +243,30 @@ fn targets(
             );
             reader.wrong(at, &path, why, "add a `name` to the entry, so that other changes of the plan do not change the draw");
         }
-        let (Some(protocol), Some(network)) = (kind.requires(), &known.network) else {
+        let Some(network) = &known.network else {
             continue;
         };
-        let roles = roles_of(selector, network);
-        for role in roles.into_iter().filter_map(|role| known.roles.get(role)) {
+        let roles: Vec<&Role> = roles_of(selector, network)
+            .into_iter()
+            .filter_map(|role| known.roles.get(role))
+            .collect();
+        let ports = kind.ports().iter().filter(|(of, _)| *of == param);
+        for ((_, port), role) in ports.flat_map(|port| roles.iter().map(move |role| (port, role))) {
+            if !role.ports.contains_key(*port) {
+                let why = format!(
+                    "`{}` reaches nodes at their port `{port}`, which role `{}` does not have",
+                    kind.name(),
+                    role.name
+                );
+                let hint =
+                    format!("choose other nodes, or add `{port}: tcp` to the role's `ports`");
+                reader.wrong(at, &path, why, hint);
+            }
+        }
+        let Some(protocol) = kind.requires().filter(|_| param == "target") else {
+            continue;
+        };
+        for role in roles {
             if !role.speaks.contains(protocol) {
                 let why = format!(
                     "`{}` needs targets that speak `{protocol}`, which role `{}` does not",
@@ -353,6 +387,9 @@ fn healed_entries(
                 format!("`{name}` is a heal, not a fault"),
                 "name the fault",
             );
+        } else if let Some(why) = stays(&meant.what, name) {
+            let hint = "remove it here; `heal: all` leaves it as it is";
+            reader.wrong(*at, path, why, hint);
         } else if known.timed && meant.at >= line.entry.at {
             let why = format!(
                 "`{name}` begins at {}, not before this heal at {}",
@@ -362,6 +399,59 @@ fn healed_entries(
             reader.wrong(*at, path, why, "move the heal behind the fault");
         }
     }
+}
+
+/// A `heal: all` ends what began before it. One without any such fault is no heal at all, and a fault that is written
+/// above it for the same instant and that nothing else ends was meant to be ended by it.
+fn heals_something(reader: &mut Reader, lines: &[Line<'_>], place: usize, known: &Known<'_>) {
+    let heal = &lines[place];
+    let at = heal.entry.at;
+    let fault = |line: &&Line<'_>| {
+        let what = &line.entry.what;
+        matches!(what, Deed::Fault(..)) && stays(what, &line.entry.name).is_none()
+    };
+    let when = known.calendar.describe(at);
+    let missed = lines[..place].iter().filter(fault).find(|line| {
+        line.entry.at == at && line.entry.lasts.is_none() && !ended_later(lines, line)
+    });
+    let why = if let Some(missed) = missed {
+        format!(
+            "it heals nothing of `{}`, which begins at the same instant, {when}",
+            missed.entry.name
+        )
+    } else if lines.iter().filter(fault).any(|line| line.entry.at < at) {
+        return;
+    } else {
+        format!("it heals nothing: no fault begins before {when}")
+    };
+    let path = format!("{}.heal", heal.fields.path);
+    let span = heal
+        .fields
+        .get("heal")
+        .map_or(heal.fields.span, |field| field.node.span);
+    reader.wrong(span, &path, why, "move the heal behind the fault");
+}
+
+/// Whether a heal after the beginning of a fault means it.
+fn ended_later(lines: &[Line<'_>], fault: &Line<'_>) -> bool {
+    lines.iter().any(|line| {
+        line.entry.at > fault.entry.at
+            && match &line.entry.what {
+                Deed::Heal(None) => true,
+                Deed::Heal(Some(names)) => names.contains(&fault.entry.name),
+                Deed::Fault(..) => false,
+            }
+    })
+}
+
+/// Why a fault cannot be taken back, if it cannot.
+fn stays(what: &Deed, name: &str) -> Option<String> {
+    let Deed::Fault(kind, params) = what else {
+        return None;
+    };
+    let kind = faults::by_name(kind)?;
+    (kind.lasting(params) == Lasting::ForGood)
+        .then(|| format!("`{name}` is a `{}`, which stays done", kind.name()))
 }
 
 /// Nothing may begin or last beyond the end that the plan fixes.

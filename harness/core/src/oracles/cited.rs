@@ -1,0 +1,153 @@
+//! `cited`: no ATX cites a proof that no PoET made. Runs in every plan whose nodes report ATXs and proofs.
+//!
+//! Miner and PoET are two logs, read side by side: the ATX may be told before the proof it cites. So nothing is held
+//! against an ATX for an epoch, by which time every log that is still read has been; at the end of a whole history all
+//! logs have been read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::said::{reported, said, short};
+use super::world::{Mark, World};
+use super::{Oracle, Output};
+use crate::history::{Body, Header, Record};
+use crate::verdict::{Data, Expectation, Finding};
+
+const PUBLISHED: &str = "atx-published";
+const MADE: &str = "proof-made";
+
+/// Proofs kept of both kinds, oldest rounds first to go: two PoETs for two thousand epochs.
+const KEPT_MAX: usize = 4096;
+
+/// Round, PoET and reference of a proof.
+type Proof = (u64, String, String);
+
+/// The first ATX that cites a proof.
+#[derive(Debug)]
+struct Citing {
+    node: String,
+    atx: String,
+    at: Mark,
+}
+
+/// The fold behind `cited`.
+#[derive(Debug)]
+struct Cited {
+    made: BTreeSet<Proof>,
+    waiting: BTreeMap<Proof, Citing>,
+    patience_ns: u64,
+    /// Proofs that are older than what is kept of them say nothing.
+    forgotten: Option<u64>,
+    seen: u64,
+}
+
+pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+    let cited = Cited {
+        made: BTreeSet::new(),
+        waiting: BTreeMap::new(),
+        patience_ns: header.calendar.ns_of(header.calendar.epoch()),
+        forgotten: None,
+        seen: 0,
+    };
+    reported(header, &[PUBLISHED, MADE]).then(|| Box::new(cited) as Box<dyn Oracle>)
+}
+
+impl Cited {
+    fn made(&mut self, proof: Proof) {
+        self.waiting.remove(&proof);
+        self.made.insert(proof);
+        if self.made.len() > KEPT_MAX {
+            self.forgotten = self.made.pop_first().map(|(round, ..)| round);
+        }
+    }
+
+    fn published(&mut self, proof: Proof, citing: Citing) {
+        self.seen += 1;
+        let old = self.forgotten.is_some_and(|round| proof.0 <= round);
+        if !old && !self.made.contains(&proof) && self.waiting.len() < KEPT_MAX {
+            self.waiting.entry(proof).or_insert(citing);
+        }
+    }
+
+    /// Holds against the ATXs what cites nothing for this long.
+    fn judge(&mut self, patience_ns: u64, world: &World, out: &mut Output) {
+        let now = world.now;
+        let patient = |citing: &Citing| citing.at.t_ns.saturating_add(patience_ns) > now.t_ns;
+        let overdue = self.waiting.iter().filter(|(_, citing)| !patient(citing));
+        let overdue: Vec<Proof> = overdue.map(|(proof, _)| proof.clone()).collect();
+        for proof in overdue {
+            let Some(citing) = self.waiting.remove(&proof) else {
+                continue;
+            };
+            let (round, poet, reference) = &proof;
+            out.find(Finding {
+                id: "invalid/atx-proof".to_owned(),
+                role: world.nodes.get(&citing.node).map(|view| view.role.clone()),
+                due_ns: citing.at.t_ns,
+                proved_ns: now.t_ns,
+                round: Some(*round),
+                records: vec![citing.at.seq, now.seq],
+                text: format!(
+                    "ATX {} of {} cites proof {} of round {round} by PoET {}, which never made it",
+                    short(&citing.atx),
+                    citing.node,
+                    short(reference),
+                    short(poet)
+                ),
+                node: Some(citing.node),
+                counts: true,
+                ..Finding::default()
+            });
+        }
+    }
+}
+
+impl Oracle for Cited {
+    fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        match &record.body {
+            Body::Layer(_) => self.judge(self.patience_ns, world, out),
+            // Every log is read to its end before the end is written.
+            Body::End(_) => self.judge(0, world, out),
+            _ => {}
+        }
+        let Some(said) = said(record, world) else {
+            return;
+        };
+        let reference = match said.event {
+            PUBLISHED => "proof",
+            MADE => "ref",
+            _ => return,
+        };
+        let Some((poet, round)) = said.round(out) else {
+            return;
+        };
+        let wanted = format!("`{reference}`");
+        let Some(proof) = said.need(said.text(reference), &wanted, out) else {
+            return;
+        };
+        let proof = (round, poet, proof.to_owned());
+        if said.event == MADE {
+            self.made(proof);
+        } else {
+            let citing = Citing {
+                node: said.node.to_owned(),
+                atx: said.words("atx"),
+                at: said.at,
+            };
+            self.published(proof, citing);
+        }
+    }
+
+    fn report(&self, _world: &World) -> Expectation {
+        let data = Data {
+            what: "ATXs with the proof they cite".to_owned(),
+            least: 1,
+            had: self.seen,
+        };
+        let what = "every proof that an ATX cites was made by its PoET";
+        Expectation::new(what, "cited", true, data)
+    }
+
+    fn owns(&self, finding: &Finding) -> bool {
+        finding.id == "invalid/atx-proof"
+    }
+}

@@ -1,0 +1,295 @@
+//! What must be caught in what nodes report, and what must be left alone.
+
+use serde_json::json;
+use tweedledum_core::history::{Body, ExpectInfo, Record};
+
+use crate::net::*;
+use crate::rounds::*;
+
+fn atx() -> Vec<ExpectInfo> {
+    vec![advance("atx", every_of("miner"), 6)]
+}
+
+/// Three miners, two gateways, two PoETs, and a flood that hurts nobody.
+fn quiet() -> Rounds {
+    Rounds::new([3, 2, 2], atx(), vec![flood("gateway-0", 10, 20)])
+}
+
+/// Nobody asks for any of it: these run in every plan.
+#[track_caller]
+fn gives(rounds: &mut Rounds, findings: &[&str]) {
+    rounds.until(30);
+    rounds.net.end();
+    if findings.is_empty() {
+        passes(&rounds.net);
+    } else {
+        fails(&rounds.net, findings);
+    }
+}
+
+#[test]
+fn a_sound_network_is_left_alone() {
+    gives(&mut quiet(), &[]);
+}
+
+#[test]
+fn a_proof_that_one_node_lacks() {
+    let mut rounds = quiet();
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    gives(&mut rounds, &["proof/undelivered poet-0"]);
+    let finding = &rounds.net.verdict().findings[0];
+    assert_eq!(finding.due_ns, at(16) + LAYER / 50);
+    assert_eq!(finding.proved_ns, at(19));
+    assert_eq!(
+        finding.text,
+        "the proof of round 4 by poet-0 reached 4 of 5 nodes within 2 layers; it was handed over to 1, which is no delivery"
+    );
+    assert_eq!(finding.round, Some(4));
+}
+
+#[test]
+fn a_proof_that_comes_late_is_recovered() {
+    let mut rounds = quiet();
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    let held =
+        json!({ "poet": key("poet-0"), "round": 4, "ref": proof("poet-0", 4), "member": true });
+    rounds.say(at(19) + 5, "miner-1", "proof-held", &held);
+    gives(&mut rounds, &["proof/undelivered poet-0"]);
+    assert_eq!(
+        rounds.net.verdict().findings[0].recovered_ns,
+        Some(at(19) + 5)
+    );
+}
+
+#[test]
+fn another_proof_of_the_round_is_not_the_proof() {
+    let mut rounds = quiet();
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    let held = json!({ "poet": key("poet-0"), "round": 4, "ref": "forged", "member": true });
+    rounds.say(at(16) + LAYER / 2, "miner-1", "proof-held", &held);
+    gives(&mut rounds, &["proof/undelivered poet-0"]);
+}
+
+/// Who is dead or kept away by the harness owes nothing; who dies by itself is found for that.
+#[test]
+fn who_is_away_owes_no_proof() {
+    let mut rounds = Rounds::new([3, 2, 2], atx(), vec![pause("gateway-1", 15, 18)]);
+    gives(&mut rounds, &[]);
+
+    let mut rounds = quiet();
+    rounds.until(15);
+    rounds.net.panics("gateway-1", "mesh");
+    gives(&mut rounds, &["crash/mesh gateway-1"]);
+}
+
+/// All gateways are killed by the harness, and the plan says that liveness is then not demanded; they come back when
+/// the proof is of no use any more.
+#[test]
+fn no_delivery_is_demanded_while_the_plan_tolerates_it() {
+    let mut kill_all = Rounds::new(
+        [3, 2, 2],
+        atx(),
+        vec![
+            kill("gateway-0", 14, Some(19)),
+            kill("gateway-1", 14, Some(19)),
+        ],
+    );
+    kill_all.net = kill_all.net.with(|header| {
+        let mut tolerance = more_than_two_thirds("gateway");
+        tolerance.amount = tweedledum_core::plan::model::Amount::AtLeast(1);
+        header.tolerates = vec![tolerance];
+    });
+    kill_all.until(30);
+    kill_all.net.end();
+    // Round 4 was never taken, so the ATX of epoch 4 is missing: nobody may demand it either.
+    assert_eq!(found(&kill_all.net.verdict()), Vec::<String>::new());
+
+    // Demanded, it is found.
+    let mut rounds = Rounds::new(
+        [3, 2, 2],
+        vec![advance("atx", every_of("miner"), 9)],
+        vec![
+            kill("gateway-0", 14, Some(19)),
+            kill("gateway-1", 14, Some(19)),
+        ],
+    );
+    gives(
+        &mut rounds,
+        &["proof/undelivered poet-0", "proof/undelivered poet-1"],
+    );
+    let text = &rounds.net.verdict().findings[0].text;
+    assert_eq!(
+        text,
+        "the proof of round 4 by poet-0 reached 0 of 3 nodes within 2 layers; 7 tries to hand it over failed, then it was given up: connection refused"
+    );
+}
+
+/// A log may be read later than another: the proof is held and cited before anybody says it was made.
+#[test]
+fn the_order_of_logs_fools_nobody() {
+    let mut rounds = quiet();
+    rounds.until(30);
+    let late = |body: &Body| matches!(body, Body::Event(event) if event.event == "proof-made" || event.event == "broadcast-acked");
+    rounds.net.end();
+    // Every line of a PoET is read almost a layer later.
+    for record in &mut rounds.net.records {
+        record.t_ns += if late(&record.body) {
+            LAYER * 9 / 10
+        } else {
+            0
+        };
+    }
+    rounds.net.records.sort_by_key(|record| record.t_ns);
+    renumber(&mut rounds.net.records);
+    passes(&rounds.net);
+}
+
+#[test]
+fn a_forged_proof_is_no_base_for_an_atx() {
+    let mut rounds = quiet();
+    let atx = json!({
+        "epoch": 5, "target": 6, "atx": "forged-atx", "node": "id-of-stranger", "proof": "forged", "poet": key("poet-0"), "round": 5,
+    });
+    rounds.say(at(20) + LAYER / 2, "miner-2", "atx-published", &atx);
+    gives(&mut rounds, &["invalid/atx-proof miner-2"]);
+    let finding = &rounds.net.verdict().findings[0];
+    assert_eq!(
+        finding.text,
+        "ATX forged-atx of miner-2 cites proof forged of round 5 by PoET key-of-poet-, which never made it"
+    );
+    assert_eq!(finding.proved_ns, at(25), "an epoch later");
+}
+
+/// At the end of a whole history every log has been read.
+#[test]
+fn a_forged_proof_just_before_the_end() {
+    let mut rounds = quiet();
+    let atx = json!({
+        "epoch": 7, "target": 8, "atx": "forged-atx", "node": "id-of-stranger", "proof": "forged", "poet": key("poet-0"), "round": 7,
+    });
+    rounds.say(at(29) + LAYER / 2, "miner-2", "atx-published", &atx);
+    gives(&mut rounds, &["invalid/atx-proof miner-2"]);
+}
+
+#[test]
+fn two_atxs_of_one_identity() {
+    let again = |identity: &str| {
+        json!({
+            "epoch": 4, "target": 5, "atx": "another", "node": identity, "proof": proof("poet-0", 4), "poet": key("poet-0"), "round": 4,
+        })
+    };
+    let mut rounds = quiet();
+    rounds.say(at(17), "miner-1", "atx-published", &again("id-of-miner-1"));
+    // What others see of it is the same.
+    let seen = json!({ "node": "id-of-miner-1", "epoch": 4, "first": "atx-4-of-miner-1", "second": "another" });
+    rounds.say(at(18), "miner-0", "double-atx", &seen);
+    rounds.say(at(18), "gateway-0", "double-atx", &seen);
+    gives(&mut rounds, &["fork/two-atxs miner-1"]);
+    assert_eq!(
+        rounds.net.verdict().findings[0].text,
+        "miner-1 (id-of-miner-) made two ATXs in epoch 4: atx-4-of-min and another, says miner-1"
+    );
+
+    // Only others say it.
+    let mut rounds = quiet();
+    rounds.say(at(18), "gateway-0", "double-atx", &seen);
+    gives(&mut rounds, &["fork/two-atxs miner-1"]);
+
+    // The same ATX again, as after a restart, is one.
+    let mut rounds = quiet();
+    let mut same = again("id-of-miner-1");
+    same["atx"] = json!("atx-4-of-miner-1");
+    rounds.say(at(17), "miner-1", "atx-published", &same);
+    gives(&mut rounds, &[]);
+}
+
+#[test]
+fn two_votes_for_one_question() {
+    let mut rounds = quiet();
+    for (layer, node) in [(13, "miner-0"), (14, "miner-2"), (15, "gateway-0")] {
+        let seen = json!({ "node": "id-of-miner-1", "layer": layer, "round": 1, "step": "vote" });
+        rounds.say(at(layer), node, "equivocation", &seen);
+    }
+    gives(&mut rounds, &["fork/two-votes miner-1"]);
+    assert_eq!(
+        rounds.net.verdict().findings[0].text,
+        "miner-1 (id-of-miner-) voted twice in layer 13, round 1 (vote), says miner-0"
+    );
+}
+
+/// It is in no proof: lost. One of two PoETs has it: not lost. One of two proofs never came: nobody knows.
+#[test]
+fn an_acknowledged_challenge_must_be_in_a_proof() {
+    let lose = |poets: &[&str], withheld: &[&str]| {
+        let mut rounds = quiet();
+        let of = |poet: &&str| ("miner-1".to_owned(), (*poet).to_owned(), 5);
+        rounds.forgotten = poets.iter().map(of).collect();
+        rounds.withheld = withheld.iter().map(of).collect();
+        rounds
+    };
+    let mut lost = lose(&["poet-0", "poet-1"], &[]);
+    gives(&mut lost, &["lost/challenge miner-1"]);
+    assert_eq!(
+        lost.net.verdict().findings[0].text,
+        "the challenge of miner-1 for round 5 is lost: 2 PoETs acknowledged it and none of their proofs has it"
+    );
+    gives(&mut lose(&["poet-0"], &[]), &[]);
+    gives(
+        &mut lose(&["poet-0"], &["poet-1"]),
+        &["proof/undelivered poet-1"],
+    );
+}
+
+#[test]
+fn a_state_root_that_changed() {
+    let mut rounds = quiet();
+    rounds.until(14);
+    rounds.net.node("miner-2").forked = true;
+    rounds.until(15);
+    rounds.net.node("miner-2").forked = false;
+    gives(&mut rounds, &["disagree/state-root miner-2"]);
+}
+
+/// An event that lacks what it must have is no data; one that no role declares is nothing at all.
+#[test]
+fn what_cannot_be_read_is_no_pass() {
+    let mut rounds = quiet();
+    rounds.say(
+        at(12),
+        "poet-0",
+        "proof-made",
+        &json!({ "poet": key("poet-0") }),
+    );
+    rounds.until(30);
+    unclear(rounds.net.end(), &["no-data"]);
+
+    let mut rounds = quiet();
+    let failed = json!({ "poet": "k", "round": 3, "cause": "disk-full", "error": "" });
+    rounds.say(at(12), "miner-0", "round-failed", &failed);
+    gives(&mut rounds, &[]);
+}
+
+#[test]
+fn poets_that_make_no_proof_are_no_pass() {
+    let mut rounds = quiet();
+    rounds.until(30);
+    rounds.net.end();
+    let records = &mut rounds.net.records;
+    records.retain(|record| !matches!(record.body, Body::Event(_)));
+    renumber(records);
+    unclear(&rounds.net, &["no-data"]);
+}
+
+/// A history that was changed is whole again.
+fn renumber(records: &mut [Record]) {
+    let all = records.len() as u64;
+    for (seq, record) in (0_u64..).zip(records) {
+        record.seq = seq;
+        if let Body::End(end) = &mut record.body {
+            end.count = all;
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The disk of one node: what each of its calls does to the ledger, and what is answered.
+//!
+//! A call that fits is done by the kernel and booked before it is; one that crosses the cap is done up to the last block
+//! that fits by [`perform`](super::perform); with no block left it fails with ENOSPC. Everything that is not about a file of
+//! the directory goes on at once.
+//!
+//! **What is booked is the most that a call could take**, and reality is looked up (`reconcile`) before a call is refused or
+//! shortened. So a call that was booked and then failed, and a source that was shorter than asked for, cost nothing. Blocks
+//! of calls that may still be under way stay booked over a look: `under_way` has the last call of each thread, which is over
+//! when the thread makes another one.
+//!
+//! **Between the look at a call and its execution** another thread of the node may change what was looked at: the vector of
+//! a `writev`, the file behind a descriptor, the position. A node is not an adversary of its harness, and what it gains is
+//! found by the next look; a sandbox may not do this, a fault injector may. Writes of several threads at *one* position,
+//! which they share, are booked at each place where they may land.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::caller::{Buffer, CALL_BYTES, Caller, descriptor, id_of, is_regular, size_of};
+use super::calls::Call;
+use super::ledger::{FileId, Freed, Ledger, Span};
+use super::perform::{self, Place, Write};
+use super::seccomp::{Answer, Listener, Notification};
+use super::watches::Watches;
+use super::{DiskStatus, Hit, Means, Whose, scan};
+
+/// A node that hammers on a full disk is looked at no more often.
+const LOOK_APART: Duration = Duration::from_millis(5);
+/// Threads whose last call is remembered; those that are dead are forgotten when there are more.
+const THREADS: usize = 1024;
+
+/// A call and who made it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) call: Call,
+    pub(super) whose: Whose,
+    pub(super) what: Notification,
+    pub(super) listener: &'a Listener,
+}
+
+impl Told<'_> {
+    pub(super) const fn caller(&self) -> Caller {
+        Caller { tid: self.what.tid }
+    }
+
+    pub(super) const fn argument(&self, index: usize) -> u64 {
+        self.what.arguments[index]
+    }
+
+    pub(super) fn fd(&self, index: usize) -> i32 {
+        descriptor(self.argument(index))
+    }
+
+    /// What was read of the thread was its own.
+    pub(super) fn waits(&self) -> bool {
+        self.listener.waits(self.what.id)
+    }
+}
+
+/// The disk of one node.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) key: u64,
+    pub(super) root: PathBuf,
+    pub(super) ledger: Ledger,
+    /// The last call of each thread that was left to the kernel.
+    under_way: BTreeMap<i32, (FileId, Span)>,
+    /// Something was booked since the last look.
+    pub(super) unsettled: bool,
+    /// Something was perhaps freed since the last look.
+    freed: bool,
+    looked: Option<Instant>,
+    shows_holes: bool,
+    means: Means,
+    status: watch::Sender<DiskStatus>,
+    used: Arc<AtomicU64>,
+}
+
+/// A regular file of the directory that a descriptor is open on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) fd: i32,
+    pub(super) file: FileId,
+    pub(super) size: u64,
+}
+
+/// Where a write lands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// At the descriptor's position.
+    Position,
+    Offset(u64),
+}
+
+/// A call that needs no further thought: the kernel does it, or finds its mistake.
+pub(super) const GO_ON: io::Result<Answer> = Ok(Answer::Continue);
+
+impl Account {
+    pub(super) fn new(
+        key: u64,
+        root: PathBuf,
+        means: Means,
+        status: watch::Sender<DiskStatus>,
+        used: Arc<AtomicU64>,
+    ) -> Self {
+        Self {
+            key,
+            // A file system without unlinked files is not asked for its holes, too.
+            shows_holes: scan::shows_holes(&root).unwrap_or(false),
+            root,
+            ledger: Ledger::default(),
+            under_way: BTreeMap::new(),
+            unsettled: false,
+            freed: false,
+            looked: None,
+            means,
+            status,
+            used,
+        }
+    }
+
+    /// A process begins under this account. What lies in the directory counts from now on.
+    pub(super) fn begin(&mut self, watches: &mut Watches) {
+        self.look(watches);
+    }
+
+    pub(super) const fn set_cap(&mut self, cap: Option<u64>) {
+        self.ledger.set_cap(cap);
+    }
+
+    pub(super) const fn cap(&self) -> Option<u64> {
+        self.ledger.cap()
+    }
+
+    /// Blocks taken, looked up.
+    pub(super) fn used(&mut self, watches: &mut Watches) -> u64 {
+        self.look(watches);
+        self.ledger.used()
+    }
+
+    /// The last link and descriptor of a file are gone.
+    pub(super) fn gone(&mut self, file: FileId) {
+        self.ledger.forget(file);
+        self.tell_used();
+    }
+
+    /// Deaths of files were missed: only what is found is there.
+    pub(super) fn missed(&mut self, watches: &mut Watches) {
+        for file in self.ledger.files().collect::<Vec<_>>() {
+            self.ledger.forget(file);
+        }
+        self.look(watches);
+    }
+
+    /// What becomes of a call.
+    pub(super) fn decide(&mut self, told: Told<'_>, watches: &mut Watches) -> Answer {
+        // The thread's call before this one is over.
+        self.under_way.remove(&told.what.tid);
+        let answer = match self.answer(told, watches) {
+            Ok(answer) => answer,
+            Err(error) => {
+                // A process that hides from us could write what it likes.
+                if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
+                    self.broken(&format!(
+                        "process {} does not let itself be looked at ({error}), so its files cannot be counted",
+                        told.what.tid
+                    ));
+                }
+                // Else the thread is dead, or its call is one that the kernel refuses.
+                Answer::Continue
+            }
+        };
+        self.tell_used();
+        answer
+    }
+
+    fn answer(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
+        let flat = || {
+            vec![Buffer {
+                address: told.argument(1),
+                length: told.argument(2),
+            }]
+        };
+        let vector = || told.caller().buffers(told.argument(1), told.argument(2));
+        match told.call {
+            Call::Write => self.write(told, watches, At::Position, 0, || Ok(flat())),
+            Call::Pwrite => {
+                self.write(
+                    told,
+                    watches,
+                    At::Offset(told.argument(3)),
+                    0,
+                    || Ok(flat()),
+                )
+            }
+            Call::Writev => self.write(told, watches, At::Position, 0, vector),
+            Call::Pwritev => self.write(told, watches, At::Offset(told.argument(3)), 0, vector),
+            Call::Pwritev2 => {
+                let at = match told.argument(3) {
+                    u64::MAX => At::Position,
+                    offset => At::Offset(offset),
+                };
+                let flags = descriptor(told.argument(5));
+                self.write(told, watches, at, flags, vector)
+            }
+            Call::Fallocate => self.fallocate(told, watches),
+            Call::Ftruncate => {
+                if let Some(target) = self.target(told, 0, watches)? {
+                    self.cut(told, target.file, told.argument(1));
+                }
+                GO_ON
+            }
+            Call::Truncate => self.cut_path(told, libc::AT_FDCWD, 0, told.argument(1)),
+            Call::Open | Call::Creat => self.cut_path(told, libc::AT_FDCWD, 0, 0),
+            Call::Openat => self.cut_path(told, told.fd(0), 1, 0),
+            Call::Openat2 => {
+                let [flags] = told.caller().words(told.argument(2))?;
+                if flags & u64::from(libc::O_TRUNC.unsigned_abs()) == 0 {
+                    return GO_ON;
+                }
+                self.cut_path(told, told.fd(0), 1, 0)
+            }
+            Call::CopyFileRange | Call::Splice => {
+                self.copy(told, watches, (0, Some(1)), (2, Some(3)), 4)
+            }
+            Call::Sendfile => self.copy(told, watches, (1, Some(2)), (0, None), 3),
+            Call::Ioctl => self.clone(told, watches),
+            Call::Rename | Call::Link => {
+                self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1))
+            }
+            Call::Renameat | Call::Linkat => {
+                self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3))
+            }
+            Call::Mmap => self.mmap(told, watches),
+            Call::Seccomp => {
+                self.status.send_modify(|status| {
+                    status.refused.get_or_insert_with(|| {
+                        "it installs a seccomp filter with a listener of its own, which the kernel allows once in a chain (EBUSY)".to_owned()
+                    });
+                });
+                GO_ON
+            }
+        }
+    }
+
+    /// A regular file of the directory behind a descriptor; `None` for everything else.
+    pub(super) fn target(
+        &mut self,
+        told: Told<'_>,
+        argument: usize,
+        watches: &mut Watches,
+    ) -> io::Result<Option<Target>> {
+        let (caller, fd) = (told.caller(), told.fd(argument));
+        let name = caller.name_of(fd)?;
+        // Sockets, pipes and their like have no path.
+        if name.first() != Some(&b'/') {
+            return Ok(None);
+        }
+        let inside = self.holds(&name);
+        let stat = caller.stat(fd)?;
+        let file = id_of(&stat);
+        if !is_regular(&stat) || !inside && !self.ledger.knows(file) || !told.waits() {
+            return Ok(None);
+        }
+        if !self.ledger.knows(file) {
+            self.meet(file, Path::new(&caller.path_of(fd)), watches);
+        }
+        Ok(Some(Target {
+            fd,
+            file,
+            size: size_of(&stat),
+        }))
+    }
+
+    /// Whether a real path is under the directory.
+    pub(super) fn holds(&self, path: &[u8]) -> bool {
+        path.strip_prefix(self.root.as_os_str().as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&b'/'))
+    }
+
+    /// A file is one of the directory's from now on.
+    fn meet(&mut self, file: FileId, path: &Path, watches: &mut Watches) {
+        let data = rustix::fs::openat(
+            rustix::fs::CWD,
+            path,
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .map_err(io::Error::from)
+        .and_then(scan::data);
+        self.ledger.settle(file, data.unwrap_or_default());
+        watches.watch(self.key, file, path);
+    }
+
+    fn write(
+        &mut self,
+        told: Told<'_>,
+        watches: &mut Watches,
+        at: At,
+        flags: i32,
+        buffers: impl Fn() -> io::Result<Vec<Buffer>>,
+    ) -> io::Result<Answer> {
+        let Some(target) = self.target(told, 0, watches)? else {
+            return GO_ON;
+        };
+        let buffers = buffers()?;
+        let length = buffers
+            .iter()
+            .fold(0_u64, |sum, buffer| sum.saturating_add(buffer.length))
+            .min(CALL_BYTES);
+        let info = told.caller().info(target.fd)?;
+        // Of a thread that died since, a wrong booking is harmless, and nothing is performed.
+        if length == 0 || !info.writes() {
+            return GO_ON;
+        }
+        let appends = info.has(libc::O_APPEND) || flags & libc::RWF_APPEND != 0;
+        let place = match (appends, at) {
+            (true, _) => Place::End,
+            (false, At::Position) => Place::Position,
+            (false, At::Offset(offset)) => Place::Offset(offset),
+        };
+        let offset = match place {
+            Place::End => target.size,
+            Place::Position => info.position,
+            Place::Offset(offset) => offset,
+        };
+        let span = Span { offset, length };
+        let fits = self.fit(target.file, span, watches);
+        if fits >= length {
+            self.book(told, target.file, span, !matches!(place, Place::Offset(_)));
+            return GO_ON;
+        }
+        if fits == 0 {
+            self.hit(told, length, 0);
+            return Ok(Answer::Error(libc::ENOSPC));
+        }
+        let write = Write {
+            target,
+            info,
+            place,
+            moves: at == At::Position,
+            offset,
+            buffers: &buffers,
+            length: fits,
+            flags,
+        };
+        let done = perform::perform(told, self.means, &write);
+        if let Some(why) = done.lost {
+            self.broken(&why);
+        }
+        match done.result {
+            Ok(written) => {
+                let length = written;
+                self.ledger.take(target.file, Span { offset, length });
+                self.hit(told, span.length, written);
+                Ok(Answer::Value(written))
+            }
+            Err(error) => Ok(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+
+    /// How much of a write fits; before it is less than all, reality is looked up.
+    pub(super) fn fit(&mut self, file: FileId, span: Span, watches: &mut Watches) -> u64 {
+        let fits = self.ledger.fit(file, span);
+        let rested = || self.looked.is_none_or(|at| at.elapsed() >= LOOK_APART);
+        if fits >= span.length || !self.freed && (!self.unsettled || !rested()) {
+            return fits;
+        }
+        self.look(watches);
+        self.ledger.fit(file, span)
+    }
+
+    /// Books a call that is left to the kernel. Threads that share a position may land behind one another.
+    pub(super) fn book(&mut self, told: Told<'_>, file: FileId, span: Span, shared: bool) {
+        if shared {
+            let ends = self
+                .under_way
+                .values()
+                .filter(|(of, other)| *of == file && other.offset + other.length > span.offset)
+                .map(|(_, other)| other.offset + other.length);
+            if let Some(offset) = ends.max() {
+                let length = span.length;
+                self.ledger.take(file, Span { offset, length });
+            }
+        }
+        self.ledger.take(file, span);
+        self.goes_on(told, file, span);
+    }
+
+    /// The kernel makes a call, from now until the thread makes another one.
+    fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span) {
+        self.unsettled = true;
+        if self.under_way.len() >= THREADS {
+            self.bury();
+        }
+        self.under_way.insert(told.what.tid, (file, span));
+    }
+
+    fn fallocate(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
+        let Some(target) = self.target(told, 0, watches)? else {
+            return GO_ON;
+        };
+        let mode = descriptor(told.argument(1));
+        let span = Span {
+            offset: told.argument(2),
+            length: told.argument(3),
+        };
+        if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
+            let freed = self.frees(told, target.file);
+            self.ledger.punch(target.file, span, freed);
+            return GO_ON;
+        }
+        if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
+            // Blocks move, none is taken. The next look finds where they are.
+            self.frees(told, target.file);
+            return GO_ON;
+        }
+        if self.fit(target.file, span, watches) < span.length {
+            self.hit(told, span.length, 0);
+            return Ok(Answer::Error(libc::ENOSPC));
+        }
+        self.ledger.allocate(target.file, span);
+        self.goes_on(told, target.file, span);
+        GO_ON
+    }
+
+    /// A file gets a size. More than it had is a hole and free; less frees what was behind.
+    fn cut(&mut self, told: Told<'_>, file: FileId, size: u64) {
+        if self.ledger.knows(file) {
+            let freed = self.frees(told, file);
+            self.ledger.cut(file, size, freed);
+        }
+    }
+
+    /// A call is about to free blocks, unless it fails. Where reality can be looked up, that is left to the next look.
+    fn frees(&mut self, told: Told<'_>, file: FileId) -> Freed {
+        let nothing = Span {
+            offset: 0,
+            length: 0,
+        };
+        self.goes_on(told, file, nothing);
+        self.freed = true;
+        if self.shows_holes {
+            Freed::Perhaps
+        } else {
+            Freed::Surely
+        }
+    }
+
+    fn cut_path(
+        &mut self,
+        told: Told<'_>,
+        directory: i32,
+        argument: usize,
+        size: u64,
+    ) -> io::Result<Answer> {
+        let path = told.caller().lookup(directory, told.argument(argument))?;
+        // A link is followed, as by the call; a path that leads nowhere creates a file, which takes nothing.
+        if let Ok(stat) = rustix::fs::stat(&path)
+            && told.waits()
+        {
+            self.cut(told, id_of(&stat), size);
+        }
+        GO_ON
+    }
+
+    /// A shared mapping through a descriptor that may write: stores through it take blocks, and no call says so.
+    fn mmap(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
+        let Some(target) = self.target(told, 4, watches)? else {
+            return GO_ON;
+        };
+        let info = told.caller().info(target.fd)?;
+        if info.flags & libc::O_ACCMODE.unsigned_abs() == libc::O_RDWR.unsigned_abs()
+            && told.waits()
+        {
+            let name = told.caller().name_of(target.fd)?;
+            let root = self.root.as_os_str().as_bytes();
+            let name = name.strip_prefix(root).unwrap_or(&name);
+            let name = String::from_utf8_lossy(name);
+            let name = name.trim_start_matches('/');
+            self.broken(&format!(
+                "it maps `{name}` shared and writable, and what it stores there cannot be counted"
+            ));
+        }
+        GO_ON
+    }
+
+    /// Forgets the calls of dead threads.
+    fn bury(&mut self) {
+        self.under_way
+            .retain(|tid, _| Path::new(&format!("/proc/{tid}")).exists());
+    }
+
+    /// Looks reality up. What threads may be doing right now stays booked.
+    fn look(&mut self, watches: &mut Watches) {
+        if self.shows_holes {
+            for found in scan::files(&self.root) {
+                if !self.ledger.knows(found.file) {
+                    watches.watch(self.key, found.file, &found.path);
+                }
+                self.ledger.settle(found.file, found.data);
+            }
+            self.bury();
+            for (file, span) in self.under_way.values() {
+                self.ledger.take(*file, *span);
+            }
+        }
+        // A call that was still under way may free, or fail to take, what the look has found or kept.
+        self.unsettled = !self.under_way.is_empty();
+        self.freed = false;
+        self.looked = Some(Instant::now());
+        self.tell_used();
+    }
+
+    /// A call did not get what it asked for. Those of our own probes hit nobody.
+    pub(super) fn hit(&self, told: Told<'_>, asked: u64, given: u64) {
+        if told.whose == Whose::Probe {
+            return;
+        }
+        self.status.send_modify(|status| {
+            status.hits += 1;
+            status.last_hit = Some(Hit {
+                call: told.call.name(),
+                asked,
+                given,
+            });
+        });
+    }
+
+    fn broken(&self, why: &str) {
+        self.status.send_if_modified(|status| {
+            let first = status.broken.is_none();
+            status.broken.get_or_insert_with(|| why.to_owned());
+            first
+        });
+    }
+
+    fn tell_used(&self) {
+        self.used.store(self.ledger.used(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,15 @@
+//! The gossip topic of activations.
+//!
+//! One that comes before its proof is kept for a while, and passed on once it is known to be good.
+
+use super::topics::Validity;
+use crate::mesh::{self, Origin};
+use crate::node::Node;
+
+/// Its gossip topic.
+pub(crate) const TOPIC: u8 = 3;
+
+/// An activation came by gossip.
+pub(crate) fn receive(node: &Node, bytes: &[u8]) -> Validity {
+    mesh::take_in(node, |mesh| mesh.atx(bytes, Origin::Gossip))
+}

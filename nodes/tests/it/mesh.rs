@@ -1,0 +1,177 @@
+//! The whole protocol between processes: PoETs prove time, miners activate themselves and make blocks,
+//! all agree on layers and come to the same state.
+
+use super::support::{Network, Node, poll};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+const MINERS: [&str; 4] = ["miner-0", "miner-1", "miner-2", "miner-3"];
+const OTHERS: [&str; 4] = ["gateway-0", "gateway-1", "poet-0", "poet-1"];
+const LAYER: Duration = Duration::from_millis(250);
+const LAYERS_PER_EPOCH: u64 = 4;
+/// Layers up to which states are compared: blocks of the last ones need activations.
+const LAYERS: u64 = 18;
+
+/// Miners and gateways by name, and the PoETs, which have to live.
+struct World {
+    network: Network,
+    nodes: BTreeMap<String, Node>,
+    poets: Vec<Node>,
+}
+
+impl World {
+    fn start() -> Self {
+        let names: Vec<&str> = MINERS.iter().chain(&OTHERS).copied().collect();
+        let mut network = Network::new(&names);
+        network.layer = LAYER;
+        // Three epochs: one for registering with round 0, and two to start everything in.
+        network.genesis = SystemTime::now() + LAYER * 12;
+        let gateways = [network.api("gateway-0"), network.api("gateway-1")];
+        let gateways = gateways.map(|gateway| gateway.to_string()).join(",");
+        let mut nodes = BTreeMap::new();
+        for name in MINERS.iter().chain(&OTHERS[..2]) {
+            nodes.insert((*name).to_owned(), network.start(name, &[]));
+        }
+        let poets = OTHERS[2..]
+            .iter()
+            .map(|poet| network.start(poet, &["--gateway", &gateways]))
+            .collect();
+        for node in nodes.values_mut() {
+            node.event("ready");
+        }
+        Self {
+            network,
+            nodes,
+            poets,
+        }
+    }
+
+    fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.get_mut(name).unwrap()
+    }
+
+    /// The state roots of the layers `layers`, which each node says in order, once.
+    fn roots(&mut self, name: &str, layers: std::ops::Range<u64>) -> Vec<(u64, u64, String)> {
+        let node = self.node(name);
+        layers
+            .map(|layer| {
+                let verified = node.next("layer-verified");
+                assert_eq!(verified["layer"], layer, "{name}: {verified}");
+                let root = verified["stateRoot"].as_str().unwrap().to_owned();
+                assert!(root.starts_with(&format!("{layer}:")), "{root}");
+                (layer, verified["blocks"].as_u64().unwrap(), root)
+            })
+            .collect()
+    }
+
+    /// The activation that a miner publishes in an epoch, whatever it published before.
+    fn activation(&mut self, name: &str, epoch: u64) -> Value {
+        let node = self.node(name);
+        loop {
+            let published = node.next("atx-published");
+            if published["epoch"].as_u64() >= Some(epoch) {
+                assert_eq!(published["epoch"], epoch, "{name}: {published}");
+                return published;
+            }
+        }
+    }
+}
+
+#[test]
+fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
+    let mut world = World::start();
+    let mut poets: BTreeSet<String> = BTreeSet::new();
+    for name in MINERS {
+        for epoch in 1..4 {
+            let atx = world.activation(name, epoch);
+            assert_eq!(atx["target"], epoch + 1);
+            assert_eq!(atx["round"], epoch);
+            poets.insert(atx["poet"].as_str().unwrap().to_owned());
+        }
+        // Both PoETs were registered with, whoever's proof came first.
+        let registered: BTreeSet<String> = (0..4)
+            .map(|_| world.node(name).next("challenge-registered"))
+            .map(|event| event["poet"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(registered.len(), 2, "{name}");
+        poets.extend(registered);
+    }
+    assert_eq!(poets.len(), 2);
+
+    let all: Vec<String> = world.nodes.keys().cloned().collect();
+    let first = world.roots(&all[0], 0..LAYERS);
+    for name in &all[1..] {
+        assert_eq!(world.roots(name, 0..LAYERS), first, "{name}");
+    }
+    // Four miners with two slots each fill most layers, also when activations are needed for that.
+    let blocks = |from: u64, to: u64| -> u64 {
+        let layers = first
+            .iter()
+            .filter(|(layer, _, _)| (from..to).contains(layer));
+        layers.map(|(_, blocks, _)| blocks).sum()
+    };
+    let needing = 2 * LAYERS_PER_EPOCH;
+    assert!(blocks(0, needing) >= 8, "{first:?}");
+    assert!(blocks(needing, needing + 8) >= 8, "{first:?}");
+    let states: BTreeSet<&str> = first
+        .iter()
+        .filter_map(|(_, _, root)| root.split(':').nth(1))
+        .collect();
+    assert!(states.len() > 8, "transactions change the state: {first:?}");
+
+    for (name, node) in &world.nodes {
+        let status = || -> Value {
+            let (_, text) = super::support::http(node.api, "GET", "/v1/nodestatus");
+            serde_json::from_str(&text).unwrap()
+        };
+        assert_eq!(status()["synced"], json!(true), "{name}");
+        let verified = || status()["verifiedLayer"].as_u64().unwrap();
+        poll(
+            &|| format!("{name} to verify more than {}", verified()),
+            || verified() >= LAYERS,
+        );
+    }
+    for poet in &mut world.poets {
+        assert!(poet.is_running());
+    }
+    for node in world.nodes.into_values() {
+        node.stop();
+    }
+}
+
+#[test]
+fn a_miner_that_is_killed_goes_on_where_it_was() {
+    let mut world = World::start();
+    let before = world.activation("miner-0", 1);
+    // Killed right after it was published, within the epoch.
+    drop(world.nodes.remove("miner-0"));
+    let mut again = world.network.start("miner-0", &[]);
+    let mut epochs: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    let mut note = |atx: &Value| {
+        let id = atx["atx"].as_str().unwrap().to_owned();
+        let epoch = atx["epoch"].as_u64().unwrap();
+        epochs.entry(epoch).or_default().insert(id);
+        epoch
+    };
+    note(&before);
+    while note(&again.event("atx-published")) < 4 {}
+    assert!(
+        epochs.values().all(|ids| ids.len() == 1),
+        "one activation per epoch: {epochs:?}"
+    );
+    assert!(epochs.len() >= 3, "{epochs:?}");
+    let made = again.next("block-made");
+    assert!(made["layer"].as_u64().unwrap() >= LAYERS_PER_EPOCH);
+    // It catches up with the others.
+    let theirs = world.roots("miner-1", 0..LAYERS);
+    let mut layer = 0;
+    while layer + 1 < LAYERS {
+        let verified = again.next("layer-verified");
+        layer = verified["layer"].as_u64().unwrap();
+        let place = usize::try_from(layer).unwrap();
+        if let Some((_, _, root)) = theirs.get(place) {
+            assert_eq!(verified["stateRoot"], *root);
+        }
+    }
+}
