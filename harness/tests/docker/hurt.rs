@@ -30,6 +30,7 @@ fn a_flood_reaches_its_node_and_its_ports_close() {
             sources: 320,
             over: Duration::from_millis(500),
             last_after: None,
+            late_max: Duration::from_millis(50),
             kind: DatagramKind::WellFormed,
             seed: [3; 32],
             netid: 1,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
 use tweedledum_core::launch::identity;
 use tweedledum_harness::clock::unix_ns;
@@ -121,7 +122,8 @@ async fn play(
         let (image, name) = (image.clone(), pod.name().to_owned());
         let network = json!({
             "format": 1, "netid": 116, "genesis_unix_ns": genesis, "layer_ns": 250_000_000, "layers_per_epoch": 4,
-            "seed": 0, "self": name, "release": { "base": "fixed", "without": [] }, "nodes": entries,
+            "seed": 0, "self": { "name": name, "role": name.split('-').next(), "identity": hex::encode(identity(0, &name)) },
+            "release": { "name": "fixed", "base": "fixed", "without": [] }, "nodes": entries,
         });
         starting.spawn(async move {
             let (p2p, api) = (
@@ -162,7 +164,7 @@ async fn play(
             };
             tokio::select! {
                 ready = pod.agent().until_ready(ready, BOUND) => { ready.unwrap(); }
-                death = life.died() => panic!("{name} died: {death:?}"),
+                death = life.died() => panic!("{name} died: {death:?}: {}", words_of(pipes.stderr).await),
             }
             let poll = Poll {
                 signal: "verified-layer".into(),
@@ -209,4 +211,12 @@ async fn play(
         }
     }
     println!("layer 8 verified by all after {:?}", began.elapsed());
+}
+
+/// What a dead node said last.
+async fn words_of(stderr: std::os::fd::OwnedFd) -> String {
+    let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(stderr).unwrap();
+    let mut text = String::new();
+    let _ = pipe.read_to_string(&mut text).await;
+    text
 }

@@ -195,6 +195,7 @@ async fn floods_are_prepared_sent_held_and_closed() {
         sources: 20,
         over: Duration::from_millis(20),
         last_after: None,
+        late_max: Duration::from_millis(50),
         kind: DatagramKind::WellFormed,
         seed: [3; 32],
         netid: 116,
