@@ -107,14 +107,13 @@ impl Activator {
         let labels = Labels::new(&directory, node);
         let stored = record.load()?;
         let fresh = stored.is_none();
-        match stored {
-            Some(bytes) => builder
+        if let Some(bytes) = stored {
+            builder
                 .restore(&bytes)
-                .map_err(|error: StateError| record.damaged(error))?,
-            None => {
-                labels.init().map_err(OpenError::Labels)?;
-                record.save(&builder.encode())?;
-            }
+                .map_err(|error: StateError| record.damaged(&error))?;
+        } else {
+            labels.init().map_err(OpenError::Labels)?;
+            record.save(&builder.encode())?;
         }
         let registered = builder.registrations();
         let registered = registered.map(|(poet, round)| ((round, poet), false));
@@ -155,7 +154,7 @@ impl Activator {
     }
 
     /// How asking a PoET ended.
-    pub(crate) fn asked(&mut self, poet: String, round: RoundId, asked: Asked) {
+    pub(crate) fn asked(&mut self, poet: String, round: RoundId, asked: &Asked) {
         if let Err(error) = &asked.result {
             let text = format!("{poet}: {error}");
             self.trouble(round, "registration-failed", &text);

@@ -128,7 +128,7 @@ fn register(activator: &mut Activator, poet: &Proof) {
         key: Some(poet.service),
         result: Ok(()),
     };
-    activator.asked("p".to_owned(), poet.round, answer);
+    activator.asked("p".to_owned(), poet.round, &answer);
 }
 
 /// Steps through the rounds as they open, and registers with all of them.
@@ -151,7 +151,7 @@ fn registered(world: &World, activator: &mut Activator, rounds: std::ops::Range<
             key: Some(service.verifying_key().to_bytes()),
             result: Ok(()),
         };
-        activator.asked("p".to_owned(), round, answer);
+        activator.asked("p".to_owned(), round, &answer);
     }
 }
 
@@ -333,7 +333,7 @@ fn a_poet_that_refuses_is_reported_once_a_round() {
             key: None,
             result: Err(RegisterError::NotStarted),
         };
-        activator.asked("p".to_owned(), 3, answer);
+        activator.asked("p".to_owned(), 3, &answer);
     }
     activator.step(during(1), &world);
     assert_eq!(world.said("registration-failed").len(), 1);

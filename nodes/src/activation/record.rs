@@ -51,10 +51,10 @@ impl Record {
                 .map_err(|error| self.failed("read", error))?,
         };
         let Some((content, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
-            return Err(self.damaged("it is shorter than its checksum"));
+            return Err(self.damaged(&"it is shorter than its checksum"));
         };
         if self.checksum(content) != *checksum {
-            return Err(self.damaged("its checksum does not fit"));
+            return Err(self.damaged(&"its checksum does not fit"));
         }
         Ok(Some(content.to_vec()))
     }
@@ -66,7 +66,7 @@ impl Record {
     }
 
     /// Content that is whole and makes no sense, or cannot be used by this node.
-    pub(crate) fn damaged(&self, why: impl ToString) -> RecordError {
+    pub(crate) fn damaged(&self, why: &dyn std::fmt::Display) -> RecordError {
         RecordError::Damaged {
             path: self.path.clone(),
             why: why.to_string(),

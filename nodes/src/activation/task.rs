@@ -78,7 +78,7 @@ pub(crate) async fn run(node: Arc<Node>) -> io::Result<()> {
             () = tokio::time::sleep(step) => {}
             () = changed => {}
             Some(Ok((poet, round, answer))) = asked.join_next() => {
-                activator.asked(poet, round, answer);
+                activator.asked(poet, round, &answer);
             }
         }
     }

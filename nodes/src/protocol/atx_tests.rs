@@ -78,12 +78,13 @@ fn an_activation_is_good_and_targets_the_next_epoch() {
     assert_eq!((&again, again.id()), (atx, atx.id()));
 }
 
+type Change<'a> = &'a dyn Fn(&mut Content);
+
 #[test]
 fn every_wrong_part_is_named() {
     let (genesis, proof_5, good) = example();
     let proof_6 = proof(genesis, 77, 6);
     let other_poet = proof(genesis, 78, 5);
-    type Change<'a> = &'a dyn Fn(&mut Content);
     let table: [(&str, Change<'_>, &str); 10] = [
         ("netid", &|c| c.netid += 1, "atx-netid"),
         ("node", &|c| c.node = [9; 32], "atx-node"),

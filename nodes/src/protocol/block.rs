@@ -1,7 +1,7 @@
 //! Blocks: what a miner puts into a layer, in a slot of its own.
 //!
 //! A block names its activation, except in the first two epochs, and brings its transactions along.
-//! What can be checked without the activation is in [`Block::verify_alone`], the rest in
+//! What can be checked without the activation is in [`Block::verify_alone_knowing`], the rest in
 //! [`Block::verify_with`]; both look at content only, never at when it came. To add a field, add it to
 //! [`Block`] and to both directions of the codec.
 
@@ -56,7 +56,7 @@ impl Block {
             netid,
             layer: slot.layer,
             miner: key.verifying_key().to_bytes(),
-            slot: slot.slot,
+            slot: slot.number,
             vrf: slot.proof,
             atx,
             transactions: ordered.into_values().take(TRANSACTIONS_MAX).collect(),
@@ -93,13 +93,8 @@ impl Block {
         Ok(decoded)
     }
 
-    /// Everything that does not need the activation.
-    pub(crate) fn verify_alone(&self, genesis: &Genesis) -> Result<(), &'static str> {
-        self.verify_alone_knowing(genesis, |_| false)
-    }
-
-    /// As [`Self::verify_alone`]; transactions of which `known` says so are not verified again. It must
-    /// say so only of those whose every byte was verified before.
+    /// Everything that does not need the activation. Transactions of which `known` says so are not
+    /// verified again; it must say so only of those whose every byte was verified before.
     pub(crate) fn verify_alone_knowing(
         &self,
         genesis: &Genesis,
@@ -123,7 +118,7 @@ impl Block {
             )
             .map_err(|_| "block-signature")?;
         let slot = Slot {
-            slot: self.slot,
+            number: self.slot,
             layer: self.layer,
             proof: self.vrf,
         };
@@ -136,6 +131,12 @@ impl Block {
             .iter()
             .filter(|transaction| !known(transaction))
             .try_for_each(|transaction| transaction.verify(genesis.netid))
+    }
+
+    /// As if nothing were known.
+    #[cfg(test)]
+    pub(crate) fn verify_alone(&self, genesis: &Genesis) -> Result<(), &'static str> {
+        self.verify_alone_knowing(genesis, |_| false)
     }
 
     /// What is left when the activation that it names is there, which its holder has found to be good.
@@ -258,11 +259,12 @@ mod tests {
         );
     }
 
+    type Change<'a> = &'a dyn Fn(&mut Block);
+
     #[test]
     fn every_wrong_part_is_named() {
         let genesis = sample(3);
         let good = early(&genesis);
-        type Change<'a> = &'a dyn Fn(&mut Block);
         let table: [(Change<'_>, &str); 8] = [
             (&|b| b.netid += 1, "block-netid"),
             (&|b| b.miner = [9; 32], "block-miner"),

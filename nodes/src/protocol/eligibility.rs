@@ -16,7 +16,7 @@ const DOMAIN: &[u8] = b"tweedledum slot 1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// Counted from 0 in each epoch.
-    pub(crate) slot: u32,
+    pub(crate) number: u32,
     /// The layer that it falls into.
     pub(crate) layer: u32,
     pub(crate) proof: [u8; vrf::PROOF_LEN],
@@ -32,21 +32,25 @@ pub(crate) fn own_slots(
     epoch: u32,
 ) -> Result<Vec<Slot>, VrfError> {
     (0..genesis.slots_per_epoch)
-        .map(|slot| {
-            let proof = vrf::prove(key.as_bytes(), &input(genesis.netid, epoch, slot))?;
+        .map(|number| {
+            let proof = vrf::prove(key.as_bytes(), &input(genesis.netid, epoch, number))?;
             let layer = layer_of(genesis, epoch, &vrf::proof_to_hash(&proof)?);
-            Ok(Slot { slot, layer, proof })
+            Ok(Slot {
+                number,
+                layer,
+                proof,
+            })
         })
         .collect()
 }
 
 /// Is `slot` a slot of `miner` in `layer`?
 pub(crate) fn verify(genesis: &Genesis, miner: &NodeId, slot: &Slot) -> Result<(), &'static str> {
-    if slot.slot >= genesis.slots_per_epoch {
+    if slot.number >= genesis.slots_per_epoch {
         return Err("block-slot");
     }
     let epoch = genesis.epoch_of(slot.layer);
-    let input = input(genesis.netid, epoch, slot.slot);
+    let input = input(genesis.netid, epoch, slot.number);
     let output = vrf::verify(miner, &input, &slot.proof).map_err(|_| "block-vrf")?;
     if layer_of(genesis, epoch, &output) == slot.layer {
         Ok(())
@@ -98,7 +102,7 @@ mod tests {
                 };
                 assert_eq!(verify(&genesis, &id, &next_epoch), Err("block-vrf"));
                 let invented = Slot {
-                    slot: slot.slot + genesis.slots_per_epoch,
+                    number: slot.number + genesis.slots_per_epoch,
                     ..slot
                 };
                 assert_eq!(verify(&genesis, &id, &invented), Err("block-slot"));

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_hash_without_the_zero_bits_is_none_even_if_it_is_right() {
         let stored = labels(&[1; 32]);
-        let easy = (0..)
+        let easy = (0..99)
             .map(|nonce| Post {
                 nonce,
                 hash: hash(&[9; 32], nonce, &stored),

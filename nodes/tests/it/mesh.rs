@@ -4,6 +4,7 @@
 use super::support::{Network, Node, poll};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::time::{Duration, SystemTime};
 
 const MINERS: [&str; 4] = ["miner-0", "miner-1", "miner-2", "miner-3"];
@@ -21,7 +22,8 @@ struct World {
 }
 
 impl World {
-    fn start() -> Self {
+    /// Everything, with PoETs of these names; the other one has an address and is not started.
+    fn start(poets: &[&str]) -> Self {
         let names: Vec<&str> = MINERS.iter().chain(&OTHERS).copied().collect();
         let mut network = Network::new(&names);
         network.layer = LAYER;
@@ -33,7 +35,7 @@ impl World {
         for name in MINERS.iter().chain(&OTHERS[..2]) {
             nodes.insert((*name).to_owned(), network.start(name, &[]));
         }
-        let poets = OTHERS[2..]
+        let poets = poets
             .iter()
             .map(|poet| network.start(poet, &["--gateway", &gateways]))
             .collect();
@@ -80,7 +82,7 @@ impl World {
 
 #[test]
 fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
-    let mut world = World::start();
+    let mut world = World::start(&OTHERS[2..]);
     let mut poets: BTreeSet<String> = BTreeSet::new();
     for name in MINERS {
         for epoch in 1..4 {
@@ -142,7 +144,7 @@ fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
 
 #[test]
 fn a_miner_that_is_killed_goes_on_where_it_was() {
-    let mut world = World::start();
+    let mut world = World::start(&OTHERS[2..]);
     let before = world.activation("miner-0", 1);
     // Killed right after it was published, within the epoch.
     drop(world.nodes.remove("miner-0"));
@@ -174,4 +176,47 @@ fn a_miner_that_is_killed_goes_on_where_it_was() {
             assert_eq!(verified["stateRoot"], *root);
         }
     }
+}
+
+#[test]
+fn neither_a_poet_that_never_answers_nor_damaged_labels_hold_up_the_others() {
+    let mut world = World::start(&["poet-0"]);
+    // Connections are accepted by the kernel, and nobody ever reads from them.
+    let silent = TcpListener::bind(world.network.api("poet-1")).unwrap();
+    let poet = world.poets[0].event("started")["key"].clone();
+    let labels = world
+        .network
+        .dir
+        .path()
+        .join("miner-3/activation/labels.bin");
+    let mut bytes = fs_err::read(&labels).unwrap();
+    bytes[77] ^= 1;
+    fs_err::write(&labels, bytes).unwrap();
+
+    for name in &MINERS[..3] {
+        for epoch in 1..4 {
+            assert_eq!(world.activation(name, epoch)["poet"], poet, "{name}");
+        }
+        let node = world.node(name);
+        // Before it listened it was not there at all, as poet-0 was not before it was started.
+        let slow = |error: &str| error.starts_with("poet-1: ") && error.contains("did not answer");
+        while !slow(node.next("registration-failed")["error"].as_str().unwrap()) {}
+    }
+    let damaged = world.node("miner-3");
+    let failed = damaged.next("activation-failed");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("labels.bin"), "{error}");
+    let dropped = damaged.next("challenge-dropped");
+    assert_eq!(dropped["reason"], "not-made");
+    // Its blocks end with the epochs that need no activation, and it follows the others.
+    let roots = world.roots("miner-3", 0..3 * LAYERS_PER_EPOCH);
+    assert_eq!(world.roots("miner-0", 0..3 * LAYERS_PER_EPOCH), roots);
+    let mut damaged = world.nodes.remove("miner-3").unwrap();
+    damaged.signal(rustix::process::Signal::TERM);
+    let (_, seen, _) = damaged.wait();
+    let about = |name: &'static str| seen.iter().filter(move |event| event["event"] == name);
+    assert_eq!(about("atx-published").count(), 0);
+    assert!(about("block-made").all(|made| made["layer"].as_u64() < Some(2 * LAYERS_PER_EPOCH)));
+    assert!(about("block-made").count() >= 2);
+    drop(silent);
 }
