@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -16,13 +17,13 @@ use tweedledum_core::launch::identity;
 use tweedledum_harness::clock::unix_ns;
 use tweedledum_harness::observe::{Observation, Value};
 use tweedledum_harness::substrate::docker::engine::Engine;
-use tweedledum_harness::substrate::docker::image::own_image;
+use tweedledum_harness::substrate::docker::image::{Image, own_image};
 use tweedledum_harness::substrate::docker::ledger::Ledger;
-use tweedledum_harness::substrate::docker::node::NodeSpec;
-use tweedledum_harness::substrate::docker::pod::{Data, PodSpec};
+use tweedledum_harness::substrate::docker::node::{Life, NodeSpec};
+use tweedledum_harness::substrate::docker::pod::{Data, Pod, PodSpec};
 use tweedledum_harness::substrate::docker::run::{DockerRun, RunSpec, Words};
 use tweedledum_harness::substrate::docker::{Check, Limits, PingAt, PingEvery, Poll, Read};
-use tweedledum_harness::substrate::process::Nonce;
+use tweedledum_harness::substrate::process::{NodePipes, Nonce};
 use tweedledum_nodes::{node_id, wire};
 
 const BOUND: Duration = Duration::from_mins(2);
@@ -55,7 +56,10 @@ fn the_bundled_network_advances_in_containers() {
         let ledger = Ledger::in_file(&dir.path().join("ledger.jsonl")).unwrap();
         let names =
             |role: &'static str, count| (0..count).map(move |index| format!("{role}-{index}"));
-        let nodes: Vec<String> = names("miner", 12).chain(names("gateway", 3)).collect();
+        let nodes: Vec<String> = names("miner", 12)
+            .chain(names("gateway", 3))
+            .chain(names("poet", 1))
+            .collect();
         let words = Words {
             agent: vec!["agent".into()],
             keeper: vec!["internal".into(), "keeper".into()],
@@ -85,28 +89,130 @@ fn the_bundled_network_advances_in_containers() {
     });
 }
 
-async fn play(
-    run: &DockerRun,
-    image: tweedledum_harness::substrate::docker::image::Image,
-    nodes: Vec<String>,
-) {
-    let began = Instant::now();
-    let genesis = unix_ns() + u64::try_from(START.as_nanos()).unwrap();
-    let entry = |name: &String| {
-        let (secret, address) = (identity(0, name), run.address(name).unwrap());
-        let miner = name.starts_with("miner");
-        let speaks = if miner {
-            vec!["layer-votes", "nodestatus", "udp-session-2020"]
-        } else {
-            vec!["nodestatus", "udp-session-2020"]
+/// What the bundled roles are started with.
+struct Net {
+    run: DockerRun,
+    image: Image,
+    entries: Vec<serde_json::Value>,
+    genesis_unix_ns: u64,
+}
+
+fn role(name: &str) -> &str {
+    name.split('-').next().unwrap()
+}
+
+impl Net {
+    fn new(run: &DockerRun, image: Image, nodes: &[String]) -> Self {
+        let entry = |name: &String| {
+            let (secret, address) = (identity(0, name), run.address(name).unwrap());
+            let mut entry = json!({ "name": name, "role": role(name), "api": format!("{address}:9090"), "id": "", "key": "" });
+            entry["speaks"] = match role(name) {
+                "miner" => json!(["layer-votes", "nodestatus", "udp-session-2020"]),
+                "gateway" => json!(["nodestatus", "udp-session-2020"]),
+                _ => json!(["poet-2020"]),
+            };
+            if role(name) != "poet" {
+                entry["p2p"] = json!(format!("{address}:7513"));
+                entry["key"] = json!(hex::encode(wire::public_key(&secret)));
+                entry["id"] = json!(hex::encode(node_id(&secret)));
+            }
+            entry
         };
-        json!({
-            "name": name, "role": name.split('-').next(), "speaks": speaks,
-            "key": hex::encode(wire::public_key(&secret)), "id": hex::encode(node_id(&secret)),
-            "p2p": format!("{address}:7513"), "api": format!("{address}:9090"),
-        })
-    };
-    let entries: Vec<_> = nodes.iter().map(entry).collect();
+        Self {
+            run: run.clone(),
+            image,
+            entries: nodes.iter().map(entry).collect(),
+            genesis_unix_ns: unix_ns() + u64::try_from(START.as_nanos()).unwrap(),
+        }
+    }
+
+    fn spec(&self, name: &str) -> NodeSpec {
+        let address = self.run.address(name).unwrap();
+        let mut command = format!(
+            "node {} --name {name} --network /run/network.json --api {address}:9090 --data-dir /data",
+            role(name)
+        );
+        command += &match role(name) {
+            "poet" => {
+                let gateways = self
+                    .entries
+                    .iter()
+                    .filter(|entry| entry["role"] == "gateway");
+                let apis: Vec<&str> = gateways
+                    .map(|entry| entry["api"].as_str().unwrap())
+                    .collect();
+                format!(" --gateway {}", apis.join(","))
+            }
+            _ => format!(" --p2p {address}:7513"),
+        };
+        let network = json!({
+            "format": 1, "netid": 116, "genesis_unix_ns": self.genesis_unix_ns, "layer_ns": 250_000_000,
+            "layers_per_epoch": 4, "seed": 0, "nodes": self.entries,
+            "self": { "name": name, "role": role(name), "identity": hex::encode(identity(0, name)) },
+            "release": { "name": "fixed", "base": "fixed", "without": [] },
+        });
+        NodeSpec {
+            image: self.image.clone(),
+            command: command.split(' ').map(str::to_owned).collect(),
+            replace_entry_point: false,
+            env: BTreeMap::new(),
+            data: "/data".to_owned(),
+            files: BTreeMap::from([(
+                "/run/network.json".to_owned(),
+                network.to_string().into_bytes(),
+            )]),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Starts a node, waits until it is ready, and begins to look at it.
+    async fn start(&self, pod: Pod) -> (Pod, Life, NodePipes) {
+        let (name, address) = (pod.name(), pod.address());
+        let (life, pipes) = pod
+            .node(self.spec(name))
+            .await
+            .unwrap()
+            .start()
+            .await
+            .unwrap();
+        let poet = role(name) == "poet";
+        let page = if poet { "info" } else { "nodestatus" };
+        let url = format!("http://{address}:9090/v1/{page}");
+        let ready = Check::Http {
+            url: url.clone(),
+            status: 200,
+        };
+        tokio::select! {
+            ready = pod.agent().until_ready(ready, BOUND) => { ready.unwrap(); }
+            death = life.died() => panic!("{name} died: {death:?}: {}", words_of(pipes.stderr).await),
+        }
+        if !poet {
+            let read = Read::Json("/verifiedLayer".into());
+            let poll = Poll {
+                signal: "verified-layer".into(),
+                url,
+                read,
+                period: LAYER,
+            };
+            let key = wire::public_key(&identity(0, name));
+            let target = PingAt {
+                address: (address, 7513).into(),
+                key,
+                dialect: "udp-session-2020".into(),
+            };
+            let ping = PingEvery {
+                target,
+                period: LAYER,
+            };
+            pod.agent().watch(vec![poll], Some(ping)).await.unwrap();
+        }
+        (pod, life, pipes)
+    }
+}
+
+async fn play(run: &DockerRun, image: Image, nodes: Vec<String>) {
+    let began = Instant::now();
+    let net = Arc::new(Net::new(run, image, &nodes));
     let (seen, mut sights) = tokio::sync::mpsc::channel(1000);
     let specs = nodes.iter().map(|node| PodSpec {
         node: node.clone(),
@@ -119,98 +225,33 @@ async fn play(
     println!("{} pods after {:?}", pods.len(), began.elapsed());
     let mut starting = JoinSet::new();
     for pod in pods {
-        let (image, name) = (image.clone(), pod.name().to_owned());
-        let network = json!({
-            "format": 1, "netid": 116, "genesis_unix_ns": genesis, "layer_ns": 250_000_000, "layers_per_epoch": 4,
-            "seed": 0, "self": { "name": name, "role": name.split('-').next(), "identity": hex::encode(identity(0, &name)) },
-            "release": { "name": "fixed", "base": "fixed", "without": [] }, "nodes": entries,
-        });
-        starting.spawn(async move {
-            let (p2p, api) = (
-                format!("{}:7513", pod.address()),
-                format!("{}:9090", pod.address()),
-            );
-            let command = [
-                "node",
-                name.split('-').next().unwrap(),
-                "--name",
-                &name,
-                "--network",
-                "/run/network.json",
-                "--p2p",
-                &p2p,
-                "--api",
-                &api,
-                "--data-dir",
-                "/data",
-            ];
-            let spec = NodeSpec {
-                image,
-                command: command.map(str::to_owned).to_vec(),
-                replace_entry_point: false,
-                env: BTreeMap::new(),
-                data: "/data".to_owned(),
-                files: BTreeMap::from([(
-                    "/run/network.json".to_owned(),
-                    network.to_string().into_bytes(),
-                )]),
-                limits: Limits::default(),
-            };
-            let (life, pipes) = pod.node(spec).await.unwrap().start().await.unwrap();
-            let url = format!("http://{api}/v1/nodestatus");
-            let ready = Check::Http {
-                url: url.clone(),
-                status: 200,
-            };
-            tokio::select! {
-                ready = pod.agent().until_ready(ready, BOUND) => { ready.unwrap(); }
-                death = life.died() => panic!("{name} died: {death:?}: {}", words_of(pipes.stderr).await),
-            }
-            let poll = Poll {
-                signal: "verified-layer".into(),
-                url,
-                read: Read::Json("/verifiedLayer".into()),
-                period: LAYER,
-            };
-            let key = wire::public_key(&identity(0, &name));
-            let target = PingAt {
-                address: p2p.parse().unwrap(),
-                key,
-                dialect: "udp-session-2020".into(),
-            };
-            pod.agent()
-                .watch(
-                    vec![poll],
-                    Some(PingEvery {
-                        target,
-                        period: LAYER,
-                    }),
-                )
-                .await
-                .unwrap();
-            (pod, life, pipes)
-        });
+        let net = Arc::clone(&net);
+        starting.spawn(async move { net.start(pod).await });
     }
     let living = starting.join_all().await;
     println!("{} nodes ready after {:?}", living.len(), began.elapsed());
-    let (mut advanced, mut answered) = (BTreeSet::new(), BTreeSet::new());
+    let watched = nodes.iter().filter(|node| role(node) != "poet").count();
+    let (mut advanced, mut answered, mut last) = (BTreeSet::new(), BTreeSet::new(), None);
     let deadline = tokio::time::Instant::now() + BOUND;
-    while advanced.len() < living.len() || answered.len() < living.len() {
-        let sight = tokio::time::timeout_at(deadline, sights.recv()).await;
-        match sight
-            .unwrap_or_else(|_| panic!("only {advanced:?} advanced, only {answered:?} answered"))
-            .unwrap()
-        {
-            Observation::Sample(sample) if matches!(sample.value, Value::Int(8..)) => {
+    while advanced.len() < watched || answered.len() < watched {
+        let Ok(sight) = tokio::time::timeout_at(deadline, sights.recv()).await else {
+            panic!("only {advanced:?} advanced, only {answered:?} answered; last of all {last:?}");
+        };
+        match sight.unwrap() {
+            // From epoch 2 on layers advance only with activations, and so with proofs.
+            Observation::Sample(sample) if matches!(sample.value, Value::Int(12..)) => {
                 advanced.insert(sample.node);
             }
             Observation::Ping(ping) if ping.rtt.is_some() => {
                 answered.insert(ping.node);
             }
-            _ => {}
+            other => last = Some(other),
         }
     }
-    println!("layer 8 verified by all after {:?}", began.elapsed());
+    println!(
+        "layer 12 verified by all after {:?}, genesis was at {START:?}",
+        began.elapsed()
+    );
 }
 
 /// What a dead node said last.

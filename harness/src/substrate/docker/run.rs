@@ -28,6 +28,9 @@ const SUBNETS_TRIED: usize = 16;
 /// for some 250 ms, and more at once only make the slowest slower.
 const AT_ONCE_PER_CPU: usize = 4;
 
+/// How long removing the little may take that a run made which could not begin.
+const UNMAKE_BOUND: Duration = Duration::from_secs(10);
+
 /// The words that make our own executable be what containers of a run need, after its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Words {
@@ -91,12 +94,26 @@ pub struct Progress {
 }
 
 impl DockerRun {
-    /// Records what will be made, then makes the keeper and the network.
+    /// Records what will be made, then makes the keeper and the network. What was made is removed
+    /// again if that fails.
     pub async fn begin(
         engine: &Engine,
         spec: RunSpec,
         ledger: &Ledger,
     ) -> Result<Self, DockerError> {
+        let made = Self::make(engine, spec, ledger).await;
+        if made.is_err() {
+            for left in remove_recorded(engine, &ledger.entries(), UNMAKE_BOUND)
+                .await
+                .left
+            {
+                tracing::warn!(%left, "a run that could not begin left something");
+            }
+        }
+        made
+    }
+
+    async fn make(engine: &Engine, spec: RunSpec, ledger: &Ledger) -> Result<Self, DockerError> {
         let nonce = spec.nonce;
         for name in &spec.nodes {
             check_name(name)?;
@@ -155,8 +172,8 @@ impl DockerRun {
         Pod::make(self, spec).await
     }
 
-    /// Makes many pods at once, as the engine can stand; tells each that is made. The first
-    /// failure ends it, and teardown removes what was made.
+    /// Makes many pods at once, as the engine can stand; tells each that is made. After a
+    /// failure teardown removes what was made.
     pub async fn pods(
         &self,
         specs: Vec<PodSpec>,
@@ -169,19 +186,30 @@ impl DockerRun {
             making.spawn(async move { (index, run.pod(spec).await) });
         }
         let mut pods: Vec<Option<Pod>> = (0..of).map(|_| None).collect();
-        let mut made = 0;
+        let (mut made, mut failed) = (0, None);
+        // All are waited for, also after a failure: a request that is given up in the middle may
+        // be carried out after teardown has looked.
         while let Some(joined) = making.join_next().await {
-            let (index, pod) = joined.map_err(|error| DockerError::Spec(error.to_string()))?;
-            let pod = pod?;
-            made += 1;
-            progress(&Progress {
-                node: pod.name().to_owned(),
-                made,
-                of,
-            });
-            pods[index] = Some(pod);
+            let joined = joined.map_err(|error| DockerError::Spec(error.to_string()));
+            match joined.and_then(|(index, pod)| Ok((index, pod?))) {
+                Ok((index, pod)) => {
+                    made += 1;
+                    progress(&Progress {
+                        node: pod.name().to_owned(),
+                        made,
+                        of,
+                    });
+                    pods[index] = Some(pod);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(pods.into_iter().flatten().collect())
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(pods.into_iter().flatten().collect()),
+        }
     }
 
     /// Whether the keeper runs; without it others may take the run for dead.
