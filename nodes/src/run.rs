@@ -295,6 +295,7 @@ pub(crate) fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListe
 }
 
 async fn stop(node: &Node) {
+    mesh::close(node);
     lock(&node.peers).stop();
     let mut talking = node.talking.subscribe();
     let flushed = talking.wait_for(|connections| *connections == 0);

@@ -197,7 +197,7 @@ mod tests {
             ),
             ("", |r| r.begun_late = Duration::from_millis(50)),
             ("began 51ms after it was due", |r| {
-                r.begun_late = Duration::from_millis(51)
+                r.begun_late = Duration::from_millis(51);
             }),
             ("stopped after 320", |r| r.stopped_early = true),
             ("instead of 125ms", |r| r.paced_last_ns = Some(132_000_000)),

@@ -138,7 +138,10 @@ impl Order {
                         parsed.is_some_and(|it| self.gateways.contains(&it))
                     };
                     let all = !set.is_empty() && set.iter().all(asked);
-                    (Some(all), json!(format!("{} gateways", set.len())))
+                    (
+                        Some(all),
+                        json!(format!("{} of {}", set.len(), self.gateways.len())),
+                    )
                 }
             },
         }
@@ -210,8 +213,9 @@ mod tests {
         let mut tasks = JoinSet::new();
         let own = Arc::clone(&heard);
         tasks.spawn(async move {
+            let mut serving = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&answers), Arc::clone(&own)));
+                serving.spawn(serve(stream, Arc::clone(&answers), Arc::clone(&own)));
             }
         });
         let client = http_client(None).unwrap();

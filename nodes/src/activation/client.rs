@@ -97,6 +97,7 @@ mod tests {
                 open_round_id: says.open,
                 executing_rounds_ids: Vec::new(),
                 service_pub_key: says.key,
+                gateway_addresses: Vec::new(),
             })
         };
         let submit = async |State(says): State<Says>, Json(body): Json<Submit>| {

@@ -7,7 +7,7 @@
 use super::decision::Decision;
 use super::{Effect, Mesh};
 use crate::protocol::agreement::{
-    BlockSet, Evidence, Input, Layer, Output, Refusal, Signed, Step, save_all,
+    BlockSet, Evidence, Input, Layer, Output, Refusal, Signed, Step, Unsent, save_all,
 };
 use crate::protocol::block::Block;
 use crate::protocol::votes;
@@ -81,8 +81,11 @@ impl Mesh {
         let decided = &self.decided;
         self.unsent
             .retain(|unsent| !decided.contains(unsent.layer()));
-        let rests = self.disk_failed_at == Some(self.now);
-        if self.unsent.is_empty() || rests || (self.store.has_unsaved_grounds() && !self.commit()) {
+        let Some(layer) = self.unsent.iter().map(Unsent::layer).max() else {
+            return Vec::new();
+        };
+        let grounds = self.store.has_unsaved_grounds(layer, self.epoch_now());
+        if self.disk_failed_at == Some(self.now) || (grounds && !self.commit()) {
             return Vec::new();
         }
         let Some(log) = &mut self.log else {

@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const OUTSTANDING_MAX: usize = 2;
 /// A question is given up after a layer, within these bounds.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
-/// Bytes of an answer: four proofs of the default size and more, and some 30 ms of checking.
+/// Bytes of an answer: six proofs of the default size, and at most some 60 ms of checking.
 const ANSWER_BYTES: usize = 192 << 10;
 /// Questions in a layer's time, or a second, that a node puts, and that it answers to one peer. One
 /// that catches up asks about twenty times a second; one that a liar feeds must not ask for ever.
@@ -127,6 +127,11 @@ pub(crate) fn take_in<T>(node: &Node, act: impl FnOnce(&mut Mesh) -> T) -> T {
     }
     node.mesh_changed.notify_waiters();
     result
+}
+
+/// Puts on disk what is not there yet, before the node stops.
+pub(crate) fn close(node: &Node) {
+    take_in(node, Mesh::commit);
 }
 
 /// Ticks the mesh with the clock, and asks one peer in each layer.

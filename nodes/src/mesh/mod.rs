@@ -29,7 +29,9 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use driver::{PullBook, answered, asked, follow, offer_atx, offer_block, take_in};
+pub(crate) use driver::{
+    PullBook, answered, asked, close, follow, offer_atx, offer_block, take_in,
+};
 pub(crate) use open::{MeshError, Setup};
 
 use crate::poet::proof::Proof;

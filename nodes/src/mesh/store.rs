@@ -44,6 +44,8 @@ const META_LOG: &[u8] = b"voter-log";
 pub(crate) struct Store {
     path: PathBuf,
     tables: Tables,
+    /// The lowest layer of blocks and the lowest target of ATXs that are not on disk.
+    unsaved_from: (Option<Layer>, Option<Epoch>),
     /// The latest ones, decoded.
     proofs: Vec<(ProofRef, Arc<Proof>)>,
 }
@@ -95,6 +97,7 @@ impl Store {
         Self {
             path,
             tables,
+            unsaved_from: (None, None),
             proofs: Vec::new(),
         }
     }
@@ -112,7 +115,9 @@ impl Store {
 
     /// Writes everything that was put, and waits until it is on disk. True if there was anything.
     pub(crate) fn commit(&mut self) -> Result<bool, StoreError> {
-        self.tables.commit()
+        let written = self.tables.commit()?;
+        self.unsaved_from = (None, None);
+        Ok(written)
     }
 
     /// Whether anything waits to be written.
@@ -120,11 +125,11 @@ impl Store {
         self.tables.has_unsaved()
     }
 
-    /// Whether a vote could rest on something that is not on disk yet.
-    pub(crate) fn has_unsaved_grounds(&self) -> bool {
-        [Table::Proofs, Table::Atxs, Table::Blocks]
-            .into_iter()
-            .any(|table| self.tables.has_unsaved_in(table))
+    /// Whether what is said in `epoch` about `layer` could rest on something that is not on disk yet.
+    /// The proof of an ATX came before it, and went to disk with it at the latest.
+    pub(crate) fn has_unsaved_grounds(&self, layer: Layer, epoch: Epoch) -> bool {
+        let (blocks, atxs) = self.unsaved_from;
+        blocks.is_some_and(|from| from <= layer) || atxs.is_some_and(|from| from <= epoch)
     }
 
     /// Whether the disk has not taken anything for so long that there is no room in memory.
@@ -180,6 +185,8 @@ impl Store {
     pub(crate) fn put_atx(&mut self, id: AtxId, atx: &Atx) {
         self.tables.put(Table::Atxs, &id.0, atx.encode());
         let target = atx.target_epoch();
+        let lowest = self.unsaved_from.1.map_or(target, |from| from.min(target));
+        self.unsaved_from.1 = Some(lowest);
         let key = epoch_key(target, &atx.node);
         if self.tables.get(Table::AtxOf, &key).is_none() {
             self.tables.put(Table::AtxOf, &key, id.0.to_vec());
@@ -230,6 +237,9 @@ impl Store {
     }
 
     pub(crate) fn put_block(&mut self, id: &BlockId, block: &Block) {
+        let layer = block.layer;
+        let lowest = self.unsaved_from.0.map_or(layer, |from| from.min(layer));
+        self.unsaved_from.0 = Some(lowest);
         self.tables.put(
             Table::Blocks,
             &epoch_key(block.layer, &id.0),

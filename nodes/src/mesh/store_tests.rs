@@ -92,9 +92,12 @@ fn what_was_put_is_seen_at_once_and_after_a_commit_and_a_restart() {
     let mut store = open(dir.path(), &genesis);
     assert_eq!(seen(&mut store, &genesis), nothing, "nothing was committed");
     fill(&mut store, &genesis);
-    assert!(store.has_unsaved_grounds());
+    // An ATX for epoch 6 and a block of layer 25.
+    for (layer, epoch, grounds) in [(24, 5, false), (25, 5, true), (24, 6, true)] {
+        assert_eq!(store.has_unsaved_grounds(layer, epoch), grounds);
+    }
     assert!(store.commit().unwrap());
-    assert!(!store.commit().unwrap() && !store.has_unsaved_grounds());
+    assert!(!store.commit().unwrap() && !store.has_unsaved_grounds(99, 99));
     assert_eq!(seen(&mut store, &genesis), before);
     drop(store);
     let mut store = open(dir.path(), &genesis);

@@ -135,11 +135,6 @@ impl Tables {
         !self.unsaved.is_empty()
     }
 
-    /// Whether anything of a table waits to be written.
-    pub(super) fn has_unsaved_in(&self, table: Table) -> bool {
-        self.unsaved_of(table, &[]).next().is_some()
-    }
-
     /// Whether the disk has not taken anything for so long that there is no room in memory.
     pub(super) fn is_full(&self) -> bool {
         self.unsaved_bytes > UNSAVED_MAX

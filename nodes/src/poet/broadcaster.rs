@@ -77,6 +77,11 @@ impl Broadcaster {
         }
     }
 
+    /// The gateways that answered.
+    pub(crate) fn connected(&self) -> &[SocketAddr] {
+        &self.connected
+    }
+
     /// Dials all gateways at the same time, again and again until they answer or time is up.
     pub(crate) async fn dial(
         client: Client,

@@ -58,6 +58,10 @@ pub(crate) struct Info {
     pub(crate) executing_rounds_ids: Vec<RoundId>,
     #[serde(with = "base64")]
     pub(crate) service_pub_key: Vec<u8>,
+    /// Those that proofs are handed to, which are those that answered when they were set. Not of 2020, whose operators could
+    /// only believe that it had heard them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gateway_addresses: Vec<String>,
 }
 
 /// `GET /v1/proofs/{id}`: the bytes of the proof; 404 as long as there is none.
@@ -165,6 +169,7 @@ mod tests {
             open_round_id: Some(3),
             executing_rounds_ids: vec![1, 2],
             service_pub_key: vec![255; 3],
+            gateway_addresses: Vec::new(),
         };
         let expected = json!({
             "openRoundId": "3", "executingRoundsIds": ["1", "2"], "servicePubKey": "////",

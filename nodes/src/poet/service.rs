@@ -216,7 +216,15 @@ impl Service {
             open_round_id: open,
             executing_rounds_ids: lock(&self.executing).iter().copied().collect(),
             service_pub_key: self.key.verifying_key().to_bytes().to_vec(),
+            gateway_addresses: self.gateways(),
         })
+    }
+
+    fn gateways(&self) -> Vec<String> {
+        let broadcaster = self.broadcaster.borrow();
+        let connected = broadcaster.as_ref().map(|it| it.connected());
+        let connected = connected.unwrap_or_default();
+        connected.iter().map(SocketAddr::to_string).collect()
     }
 
     /// The encoded proof of a round, if it is still at hand.

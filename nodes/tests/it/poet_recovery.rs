@@ -71,7 +71,7 @@ impl Setting {
         let proof = self.gateway.proof(0, params());
         assert_eq!(proof.members.as_slice(), [CHALLENGE]);
         assert!(!self.place.data().join("0").exists());
-        poet.0.stop();
+        poet.stop();
     }
 }
 
@@ -125,7 +125,7 @@ fn stopped_while_executing_it_goes_on_where_it_was() {
     poet.event("round-executing", 0);
     // Without checkpoints on the way, layers are written by whole blocks.
     setting.until_labels(128);
-    poet.0.stop();
+    poet.stop();
     let mut poet = setting.start(&[]);
     let (phase, next) = recovered(&mut poet);
     assert_eq!(phase, "executing");
@@ -158,12 +158,12 @@ fn a_round_that_was_given_up_comes_back_by_a_restart_only() {
     poet.event("round-removed", 1);
     assert_eq!(setting.gateway.rounds(params()), [1]);
     assert!(setting.place.data().join("0").exists());
-    poet.0.stop();
+    poet.stop();
 
     let mut poet = setting.start(&["--norecovery"]);
     poet.0.event("ready");
     assert!(setting.place.data().join("0").exists());
-    poet.0.stop();
+    poet.stop();
 
     let mut poet = setting.start(&[]);
     assert_eq!(recovered(&mut poet), (json!("executed"), LABELS));
@@ -189,5 +189,5 @@ fn what_cannot_be_taken_up_is_one_failed_round_and_not_the_end() {
     let round = poet.register(CHALLENGE);
     poet.event("round-removed", round);
     assert!(setting.place.data().join("0").exists());
-    poet.0.stop();
+    poet.stop();
 }

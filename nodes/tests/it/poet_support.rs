@@ -100,6 +100,12 @@ impl Poet {
         round.unwrap().parse().unwrap()
     }
 
+    /// A clean end within a second; rounds go on until their checkpoint is written.
+    pub(crate) fn stop(self) {
+        let events = self.0.stopped();
+        assert!(events.iter().any(|event| event["event"] == "stopping"));
+    }
+
     /// Ends it as a power cut would.
     pub(crate) fn kill(mut self) {
         self.0.signal(rustix::process::Signal::KILL);

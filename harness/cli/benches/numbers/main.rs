@@ -13,6 +13,7 @@ mod dialect;
 mod flood;
 mod hundred;
 mod kill;
+mod poet;
 mod stage;
 mod table;
 
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         ["controller", group] => Stage::enter(async |stage: &mut Stage| inside(stage, group).await),
         ["idle", bytes] => kill::idle(bytes),
         ["exit"] => Ok(0),
-        _ => outside().map(|()| 0),
+        asked => outside(asked).map(|()| 0),
     };
     match ended {
         Ok(code) => ExitCode::from(code),
@@ -54,8 +55,34 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything, in the order of the table.
-fn outside() -> Result<(), Failure> {
+/// The groups of rows in the order of the table; those between `poet` and `incident` need processes of a run.
+const GROUPS: [&str; 9] = [
+    "calibration",
+    "check",
+    "poet",
+    "kill",
+    "flood",
+    "stubs",
+    "nodes",
+    "load",
+    "incident",
+];
+
+/// Every group, or those that are asked for, in the order of the table.
+fn outside(asked: &[&str]) -> Result<(), Failure> {
+    // Cargo adds flags of its own.
+    let asked: Vec<&str> = asked
+        .iter()
+        .copied()
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    if let Some(unknown) = asked.iter().find(|word| !GROUPS.contains(word)) {
+        return Err(format!(
+            "there is no group `{unknown}`; groups are {}",
+            GROUPS.join(", ")
+        )
+        .into());
+    }
     let runs = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     table::head()?;
     let mut failed = Vec::new();
@@ -63,16 +90,20 @@ fn outside() -> Result<(), Failure> {
     let mut note = |measured: Result<(), Failure>| {
         failed.extend(measured.err().map(|error| error.to_string()));
     };
-    note(calibration::rows(runs.path()));
-    note(commands::check(runs.path()));
-    for group in ["kill", "flood", "stubs", "nodes", "load"] {
-        match supervised(runs.path(), group)? {
-            Ended::Interrupted => return Err("interrupted".into()),
-            Ended::Measured => {}
-            Ended::Failed(why) => note(Err(why.into())),
+    let wanted = |group: &&str| asked.is_empty() || asked.contains(group);
+    for group in GROUPS.iter().filter(|group| wanted(group)) {
+        match *group {
+            "calibration" => note(calibration::rows(runs.path())),
+            "check" => note(commands::check(runs.path())),
+            "poet" => note(poet::work()),
+            "incident" => note(commands::incident(runs.path())),
+            group => match supervised(runs.path(), group)? {
+                Ended::Interrupted => return Err("interrupted".into()),
+                Ended::Measured => {}
+                Ended::Failed(why) => note(Err(why.into())),
+            },
         }
     }
-    note(commands::incident(runs.path()));
     table::foot()?;
     if failed.is_empty() {
         Ok(())

@@ -329,7 +329,7 @@ fn files_that_are_no_plans_are_refused() {
         ("directory.yaml", "not a file"),
         ("pipe.yaml", "not a file"),
         ("/dev/zero", "not a file"),
-        ("not-there.yaml", "No such file"),
+        ("not-there.yaml", "there is no file not-there.yaml"),
         // It opens, and nobody may read its first page.
         ("/proc/self/mem", "Input/output error"),
     ] {

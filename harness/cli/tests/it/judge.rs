@@ -195,12 +195,12 @@ const HARMS: &[Harm] = &[
         what: "it is of a foreign major version",
         to: |text| {
             Some(
-                text.replacen("\"format\":\"1.0\"", "\"format\":\"7.3\"", 1)
+                text.replacen("\"format\":\"1.1\"", "\"format\":\"7.3\"", 1)
                     .into_bytes(),
             )
         },
         code: 2,
-        says: &["history.jsonl", "format 7.3", "reads 1.0", "hint: "],
+        says: &["history.jsonl", "format 7.3", "reads 1.1", "hint: "],
     },
     Harm {
         what: "its header is missing",

@@ -57,11 +57,11 @@ impl Group {
         if self.samples(world, signal) > 0 {
             return None;
         }
-        let tracks = self
+        let mut tracks = self
             .members
             .iter()
             .filter_map(|node| world.track(node, signal));
-        let gap = tracks.filter_map(|track| track.gap.clone()).next();
+        let gap = tracks.find_map(|track| track.gap.clone());
         let pushed = self.members.iter().any(|node| world.pushed(node, signal));
         Some(gap.unwrap_or_else(|| {
             let why = if pushed {

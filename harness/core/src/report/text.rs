@@ -358,10 +358,10 @@ impl Page<'_> {
             };
             let mut row = format!("  {}{heading}", twig.branch);
             if let Some(when) = when {
-                row.push_str(&format!(", {}", self.verdict.when(when)));
+                row.extend([", ", &self.verdict.when(when)]);
             }
             if !how.is_empty() {
-                row.push_str(&format!(": {how}"));
+                row.extend([": ", how]);
             }
             if let Some(link) = twig.link {
                 row.push_str("  ");

@@ -377,7 +377,7 @@ fn windows(plan: &Plan, steps: &[Step], ends_at: ProtocolTime) -> Vec<Window> {
                 }
             }
         }
-        let demanded = at < ends_at && conditions.hold(impaired.keys().copied());
+        let demanded = at < ends_at && conditions.hold(&impaired.keys().copied());
         match (from, demanded) {
             (Some(start), false) => {
                 if at > start {

@@ -8,7 +8,7 @@ use crate::plan::model::{Amount, Node, Tolerance};
 ///
 /// Relations (`reachable-from`, `connected`) hold between all unimpaired nodes, since no fault cuts links yet.
 pub fn tolerated(conditions: &[Tolerance], nodes: &[Node], impaired: &BTreeSet<String>) -> bool {
-    Conditions::new(conditions, nodes).hold(impaired.iter().map(String::as_str))
+    Conditions::new(conditions, nodes).hold(&impaired.iter().map(String::as_str))
 }
 
 /// Conditions with the nodes they are about, for asking many times.
@@ -25,7 +25,7 @@ impl Conditions {
     }
 
     /// Whether all of them hold while exactly these nodes, each named once, are impaired.
-    pub(super) fn hold<'a>(&self, impaired: impl Iterator<Item = &'a str> + Clone) -> bool {
+    pub(super) fn hold<'a>(&self, impaired: &(impl Iterator<Item = &'a str> + Clone)) -> bool {
         self.0.iter().all(|(amount, members)| {
             let down = impaired.clone().filter(|name| members.contains(*name));
             let all = members.len() as u64;

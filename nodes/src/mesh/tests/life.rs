@@ -117,6 +117,32 @@ fn a_node_that_lost_all_or_its_log_or_its_database_catches_up() {
 }
 
 #[test]
+fn files_that_were_damaged_are_set_aside_and_the_node_catches_up() {
+    let mut world = World::new(4, 0, 25);
+    world.live_until(16);
+    for round in 0..24 {
+        let name = ["mesh.redb", "voter.log"][round % 2];
+        world.kill(0);
+        let path = world.nodes[0].dir.path().join(name);
+        let mut bytes = fs_err::read(&path).unwrap();
+        if world.roll(3) == 0 {
+            let len = world.roll(bytes.len() as u64);
+            bytes.truncate(usize::try_from(len).unwrap());
+        } else {
+            let at = usize::try_from(world.roll(bytes.len() as u64)).unwrap();
+            bytes[at] ^= 0x10;
+        }
+        fs_err::write(&path, &bytes).unwrap();
+        // Without its head, or whole where nothing lay, it may well be as good as before; what must not
+        // happen is that it says something else than before, or nothing any more.
+        world.start(0);
+        world.live_until(world.layer + 8);
+        world.assert_going();
+    }
+    assert!(world.count(0, "mesh-set-aside") >= 8);
+}
+
+#[test]
 fn an_empty_node_catches_up_with_a_long_past_in_one_chain_of_bounded_answers() {
     let mut world = World::new(4, 1, 30);
     world.kill(4);
