@@ -2,8 +2,8 @@
 //! happened.
 //!
 //! Real UDP sessions, sealed datagrams, TCP gossip and processes; everything a node is told comes from
-//! its flags and one network file. Start reading at `roles/`, then `run.rs`, `node.rs`, `p2p/`. What each
-//! release gets wrong is in [`releases`]. Layer agreement ([`agreement`]),
+//! its flags and one network file. Start reading at `roles/`, then `run.rs`, `node.rs`, `p2p/`, `mesh/`.
+//! What each release gets wrong is in [`releases`]. Layer agreement ([`agreement`]),
 //! the PoET's work ([`poet`]) and the VRF ([`vrf`]) are public so that they can be measured from outside.
 
 mod activation;
