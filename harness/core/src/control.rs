@@ -89,7 +89,7 @@ pub fn is_meant(pattern: &FindingPattern, finding: &Finding) -> bool {
 }
 
 /// Without regard to case: what a node says is mostly what its system or its library says, in any spelling.
-fn contains(text: &str, says: &str) -> bool {
+pub fn contains(text: &str, says: &str) -> bool {
     text.to_lowercase().contains(&says.to_lowercase())
 }
 

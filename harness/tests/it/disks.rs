@@ -224,7 +224,13 @@ fn many_threads_together_get_what_there_is() {
         let ran = Ran::new("3000000", means, "threads");
         let cap = 732 * 4096;
         let used = ran.all["used"].as_u64().unwrap();
-        assert!(used <= cap, "{means}: {}", ran.all);
+        // Where a position cannot be held, what is under way at the last moment may pass.
+        let passes = if means == "own" && takes_descriptors() {
+            0
+        } else {
+            8 * 4096
+        };
+        assert!(used <= cap + passes, "{means}: {}", ran.all);
         let sums: [u64; 3] = serde_json::from_value(ran.told()["sums"].clone()).unwrap();
         // What was said to be written is there; a shared position may be overtaken only where it is replaced.
         assert!(sums.iter().sum::<u64>() > cap * 9 / 10, "{means}: {sums:?}");
@@ -242,6 +248,16 @@ fn what_cannot_be_counted_is_told() {
     assert_eq!(ran.told()["errno"], libc::EFAULT);
     let why = ran.all["refused"].as_str().unwrap();
     assert!(why.contains("listener of its own"), "{why}");
+}
+
+#[test]
+fn a_filter_that_cannot_be_installed_is_told_with_what_to_do() {
+    let ran = Ran::new("none", "own", "nested");
+    let told = ran.told();
+    let text = told["error"]["text"].as_str().unwrap();
+    for part in ["node `d`", "seccomp filter", "os error 16", "already"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }
 
 #[test]

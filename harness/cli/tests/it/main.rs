@@ -10,6 +10,7 @@ mod bad_plans;
 mod bad_support;
 mod disks;
 mod golden;
+mod incident;
 mod interrupted;
 mod judge;
 mod killed;

@@ -7,7 +7,7 @@
 //! checked again afterwards, so a reused pid is never hit.
 //!
 //! A process that clears its environment *and* lost both subreapers is not found here, unless the caller knows it by what
-//! it holds: see [`holders`](super::holders) and [`undo`](crate::undo).
+//! it holds: see `holders` and [`undo`](crate::undo).
 
 use std::collections::BTreeSet;
 use std::io;

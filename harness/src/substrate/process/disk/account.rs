@@ -7,12 +7,13 @@
 //! **What is booked is the most that a call could take**, and reality is looked up (`reconcile`) before a call is refused or
 //! shortened. So a call that was booked and then failed, and a source that was shorter than asked for, cost nothing. Blocks
 //! of calls that may still be under way stay booked over a look: `under_way` has the last call of each thread, which is over
-//! when the thread makes another one.
+//! when the thread makes another one, or after a second.
 //!
 //! **Between the look at a call and its execution** another thread of the node may change what was looked at: the vector of
 //! a `writev`, the file behind a descriptor, the position. A node is not an adversary of its harness, and what it gains is
 //! found by the next look; a sandbox may not do this, a fault injector may. Writes of several threads at *one* position,
-//! which they share, are booked at each place where they may land.
+//! which they share, are booked wherever they may land; near the cap they are performed one after the other, where the
+//! node's own descriptor can be had. Elsewhere such threads may pass the cap by what is under way at that moment.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,9 +33,13 @@ use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
 use super::{DiskStatus, Hit, Means, Whose, scan};
 
+/// With fewer blocks left than this, writes at shared positions are performed and not left to the kernel.
+const NEAR: u64 = 64;
 /// A node that hammers on a full disk is looked at no more often.
 const LOOK_APART: Duration = Duration::from_millis(5);
-/// Threads whose last call is remembered; those that are dead are forgotten when there are more.
+/// A call that began so long ago is over, though its thread has made no other since.
+const CALL_BOUND: Duration = Duration::from_secs(1);
+/// Threads whose last call is remembered before those that are over are forgotten.
 const THREADS: usize = 1024;
 
 /// A call and who made it.
@@ -72,7 +77,7 @@ pub(super) struct Account {
     pub(super) root: PathBuf,
     pub(super) ledger: Ledger,
     /// The last call of each thread that was left to the kernel.
-    under_way: BTreeMap<i32, (FileId, Span)>,
+    under_way: BTreeMap<i32, UnderWay>,
     /// Something was booked since the last look.
     pub(super) unsettled: bool,
     /// Something was perhaps freed since the last look.
@@ -82,6 +87,22 @@ pub(super) struct Account {
     means: Means,
     status: watch::Sender<DiskStatus>,
     used: Arc<AtomicU64>,
+}
+
+/// A call that was left to the kernel, and what it may take.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    file: FileId,
+    span: Span,
+    /// Its own length, where it lands at a position that others may move before it does.
+    shares: u64,
+    since: Instant,
+}
+
+impl UnderWay {
+    fn may_go_on(&self) -> bool {
+        self.since.elapsed() < CALL_BOUND
+    }
 }
 
 /// A regular file of the directory that a descriptor is open on.
@@ -149,6 +170,7 @@ impl Account {
     /// The last link and descriptor of a file are gone.
     pub(super) fn gone(&mut self, file: FileId) {
         self.ledger.forget(file);
+        self.under_way.retain(|_, call| call.file != file);
         self.tell_used();
     }
 
@@ -332,16 +354,13 @@ impl Account {
             Place::Position => info.position,
             Place::Offset(offset) => offset,
         };
-        let span = Span { offset, length };
+        let mut span = Span { offset, length };
+        let overtaken = match place {
+            Place::Offset(_) => 0,
+            Place::Position | Place::End => self.sharing(target.file),
+        };
+        span.length += overtaken;
         let fits = self.fit(target.file, span, watches);
-        if fits >= length {
-            self.book(told, target.file, span, !matches!(place, Place::Offset(_)));
-            return GO_ON;
-        }
-        if fits == 0 {
-            self.hit(told, length, 0);
-            return Ok(Answer::Error(libc::ENOSPC));
-        }
         let write = Write {
             target,
             info,
@@ -349,18 +368,40 @@ impl Account {
             moves: at == At::Position,
             offset,
             buffers: &buffers,
-            length: fits,
+            length: fits.saturating_sub(overtaken).min(length),
             flags,
         };
-        let done = perform::perform(told, self.means, &write);
+        let shares = match place {
+            Place::Offset(_) => 0,
+            Place::Position | Place::End => length,
+        };
+        let near = shares > 0 && self.ledger.room().is_some_and(|room| room < NEAR);
+        let done = if fits >= span.length {
+            // Near the cap nothing may be under way to a position that is shared, or nobody knows where it lands.
+            match self.means {
+                Means::Own if near => perform::through_own(told, &write),
+                _ => None,
+            }
+        } else if write.length > 0 {
+            Some(perform::perform(told, self.means, &write))
+        } else {
+            self.hit(told, length, 0);
+            return Ok(Answer::Error(libc::ENOSPC));
+        };
+        let Some(done) = done else {
+            self.book(told, target.file, span, shares);
+            return GO_ON;
+        };
         if let Some(why) = done.lost {
             self.broken(&why);
         }
         match done.result {
             Ok(written) => {
-                let length = written;
-                self.ledger.take(target.file, Span { offset, length });
-                self.hit(told, span.length, written);
+                span.length = overtaken + written;
+                self.ledger.take(target.file, span);
+                if fits < length + overtaken {
+                    self.hit(told, length, written);
+                }
                 Ok(Answer::Value(written))
             }
             Err(error) => Ok(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO))),
@@ -378,30 +419,32 @@ impl Account {
         self.ledger.fit(file, span)
     }
 
-    /// Books a call that is left to the kernel. Threads that share a position may land behind one another.
-    pub(super) fn book(&mut self, told: Told<'_>, file: FileId, span: Span, shared: bool) {
-        if shared {
-            let ends = self
-                .under_way
-                .values()
-                .filter(|(of, other)| *of == file && other.offset + other.length > span.offset)
-                .map(|(_, other)| other.offset + other.length);
-            if let Some(offset) = ends.max() {
-                let length = span.length;
-                self.ledger.take(file, Span { offset, length });
-            }
-        }
+    /// How far behind a position a write may land that others are under way to: all of them may come before it.
+    pub(super) fn sharing(&self, file: FileId) -> u64 {
+        let others = self.under_way.values();
+        let others = others.filter(|call| call.file == file && call.may_go_on());
+        others.map(|call| call.shares).sum()
+    }
+
+    /// Books a call that is left to the kernel, and how much of it lands at a position that is shared.
+    pub(super) fn book(&mut self, told: Told<'_>, file: FileId, span: Span, shares: u64) {
         self.ledger.take(file, span);
-        self.goes_on(told, file, span);
+        self.goes_on(told, file, span, shares);
     }
 
     /// The kernel makes a call, from now until the thread makes another one.
-    fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span) {
+    fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span, shares: u64) {
         self.unsettled = true;
         if self.under_way.len() >= THREADS {
             self.bury();
         }
-        self.under_way.insert(told.what.tid, (file, span));
+        let call = UnderWay {
+            file,
+            span,
+            shares,
+            since: Instant::now(),
+        };
+        self.under_way.insert(told.what.tid, call);
     }
 
     fn fallocate(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
@@ -428,7 +471,7 @@ impl Account {
             return Ok(Answer::Error(libc::ENOSPC));
         }
         self.ledger.allocate(target.file, span);
-        self.goes_on(told, target.file, span);
+        self.goes_on(told, target.file, span, 0);
         GO_ON
     }
 
@@ -446,7 +489,7 @@ impl Account {
             offset: 0,
             length: 0,
         };
-        self.goes_on(told, file, nothing);
+        self.goes_on(told, file, nothing, 0);
         self.freed = true;
         if self.shows_holes {
             Freed::Perhaps
@@ -493,24 +536,30 @@ impl Account {
         GO_ON
     }
 
-    /// Forgets the calls of dead threads.
+    /// Forgets calls that are over.
     fn bury(&mut self) {
         self.under_way
-            .retain(|tid, _| Path::new(&format!("/proc/{tid}")).exists());
+            .retain(|tid, call| call.may_go_on() && Path::new(&format!("/proc/{tid}")).exists());
     }
 
     /// Looks reality up. What threads may be doing right now stays booked.
     fn look(&mut self, watches: &mut Watches) {
         if self.shows_holes {
+            self.bury();
             for found in scan::files(&self.root) {
                 if !self.ledger.knows(found.file) {
                     watches.watch(self.key, found.file, &found.path);
                 }
                 self.ledger.settle(found.file, found.data);
+                let (offset, length) = (found.size, self.sharing(found.file));
+                self.book_perhaps(found.file, Span { offset, length });
             }
-            self.bury();
-            for (file, span) in self.under_way.values() {
-                self.ledger.take(*file, *span);
+            for (file, span, shares) in self.calls() {
+                if shares == 0 {
+                    self.ledger.take(file, span);
+                } else {
+                    self.book_perhaps(file, span);
+                }
             }
         }
         // A call that was still under way may free, or fail to take, what the look has found or kept.
@@ -518,6 +567,19 @@ impl Account {
         self.freed = false;
         self.looked = Some(Instant::now());
         self.tell_used();
+    }
+
+    fn calls(&self) -> Vec<(FileId, Span, u64)> {
+        let calls = self.under_way.values();
+        calls
+            .map(|call| (call.file, call.span, call.shares))
+            .collect()
+    }
+
+    /// Books where a call may land, never over the cap: what is booked may be written to, and may then be too much.
+    fn book_perhaps(&mut self, file: FileId, mut span: Span) {
+        span.length = self.ledger.fit(file, span);
+        self.ledger.take(file, span);
     }
 
     /// A call did not get what it asked for. Those of our own probes hit nobody.

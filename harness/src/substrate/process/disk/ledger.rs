@@ -156,6 +156,11 @@ impl Ledger {
         self.cap
     }
 
+    /// Blocks that are left; `None` without a cap.
+    pub(super) fn room(&self) -> Option<u64> {
+        Some(self.cap?.saturating_sub(self.used))
+    }
+
     /// Sets the cap in blocks.
     pub(super) const fn set_cap(&mut self, cap: Option<u64>) {
         self.cap = cap;
@@ -168,10 +173,9 @@ impl Ledger {
 
     /// How many bytes of a write fit, from its start: up to the last byte of the last block that does.
     pub(super) fn fit(&self, file: FileId, write: Span) -> u64 {
-        let Some(cap) = self.cap else {
+        let Some(room) = self.room() else {
             return write.length;
         };
-        let room = cap.saturating_sub(self.used);
         let (from, to) = write.blocks();
         let reach = match self.files.get(&file) {
             Some(file) => file.taken.reach(from, to, room),

@@ -3,9 +3,10 @@
 //! Best through the node's own descriptor (`pidfd_getfd`): position, append, locks and copies of the descriptor are then
 //! right by themselves. Ordinary containers refuse that; then the file is opened again through `/proc/PID/fd/N`, written to,
 //! moved to where the node's position would be, and put in the place of N. That second way has two flaws, which only show
-//! where a node's write at a shared position crosses the cap: copies of N made by `dup` or `fork` keep the old position, and
-//! locks that hung on N (`flock`, or a POSIX lock of the file) are gone, as after a `close`. Writes at an offset of their
-//! own (`pwrite`) need no new descriptor and have neither.
+//! where a node's write at the position crosses the cap: copies of N made by `dup` or `fork` keep the old position (and a
+//! thread that writes there at the same moment may write to the same place), and locks that hung on N (`flock`, or a POSIX
+//! lock of the file) are gone, as after a `close`. Writes at an offset of their own (`pwrite`) need no new descriptor and
+//! have neither.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,16 +59,19 @@ pub(super) struct Done {
 /// Writes, and leaves the node's descriptor as if the node had.
 pub(super) fn perform(told: Told<'_>, means: Means, write: &Write<'_>) -> Done {
     let own = match means {
-        Means::Own => told.caller().own(write.target.fd, write.target.file).ok(),
+        Means::Own => through_own(told, write),
         Means::Reopen => None,
     };
-    match own {
-        Some(own) => Done {
-            result: put(told, &own, write),
-            lost: None,
-        },
-        None => reopened(told, write),
-    }
+    own.unwrap_or_else(|| reopened(told, write))
+}
+
+/// The same, only where the node's own descriptor can be had.
+pub(super) fn through_own(told: Told<'_>, write: &Write<'_>) -> Option<Done> {
+    let own = told.caller().own(write.target.fd, write.target.file).ok()?;
+    Some(Done {
+        result: put(told, &own, write),
+        lost: None,
+    })
 }
 
 fn reopened(told: Told<'_>, write: &Write<'_>) -> Done {

@@ -47,6 +47,8 @@ pub(super) fn shows_holes(directory: &Path) -> io::Result<bool> {
 pub(super) struct Found {
     pub(super) file: FileId,
     pub(super) path: std::path::PathBuf,
+    /// In bytes, read before the data was.
+    pub(super) size: u64,
     pub(super) data: Extents,
 }
 
@@ -84,6 +86,7 @@ pub(super) fn file(path: &Path) -> Option<Found> {
     Some(Found {
         file: id_of(&stat),
         path: path.to_owned(),
+        size: size_of(&stat),
         data: data(&fd).ok()?,
     })
 }

@@ -50,10 +50,16 @@ impl Account {
         } else {
             offset
         };
-        let span = Span { offset, length };
+        let placed = to.1.is_some_and(|argument| told.argument(argument) != 0);
+        let overtaken = if placed { 0 } else { self.sharing(target.file) };
+        let span = Span {
+            offset,
+            length: length.saturating_add(overtaken),
+        };
         let fits = self.fit(target.file, span, watches);
-        if fits >= length {
-            self.book(told, target.file, span, to.1.is_none());
+        if fits >= span.length {
+            let shares = if placed { 0 } else { length };
+            self.book(told, target.file, span, shares);
             return GO_ON;
         }
         // How much a pipe holds is known only once it is read.
@@ -100,7 +106,7 @@ impl Account {
             self.hit(told, length, 0);
             return Ok(Answer::Error(libc::ENOSPC));
         }
-        self.book(told, target.file, span, false);
+        self.book(told, target.file, span, 0);
         GO_ON
     }
 
