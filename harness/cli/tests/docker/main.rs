@@ -4,6 +4,7 @@
 //! fails where none answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "times that are worth reading")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -128,11 +129,11 @@ impl Net {
 
     fn spec(&self, name: &str) -> NodeSpec {
         let address = self.run.address(name).unwrap();
-        let mut command = format!(
+        let command = format!(
             "node {} --name {name} --network /run/network.json --api {address}:9090 --data-dir /data",
             role(name)
         );
-        command += &match role(name) {
+        let more = match role(name) {
             "poet" => {
                 let gateways = self
                     .entries
@@ -153,7 +154,11 @@ impl Net {
         });
         NodeSpec {
             image: self.image.clone(),
-            command: command.split(' ').map(str::to_owned).collect(),
+            command: [command, more]
+                .concat()
+                .split(' ')
+                .map(str::to_owned)
+                .collect(),
             replace_entry_point: false,
             env: BTreeMap::new(),
             data: "/data".to_owned(),

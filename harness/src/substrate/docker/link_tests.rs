@@ -212,7 +212,7 @@ async fn floods_are_prepared_sent_held_and_closed() {
     assert!(link.start_flood(2, 0, LONG).await.is_err());
     // A long one is stopped in the middle, and who waits for its end is answered.
     let long = FloodSpec {
-        over: Duration::from_secs(3600),
+        over: Duration::from_hours(1),
         ..spec
     };
     link.prepare_flood(3, "text", long).await.unwrap();

@@ -12,7 +12,7 @@ const FLOODS_MAX: usize = 32;
 
 #[derive(Debug)]
 enum Flood {
-    Prepared(PreparedFlood),
+    Prepared(Box<PreparedFlood>),
     /// Going, or holding its ports open. Locked by whoever waits for it.
     Going(Arc<tokio::sync::Mutex<FloodHandle>>, Arc<StopOf>),
 }
@@ -41,7 +41,8 @@ impl Floods {
         let prepared = prepared
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        self.all().insert(flood, Flood::Prepared(prepared));
+        self.all()
+            .insert(flood, Flood::Prepared(Box::new(prepared)));
         Ok(())
     }
 
