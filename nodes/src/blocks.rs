@@ -1,9 +1,11 @@
 //! Making blocks: which slots fall into a layer, and what was made for them, on disk.
 //!
-//! A miner makes one block per slot and no other one ever, so what it has made for a layer is written
-//! down before anybody sees it; a miner that starts again within the layer hands out the same bytes.
-//! Only the latest layer is kept: for an older one, after a clock was set back, nothing is made. When
-//! a miner may make blocks is for its role.
+//! A miner makes one block per slot, so what it has made for a layer is written down before anybody
+//! sees it; a miner that starts again within the layer hands out the same bytes. Only the latest layer
+//! is kept: for an older one, after a clock was set back, nothing is made, and nothing for the first
+//! layer after the notes were damaged. They are not synced: where a host goes down within the layer, a
+//! slot may get a second block, which everybody is prepared for. When a miner may make blocks is for
+//! its role.
 
 use crate::activation::record::{Record, RecordError};
 use crate::p2p::codec::{Reader, WireError, Writer};
@@ -43,23 +45,33 @@ struct Made {
 pub(crate) struct BlockMaker {
     record: Record,
     made: Option<Made>,
+    /// What was made for the layer of the start is not known.
+    unsure: bool,
     /// The slots of an epoch, drawn when it is first asked for.
     slots: Option<(u32, Vec<Slot>)>,
 }
 
 impl BlockMaker {
-    /// Goes on from what is in `data_dir`.
-    pub(crate) fn open(data_dir: &Path) -> Result<Self, RecordError> {
+    /// Goes on from what is in `data_dir`; also why that is of no use, if it is not.
+    pub(crate) fn open(data_dir: &Path) -> (Self, Option<RecordError>) {
         let record = Record::new(data_dir.join(FILE), "tweedledum blocks of a layer 1");
-        let made = match record.load()? {
-            Some(bytes) => Some(Made::decode(&bytes).map_err(|error| record.damaged(&error))?),
-            None => None,
+        let loaded = record.load().and_then(|bytes| match bytes {
+            Some(bytes) => Made::decode(&bytes)
+                .map(Some)
+                .map_err(|error| record.damaged(&error)),
+            None => Ok(None),
+        });
+        let (made, error) = match loaded {
+            Ok(made) => (made, None),
+            Err(error) => (None, Some(error)),
         };
-        Ok(Self {
+        let maker = Self {
             record,
             made,
+            unsure: error.is_some(),
             slots: None,
-        })
+        };
+        (maker, error)
     }
 
     /// The slots of the holder of `key` in a layer.
@@ -78,7 +90,7 @@ impl BlockMaker {
     }
 
     /// The blocks for `slots`, all of one layer: those that were made for it before, or new ones,
-    /// which are on disk by then. Slots share out the transactions.
+    /// which are written down by then. Slots share out the transactions.
     pub(crate) fn make(
         &mut self,
         genesis: &Genesis,
@@ -95,6 +107,14 @@ impl BlockMaker {
             Some(made) if made.layer > layer => return Ok(Vec::new()),
             _ => {}
         }
+        if self.unsure {
+            self.unsure = false;
+            self.made = Some(Made {
+                layer,
+                blocks: Vec::new(),
+            });
+            return Ok(Vec::new());
+        }
         let mut shares = vec![Vec::new(); slots.len()];
         for (transaction, turn) in transactions.into_iter().zip((0..slots.len()).cycle()) {
             shares[turn].push(transaction);
@@ -105,7 +125,7 @@ impl BlockMaker {
             layer,
             blocks: blocks.collect(),
         };
-        self.record.save(&made.encode())?;
+        self.record.note(&made.encode())?;
         Ok(self.made.insert(made).blocks.clone())
     }
 }
@@ -155,7 +175,7 @@ mod tests {
     fn a_slot_gets_one_block_however_often_the_miner_starts() {
         let dir = tempfile::tempdir().unwrap();
         let genesis = sample(1);
-        let mut maker = BlockMaker::open(dir.path()).unwrap();
+        let (mut maker, _) = BlockMaker::open(dir.path());
         // A lone miner has four slots in the four layers of an epoch, here or there two in one.
         let of_layer =
             |maker: &mut BlockMaker, layer| maker.slots(&genesis, &key(0), layer).unwrap();
@@ -173,7 +193,7 @@ mod tests {
         let shared: usize = first.iter().map(|block| block.transactions.len()).sum();
         assert_eq!(shared, 5, "each transaction once");
 
-        let mut maker = BlockMaker::open(dir.path()).unwrap();
+        let (mut maker, _) = BlockMaker::open(dir.path());
         let again = maker.make(&genesis, &key(0), &slots, None, Vec::new());
         assert_eq!(again.unwrap(), first);
         let later = (layer + 1..layer + 40).find(|layer| !of_layer(&mut maker, *layer).is_empty());
@@ -181,7 +201,7 @@ mod tests {
         let new = maker.make(&genesis, &key(0), &slots_later, None, some.clone());
         assert_eq!(new.unwrap().len(), slots_later.len());
         // The clock was set back.
-        for mut maker in [maker, BlockMaker::open(dir.path()).unwrap()] {
+        for mut maker in [maker, BlockMaker::open(dir.path()).0] {
             let old = maker.make(&genesis, &key(0), &slots, None, some.clone());
             assert_eq!(old.unwrap(), []);
         }
@@ -191,7 +211,7 @@ mod tests {
     fn what_cannot_be_written_is_not_made() {
         let dir = tempfile::tempdir().unwrap();
         let genesis = sample(1);
-        let mut maker = BlockMaker::open(dir.path()).unwrap();
+        let (mut maker, _) = BlockMaker::open(dir.path());
         let layer =
             (0..40).find(|layer| !maker.slots(&genesis, &key(0), *layer).unwrap().is_empty());
         let slots = maker.slots(&genesis, &key(0), layer.unwrap()).unwrap();
@@ -201,7 +221,30 @@ mod tests {
         fs_err::remove_dir(dir.path().join("blocks.new")).unwrap();
         let made = maker.make(&genesis, &key(0), &slots, None, Vec::new());
         assert_eq!(made.unwrap().len(), slots.len());
+    }
+
+    #[test]
+    fn after_damage_the_first_layer_gets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let genesis = sample(1);
         fs_err::write(dir.path().join(FILE), [0; 99]).unwrap();
-        assert!(BlockMaker::open(dir.path()).is_err());
+        let (mut maker, error) = BlockMaker::open(dir.path());
+        assert!(
+            matches!(error, Some(RecordError::Damaged { .. })),
+            "{error:?}"
+        );
+        let mut counts = Vec::new();
+        for layer in (0..40).chain(0..40) {
+            let slots = maker.slots(&genesis, &key(0), layer).unwrap();
+            let made = maker.make(&genesis, &key(0), &slots, None, Vec::new());
+            counts.push((slots.len(), made.unwrap().len()));
+        }
+        let with_slots: Vec<_> = counts[..40]
+            .iter()
+            .filter(|(slots, _)| *slots > 0)
+            .collect();
+        assert_eq!(with_slots[0].1, 0);
+        assert!(with_slots[1..].iter().all(|(slots, made)| slots == made));
+        assert!(counts[40..60].iter().all(|(_, made)| *made == 0));
     }
 }

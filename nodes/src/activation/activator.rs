@@ -23,7 +23,10 @@ use std::time::Duration;
 
 /// Where all of it lies in the data directory.
 pub(crate) const DIRECTORY: &str = "activation";
+/// The latest activation.
 const STATE: &str = "state.bin";
+/// Who has taken which challenge.
+const NOTES: &str = "challenges.bin";
 
 /// What a miner needs from the network around it.
 pub(crate) trait Surroundings {
@@ -53,6 +56,7 @@ pub(crate) struct Asking {
 pub(crate) struct Activator {
     builder: Builder,
     record: Record,
+    notes: Record,
     labels: Labels,
     key: SigningKey,
     netid: u32,
@@ -104,6 +108,7 @@ impl Activator {
         let retry_ns = u64::try_from(retry.as_nanos()).unwrap_or(u64::MAX);
         let mut builder = Builder::new(node, poets, retry_ns);
         let record = Record::new(directory.join(STATE), "tweedledum activation state 1");
+        let notes = Record::new(directory.join(NOTES), "tweedledum challenges 1");
         let labels = Labels::new(&directory, node);
         let stored = record.load()?;
         let fresh = stored.is_none();
@@ -115,19 +120,31 @@ impl Activator {
             labels.init().map_err(OpenError::Labels)?;
             record.save(&builder.encode())?;
         }
+        let noted = match notes.load() {
+            Ok(Some(bytes)) => builder
+                .restore_notes(&bytes)
+                .map_err(|error| notes.damaged(&error)),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        // Challenges can be registered again, where they are the same ones.
+        let troubles = noted
+            .err()
+            .map(|error| (0, "activation-failed", error.to_string()));
         let registered = builder.registrations();
         let registered = registered.map(|(poet, round)| ((round, poet), false));
         Ok(Self {
             registered: registered.collect(),
             builder,
             record,
+            notes,
             labels,
             key: key.clone(),
             netid,
             fresh,
             unsaved: false,
             said: BTreeSet::new(),
-            troubles: Vec::new(),
+            troubles: troubles.into_iter().collect(),
         })
     }
 
@@ -167,7 +184,7 @@ impl Activator {
         });
         for output in outputs {
             match output {
-                Output::Save => self.save(round),
+                Output::Note => self.note(round),
                 Output::Registered { poet, round } => {
                     self.registered.insert((round, poet), true);
                 }
@@ -191,7 +208,7 @@ impl Activator {
         let mut made = false;
         for output in self.builder.on(clock) {
             match output {
-                Output::Save => self.save(moment.epoch.unwrap_or(0)),
+                Output::Note => self.note(moment.epoch.unwrap_or(0)),
                 Output::Submit { poet, round } => asking.push(Asking {
                     challenge: self.challenge(round),
                     poet,
@@ -203,7 +220,7 @@ impl Activator {
                     let fields = json!({ "epoch": epoch, "reason": why });
                     around.emit("challenge-dropped", fields);
                 }
-                Output::Registered { .. } => {}
+                Output::Save | Output::Registered { .. } => {}
             }
         }
         made
@@ -285,6 +302,12 @@ impl Activator {
         let saved = self.record.save(&self.builder.encode());
         self.unsaved = saved.is_err();
         if let Err(error) = saved {
+            self.trouble(about, "activation-failed", &error.to_string());
+        }
+    }
+
+    fn note(&mut self, about: u32) {
+        if let Err(error) = self.notes.note(&self.builder.encode_notes()) {
             self.trouble(about, "activation-failed", &error.to_string());
         }
     }

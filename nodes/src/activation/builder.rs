@@ -4,10 +4,12 @@
 //! epoch is open, a proof that has it as a member activates the miner when the epoch has begun, and
 //! when the epoch is over without one the challenge is dropped. Attempts do not wait for each other:
 //! with one at a time, rounds that follow each other closely would give an activation every second
-//! epoch. What lies on disk is [`Builder::encode`]; the rest is learnt again after a restart.
+//! epoch. On disk lie the latest activation, which must survive everything ([`Builder::encode`]), and
+//! notes of who has taken which challenge, which can be asked again ([`Builder::encode_notes`]); the
+//! rest is learnt again after a restart.
 //!
-//! Whoever drives it feeds [`Input`]s, keeps what [`Output::Save`] asks for before doing anything that
-//! comes after it, and carries the others out. To add a phase, add it to [`Attempt`] and to the codec.
+//! Whoever drives it feeds [`Input`]s, has saved what [`Output::Save`] asks for before it lets anything
+//! be published, and carries the others out. To add a phase, add it to [`Attempt`] and to the codec.
 
 use crate::p2p::codec::{Reader, WireError, Writer};
 use crate::poet::RoundId;
@@ -59,8 +61,10 @@ pub(crate) enum Input {
 /// Something to do, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// Write [`Builder::encode`] to disk.
+    /// Write [`Builder::encode`] to disk, for good.
     Save,
+    /// Write [`Builder::encode_notes`] to disk.
+    Note,
     /// Say that a PoET has taken the challenge.
     Registered { poet: PoetKey, round: RoundId },
     /// Hand the challenge for `round` to a PoET, and report with [`Input::Asked`].
@@ -80,9 +84,11 @@ struct Attempt {
     asked: BTreeMap<String, Registration>,
     /// The activation, once it is made. There is never a second one.
     atx: Option<Vec<u8>>,
-    /// In this run of the process: it was handed out, which PoETs' proofs are there.
+    /// In this run of the process: whether it was handed out, and which PoETs' proofs are there.
     published: bool,
     proofs: BTreeMap<PoetKey, bool>,
+    /// It was to be made and was not.
+    tried: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +117,8 @@ struct Pace {
 #[derive(Debug)]
 pub(crate) struct Builder {
     node: NodeId,
-    latest: Option<Latest>,
+    /// With its bytes.
+    latest: Option<(Latest, Vec<u8>)>,
     attempts: BTreeMap<u32, Attempt>,
     poets: BTreeMap<String, Pace>,
     retry_ns: u64,
@@ -144,7 +151,7 @@ impl Builder {
     }
 
     pub(crate) fn latest(&self) -> Option<Latest> {
-        self.latest
+        self.latest.as_ref().map(|(latest, _)| *latest)
     }
 
     /// Which PoETs have acknowledged the challenge for which round.
@@ -171,19 +178,25 @@ impl Builder {
     /// Keeps the activation of its epoch: the one that was made, or one that the network has already.
     /// What follows from it comes with the next [`Input::Clock`].
     pub(crate) fn record(&mut self, atx: &Atx) -> Vec<Output> {
-        let attempt = self.attempts.entry(atx.epoch).or_default();
-        if attempt.atx.is_some() {
+        if self
+            .latest()
+            .is_some_and(|latest| latest.epoch >= atx.epoch)
+        {
             return Vec::new();
         }
-        attempt.atx = Some(atx.encode());
-        if self.latest.is_none_or(|latest| latest.epoch < atx.epoch) {
-            self.latest = Some(Latest {
-                id: atx.id(),
-                epoch: atx.epoch,
-                sequence: atx.sequence,
-            });
-        }
+        self.keep(atx);
         vec![Output::Save]
+    }
+
+    fn keep(&mut self, atx: &Atx) {
+        let bytes = atx.encode();
+        self.attempts.entry(atx.epoch).or_default().atx = Some(bytes.clone());
+        let latest = Latest {
+            id: atx.id(),
+            epoch: atx.epoch,
+            sequence: atx.sequence,
+        };
+        self.latest = Some((latest, bytes));
     }
 
     /// What [`Output::Publish`] asked for was refused: it comes again while its epoch lasts.
@@ -221,13 +234,17 @@ impl Builder {
     fn clock(&mut self, moment: Moment, may_publish: bool) -> Vec<Output> {
         let mut out = Vec::new();
         // A clock that was set back leads through an epoch again, and to no second activation for it.
-        let done = self.latest.map(|latest| latest.epoch);
+        let done = self.latest().map(|latest| latest.epoch);
         for (&epoch, attempt) in &mut self.attempts {
             let begun = moment.epoch.is_some_and(|now| now >= epoch);
             let over = moment.epoch.is_some_and(|now| now > epoch);
+            let past = moment
+                .epoch
+                .is_some_and(|now| now > epoch.saturating_add(1));
             match &attempt.atx {
-                // Also after its epoch: others may have had it before this process ended.
-                Some(atx) if begun && may_publish && !attempt.published => {
+                // Also in the epoch that it is good for: others may have had it before this process
+                // ended. What is older helps nobody.
+                Some(atx) if begun && !past && may_publish && !attempt.published => {
                     attempt.published = true;
                     let atx = atx.clone();
                     out.push(Output::Publish { epoch, atx });
@@ -235,7 +252,10 @@ impl Builder {
                 None if begun && !over => {
                     let may = may_publish && done.is_none_or(|done| done < epoch);
                     let member = attempt.proofs.iter().find(|(_, member)| may && **member);
-                    out.extend(member.map(|(&poet, _)| Output::Make { epoch, poet }));
+                    if let Some((&poet, _)) = member {
+                        attempt.tried = true;
+                        out.push(Output::Make { epoch, poet });
+                    }
                 }
                 None if over => out.push(Output::Drop {
                     epoch,
@@ -246,13 +266,14 @@ impl Builder {
         }
         let mut changed = false;
         self.attempts.retain(|epoch, attempt| {
-            let over = moment.epoch.is_some_and(|now| now > *epoch);
-            let keep = !over || (attempt.atx.is_some() && !attempt.published);
-            changed |= !keep && !attempt.is_blank();
+            let over = |end: u32| moment.epoch.is_some_and(|now| now > end);
+            let unpublished = attempt.atx.is_some() && !attempt.published;
+            let keep = !over(*epoch) || (unpublished && !over(epoch.saturating_add(1)));
+            changed |= !keep && !attempt.asked.is_empty();
             keep
         });
         if changed {
-            out.insert(0, Output::Save);
+            out.push(Output::Note);
         }
         self.ask(moment, &mut out);
         out
@@ -297,19 +318,41 @@ impl Builder {
             _ => attempt.asked.insert(poet, new),
         };
         if acknowledged {
-            vec![Output::Save, Output::Registered { poet: key, round }]
+            vec![Output::Note, Output::Registered { poet: key, round }]
         } else {
-            vec![Output::Save]
+            vec![Output::Note]
         }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
+        // An activation is never empty.
+        let atx = self.latest.as_ref().map(|(_, bytes)| bytes.as_slice());
         let mut out = Writer::default();
-        out.raw(&self.node).u8(self.latest.is_some().into());
-        if let Some(latest) = self.latest {
-            out.raw(&latest.id.0).u32(latest.epoch).u32(latest.sequence);
+        out.raw(&self.node);
+        out.bytes(atx.unwrap_or_default(), ATX_MAX).done()
+    }
+
+    /// Goes on from what [`Builder::encode`] gave.
+    pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        let mut reader = Reader::new(bytes);
+        self.is_mine(reader.array("the miner")?)?;
+        let atx = reader.bytes("an activation", ATX_MAX.into())?;
+        reader.finish()?;
+        if !atx.is_empty() {
+            let atx = Atx::decode(atx)?;
+            self.is_mine(atx.node)?;
+            self.keep(&atx);
         }
-        let worth = self.attempts.iter().filter(|(_, one)| !one.is_blank());
+        Ok(())
+    }
+
+    pub(crate) fn encode_notes(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.raw(&self.node);
+        let worth = self
+            .attempts
+            .iter()
+            .filter(|(_, one)| !one.asked.is_empty());
         out.u16(count(worth.clone().count()));
         for (epoch, attempt) in worth {
             out.u32(*epoch).u16(count(attempt.asked.len()));
@@ -318,47 +361,40 @@ impl Builder {
                     .raw(&one.key)
                     .u8(one.acknowledged.into());
             }
-            // An activation is never empty.
-            out.bytes(attempt.atx.as_deref().unwrap_or_default(), ATX_MAX);
         }
         out.done()
     }
 
-    /// Goes on from what [`Builder::encode`] gave.
-    pub(crate) fn restore(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+    /// Goes on from what [`Builder::encode_notes`] gave.
+    pub(crate) fn restore_notes(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         let mut reader = Reader::new(bytes);
-        let node = reader.array("the miner")?;
-        if node != self.node {
-            return Err(StateError::Node(node));
-        }
-        let latest = if reader.bool("whether there was an activation")? {
-            Some(Latest {
-                id: AtxId(reader.array("the latest activation")?),
-                epoch: reader.u32("its epoch")?,
-                sequence: reader.u32("its sequence")?,
-            })
-        } else {
-            None
-        };
+        self.is_mine(reader.array("the miner")?)?;
         let count = bounded(&mut reader, "the attempts", ATTEMPTS_MAX)?;
-        let attempts = (0..count)
-            .map(|_| Ok((reader.u32("an epoch")?, Attempt::read(&mut reader)?)))
-            .collect::<Result<_, WireError>>()?;
+        let noted = (0..count)
+            .map(|_| Ok((reader.u32("an epoch")?, read_asked(&mut reader)?)))
+            .collect::<Result<Vec<_>, WireError>>()?;
         reader.finish()?;
-        (self.latest, self.attempts) = (latest, attempts);
+        for (epoch, asked) in noted {
+            self.attempts.entry(epoch).or_default().asked = asked;
+        }
         Ok(())
+    }
+
+    fn is_mine(&self, node: NodeId) -> Result<(), StateError> {
+        if node == self.node {
+            Ok(())
+        } else {
+            Err(StateError::Node(node))
+        }
     }
 }
 
 impl Attempt {
-    /// There is nothing in it that a restart would miss.
-    fn is_blank(&self) -> bool {
-        self.asked.is_empty() && self.atx.is_none()
-    }
-
     fn why_not(&self) -> &'static str {
-        if self.proofs.values().any(|member| *member) {
+        if self.tried {
             "not-made"
+        } else if self.proofs.values().any(|member| *member) {
+            "late-proof"
         } else if !self.proofs.is_empty() {
             "not-a-member"
         } else if self.asked.values().any(|one| one.acknowledged) {
@@ -367,25 +403,20 @@ impl Attempt {
             "not-registered"
         }
     }
+}
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let count = bounded(reader, "the PoETs", POETS_MAX)?;
-        let mut asked = BTreeMap::new();
-        for _ in 0..count {
-            let name = reader.bytes("the name of a PoET", NAME_MAX.into())?;
-            let one = Registration {
-                key: reader.array("the key of a PoET")?,
-                acknowledged: reader.bool("an acknowledgement")?,
-            };
-            asked.insert(String::from_utf8_lossy(name).into_owned(), one);
-        }
-        let atx = reader.bytes("an activation", ATX_MAX.into())?;
-        Ok(Self {
-            asked,
-            atx: (!atx.is_empty()).then(|| atx.to_vec()),
-            ..Self::default()
-        })
+fn read_asked(reader: &mut Reader<'_>) -> Result<BTreeMap<String, Registration>, WireError> {
+    let count = bounded(reader, "the PoETs", POETS_MAX)?;
+    let mut asked = BTreeMap::new();
+    for _ in 0..count {
+        let name = reader.bytes("the name of a PoET", NAME_MAX.into())?;
+        let one = Registration {
+            key: reader.array("the key of a PoET")?,
+            acknowledged: reader.bool("an acknowledgement")?,
+        };
+        asked.insert(String::from_utf8_lossy(name).into_owned(), one);
     }
+    Ok(asked)
 }
 
 fn count(number: usize) -> u16 {

@@ -85,6 +85,7 @@ fn proof(poet: PoetKey, round: u32, member: bool) -> Input {
 fn brief(outputs: &[Output]) -> String {
     let one = |output: &Output| match output {
         Output::Save => "save".to_owned(),
+        Output::Note => "note".to_owned(),
         Output::Registered { poet, round } => format!("registered {} {round}", poet[0]),
         Output::Submit { poet, round } => format!("submit {poet} {round}"),
         Output::Make { epoch, poet } => format!("make {epoch} {}", poet[0]),
@@ -106,26 +107,27 @@ use Step::{In, Made, Restart};
 
 fn play(story: &[(Step, &str)]) {
     let mut machine = builder();
-    let mut disk = machine.encode();
+    let mut disk = [machine.encode(), machine.encode_notes()];
     for (at, (step, expected)) in story.iter().enumerate() {
         let out = match step {
             In(input) => machine.on(input.clone()),
             Made(epoch) => machine.record(&atx(*epoch)),
             Restart => {
                 machine = builder();
-                machine.restore(&disk).unwrap();
+                machine.restore(&disk[0]).unwrap();
+                machine.restore_notes(&disk[1]).unwrap();
                 Vec::new()
             }
         };
         assert_eq!(brief(&out), *expected, "step {at}");
         if out.contains(&Output::Save) {
-            disk = machine.encode();
+            disk[0] = machine.encode();
         }
-        assert_eq!(
-            machine.encode(),
-            disk,
-            "step {at}: what is new must be saved"
-        );
+        if out.contains(&Output::Note) {
+            disk[1] = machine.encode_notes();
+        }
+        let now = [machine.encode(), machine.encode_notes()];
+        assert_eq!(now, disk, "step {at}: what is new must be written");
     }
 }
 
@@ -133,13 +135,13 @@ fn play(story: &[(Step, &str)]) {
 fn a_round_a_proof_an_activation() {
     play(&[
         (In(clock(600)), "submit p 0, submit q 0"),
-        (In(asked("p", 0, Some(P), true)), "save, registered 1 0"),
-        (In(asked("q", 0, Some(Q), true)), "save, registered 2 0"),
+        (In(asked("p", 0, Some(P), true)), "note, registered 1 0"),
+        (In(asked("q", 0, Some(Q), true)), "note, registered 2 0"),
         (In(clock(690)), ""),
         // Round 0 has closed: the next challenge goes out while the first is in flight.
         (In(clock(700)), "submit p 1, submit q 1"),
-        (In(asked("p", 1, Some(P), true)), "save, registered 1 1"),
-        (In(asked("q", 1, Some(Q), true)), "save, registered 2 1"),
+        (In(asked("p", 1, Some(P), true)), "note, registered 1 1"),
+        (In(asked("q", 1, Some(Q), true)), "note, registered 2 1"),
         // A proof before its epoch waits for it.
         (In(proof(P, 0, true)), ""),
         (In(clock(990)), ""),
@@ -152,7 +154,7 @@ fn a_round_a_proof_an_activation() {
         (In(clock(1_030)), ""),
         (In(clock(1_100)), "submit p 2, submit q 2"),
         (In(proof(Q, 1, true)), ""),
-        (In(clock(1_400)), "save, make 1 2"),
+        (In(clock(1_400)), "make 1 2, note"),
     ]);
 }
 
@@ -163,16 +165,16 @@ fn who_does_not_answer_is_asked_no_second_time_and_the_other_meanwhile() {
         (In(asked("q", 0, None, false)), ""),
         (In(clock(624)), ""),
         (In(clock(625)), "submit q 0"),
-        (In(asked("q", 0, Some(Q), false)), "save"),
+        (In(asked("q", 0, Some(Q), false)), "note"),
         (In(asked("q", 0, Some(Q), false)), ""),
         (In(clock(650)), "submit q 0"),
-        (In(asked("q", 0, Some(Q), true)), "save, registered 2 0"),
+        (In(asked("q", 0, Some(Q), true)), "note, registered 2 0"),
         (In(clock(699)), ""),
         // The round closes while p still has not answered; its late answer is of no use.
         (In(clock(700)), "submit q 1"),
         (In(asked("p", 0, None, false)), ""),
         (In(clock(701)), "submit p 1"),
-        (In(asked("p", 1, Some(P), true)), "save, registered 1 1"),
+        (In(asked("p", 1, Some(P), true)), "note, registered 1 1"),
         (In(asked("p", 1, Some(Q), false)), ""),
     ]);
 }
@@ -183,23 +185,23 @@ fn an_epoch_without_an_activation_says_why() {
         (In(clock(690)), "submit p 0, submit q 0"),
         (In(asked("p", 0, None, false)), ""),
         (In(clock(720)), "submit p 1"),
-        (In(asked("p", 1, Some(P), true)), "save, registered 1 1"),
+        (In(asked("p", 1, Some(P), true)), "note, registered 1 1"),
         (In(clock(1_100)), "submit p 2"),
-        (In(asked("p", 2, Some(P), true)), "save, registered 1 2"),
+        (In(asked("p", 2, Some(P), true)), "note, registered 1 2"),
         (In(clock(1_399)), ""),
         (In(clock(1_400)), "drop 0 not-registered"),
         (In(clock(1_500)), "submit p 3"),
-        (In(asked("p", 3, Some(P), true)), "save, registered 1 3"),
-        (In(clock(1_800)), "save, drop 1 no-proof"),
+        (In(asked("p", 3, Some(P), true)), "note, registered 1 3"),
+        (In(clock(1_800)), "drop 1 no-proof, note"),
         (In(proof(P, 2, false)), ""),
         (In(clock(1_850)), ""),
         // Too late for epoch 1.
         (In(proof(P, 1, true)), ""),
         (In(clock(1_899)), ""),
-        (In(clock(2_200)), "save, drop 2 not-a-member, submit p 4"),
+        (In(clock(2_200)), "drop 2 not-a-member, note, submit p 4"),
         (In(proof(P, 3, true)), ""),
         (In(clock(2_210)), "make 3 1"),
-        (In(clock(2_600)), "save, drop 3 not-made"),
+        (In(clock(2_600)), "drop 3 not-made, note"),
     ]);
 }
 
@@ -207,7 +209,7 @@ fn an_epoch_without_an_activation_says_why() {
 fn a_restart_goes_on_where_it_was() {
     play(&[
         (In(clock(600)), "submit p 0, submit q 0"),
-        (In(asked("p", 0, Some(P), true)), "save, registered 1 0"),
+        (In(asked("p", 0, Some(P), true)), "note, registered 1 0"),
         (Restart, ""),
         (In(clock(650)), "submit q 0"),
         (In(asked("q", 0, None, false)), ""),
@@ -223,8 +225,11 @@ fn a_restart_goes_on_where_it_was() {
         (In(clock(1_020)), ""),
         (Restart, ""),
         // Even when the epoch is over by then.
-        (In(clock(1_450)), "save, publish 0, submit p 2, submit q 2"),
+        (In(clock(1_450)), "publish 0, note, submit p 2, submit q 2"),
         (In(clock(1_460)), ""),
+        (Restart, ""),
+        // What it was good for is over too.
+        (In(clock(1_800)), "submit p 3, submit q 3"),
     ]);
 }
 
@@ -239,7 +244,7 @@ fn nothing_is_made_before_it_is_known_what_the_network_holds() {
     machine.record(&atx(0));
     // What was made and is not on disk yet is kept until it is, even beyond its epoch.
     assert_eq!(brief(&machine.on(unsure(1_450))), "");
-    assert_eq!(brief(&machine.on(clock(1_460))), "save, publish 0");
+    assert_eq!(brief(&machine.on(clock(1_460))), "publish 0, note");
 }
 
 #[test]
@@ -274,6 +279,9 @@ proptest! {
         if machine.restore(&bytes).is_err() {
             prop_assert_eq!(machine.encode(), builder().encode());
         }
+        if machine.restore_notes(&bytes).is_err() {
+            prop_assert_eq!(machine.encode_notes(), builder().encode_notes());
+        }
     }
 
     #[test]
@@ -294,12 +302,13 @@ proptest! {
                         prop_assert!(made.insert(epoch), "{epoch} twice");
                         machine.record(&atx(epoch));
                     }
-                    Output::Save | Output::Registered { .. } | Output::Publish { .. } | Output::Drop { .. } => {}
+                    Output::Save | Output::Note | Output::Registered { .. } | Output::Publish { .. } | Output::Drop { .. } => {}
                 }
             }
             prop_assert!(machine.attempts.len() <= ATTEMPTS_MAX);
             let mut again = builder();
             again.restore(&machine.encode()).unwrap();
+            again.restore_notes(&machine.encode_notes()).unwrap();
         }
     }
 }

@@ -37,7 +37,7 @@ impl Labels {
 
     /// Makes the labels: once, before anything else of the identity is written.
     pub(crate) fn init(&self) -> std::io::Result<()> {
-        write_whole(&self.path, &post::labels(&self.identity))
+        write_whole(&self.path, &post::labels(&self.identity), true)
     }
 
     /// A proof for `challenge` that holds for everybody.

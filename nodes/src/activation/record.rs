@@ -1,9 +1,10 @@
 //! A small file that is replaced as a whole or not at all, and notices damage.
 //!
-//! Content is written aside with a checksum, synced, renamed, and the directory synced: after a kill
-//! or a power cut the old content is there or the new one. What is damaged is refused, never taken for
-//! missing: who starts anew after that may do again what he has done before. The content is for the
-//! caller.
+//! Content is written aside with a checksum and renamed: after a kill the old content is there or the
+//! new one. What is saved is synced on the way, so that this holds after a power cut too; what is noted
+//! is not, since a sync takes milliseconds that all nodes of a host share, and may be damaged or old
+//! then. What is damaged is refused, never taken for missing; what follows is for the caller, as is
+//! the content.
 
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read as _, Write as _};
@@ -59,10 +60,19 @@ impl Record {
         Ok(Some(content.to_vec()))
     }
 
-    /// Replaces the content. On an error the old one is still there.
+    /// Replaces the content, for good. On an error the old one is still there.
     pub(crate) fn save(&self, content: &[u8]) -> Result<(), RecordError> {
+        self.replace(content, true)
+    }
+
+    /// Replaces the content by what may be lost when the host goes down, but not when the process does.
+    pub(crate) fn note(&self, content: &[u8]) -> Result<(), RecordError> {
+        self.replace(content, false)
+    }
+
+    fn replace(&self, content: &[u8], sync: bool) -> Result<(), RecordError> {
         let bytes = [content, &self.checksum(content)].concat();
-        write_whole(&self.path, &bytes).map_err(|error| self.failed("written", error))
+        write_whole(&self.path, &bytes, sync).map_err(|error| self.failed("written", error))
     }
 
     /// Content that is whole and makes no sense, or cannot be used by this node.
@@ -90,13 +100,13 @@ impl Record {
     }
 }
 
-/// Writes a file aside and gives it its name when it is all there.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file aside and gives it its name when it is all there; if it is to be synced, on disk.
+pub(super) fn write_whole(path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
     let aside = path.with_extension("new");
     let written = fs_err::File::create(&aside)
         .and_then(|mut file| {
             file.write_all(bytes)?;
-            file.sync_all()
+            if sync { file.sync_all() } else { Ok(()) }
         })
         .and_then(|()| fs_err::rename(&aside, path));
     if let Err(error) = written {
@@ -105,8 +115,8 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     match path.parent() {
-        Some(directory) => fs_err::File::open(directory)?.sync_all(),
-        None => Ok(()),
+        Some(directory) if sync => fs_err::File::open(directory)?.sync_all(),
+        _ => Ok(()),
     }
 }
 
@@ -123,6 +133,9 @@ mod tests {
         for content in [&b"first"[..], b"", b"third"] {
             record.save(content).unwrap();
             assert_eq!(record.load().unwrap().unwrap(), content);
+            record.note(b"a note").unwrap();
+            assert_eq!(record.load().unwrap().unwrap(), b"a note");
+            record.note(content).unwrap();
         }
         let other = Record::new(path.clone(), "b");
         assert!(matches!(other.load(), Err(RecordError::Damaged { .. })));
@@ -144,7 +157,7 @@ mod tests {
         record.save(b"old").unwrap();
         // A directory in the way of the file that is written aside.
         fs_err::create_dir(dir.path().join("a.new")).unwrap();
-        assert!(record.save(b"new").is_err());
+        assert!(record.save(b"new").is_err() && record.note(b"new").is_err());
         assert_eq!(record.load().unwrap().unwrap(), b"old");
     }
 }

@@ -50,7 +50,10 @@ impl Miner {
 /// process was stopped or its clock was set are not made up for.
 async fn follow_layers(node: Arc<Node>, count: u32) -> io::Result<()> {
     let data_dir = &node.settings.process.data_dir;
-    let mut maker = BlockMaker::open(data_dir).map_err(io::Error::other)?;
+    let (mut maker, damage) = BlockMaker::open(data_dir);
+    if let Some(error) = damage {
+        not_made(0, &error);
+    }
     let (mut begun, mut mined, mut failed) = (None, None, None);
     let later = |done: Option<u64>, layer: u64| done.is_none_or(|done| done < layer);
     loop {
@@ -67,9 +70,7 @@ async fn follow_layers(node: Arc<Node>, count: u32) -> io::Result<()> {
                 Err(error) if failed == Some(layer) => drop(error),
                 Err(error) => {
                     failed = Some(layer);
-                    let error = error.to_string();
-                    events::say(&format!("no block in layer {layer}: {error}"));
-                    events::emit("block-failed", json!({ "layer": layer, "error": error }));
+                    not_made(layer, &error);
                 }
             }
         }
@@ -85,6 +86,12 @@ async fn follow_layers(node: Arc<Node>, count: u32) -> io::Result<()> {
             }
         }
     }
+}
+
+fn not_made(layer: u64, error: &dyn std::fmt::Display) {
+    let error = error.to_string();
+    events::say(&format!("no block in layer {layer}: {error}"));
+    events::emit("block-failed", json!({ "layer": layer, "error": error }));
 }
 
 /// False if the miner may not make its blocks of this layer yet.
