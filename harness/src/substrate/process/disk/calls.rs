@@ -94,6 +94,12 @@ const fn bits(argument: u32, some: u32) -> When {
     }
 }
 
+/// The libc crate has no name for it on every aarch64 target.
+#[cfg(target_arch = "aarch64")]
+const RENAMEAT: c_long = 38;
+#[cfg(not(target_arch = "aarch64"))]
+const RENAMEAT: c_long = libc::SYS_renameat;
+
 /// Frequent calls first: the program compares in this order.
 const TABLE: &[(c_long, Call, When)] = &[
     (libc::SYS_write, Call::Write, When::Always),
@@ -123,7 +129,7 @@ const TABLE: &[(c_long, Call, When)] = &[
     (libc::SYS_sendfile, Call::Sendfile, When::Always),
     (libc::SYS_splice, Call::Splice, When::Always),
     (libc::SYS_openat2, Call::Openat2, When::Always),
-    (libc::SYS_renameat, Call::Renameat, When::Always),
+    (RENAMEAT, Call::Renameat, When::Always),
     (libc::SYS_renameat2, Call::Renameat, When::Always),
     (libc::SYS_linkat, Call::Linkat, When::Always),
     (libc::SYS_seccomp, Call::Seccomp, When::Listens),
