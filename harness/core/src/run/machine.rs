@@ -4,18 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::nodes::{Blow, NodeView};
 use super::staging::stage_times;
-use super::{Command, Event, HEAL_BOUND_NS, Watch, lead_ns};
-use crate::faults::Impact;
+use super::{Command, Event, Watch, lead_ns};
 use crate::history::{
-    Body, Death, End, Ending, Event as NodeEvent, Evidence, Exit, ExitStatus, Gap, Grade, Header,
-    ImpactChange, Interrupt, LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record,
-    Sample, SignalValue, StepChange, TornDown,
+    Body, Death, End, Ending, Event as NodeEvent, Exit, ExitStatus, Gap, Grade, Header, Interrupt,
+    LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample, SignalValue,
+    TornDown,
 };
 use crate::plan::model::Source;
-use crate::schedule::{Action, Part, Step};
-
-/// A restarted node has this long to become ready before its healing counts as failed.
-const RESTART_BOUND_NS: u64 = 10_000_000_000;
+use crate::schedule::Step;
 
 /// Readiness checks end with the start, and tell what they saw last within this time; without it nobody could say why.
 const LAST_ANSWER_BOUND_NS: u64 = 250_000_000;
@@ -25,7 +21,7 @@ type LogSignals = BTreeMap<String, Vec<(String, String, String)>>;
 
 /// Where the run is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Nodes are being started; nothing is demanded yet.
     Starting,
     /// The schedule runs.
@@ -41,28 +37,28 @@ enum Stage {
 /// One run. Feed it events, carry out its commands.
 #[derive(Debug)]
 pub struct Machine<W> {
-    header: Header,
+    pub(super) header: Header,
     log_signals: LogSignals,
     watch: W,
-    stage: Stage,
-    nodes: BTreeMap<String, NodeView>,
+    pub(super) stage: Stage,
+    pub(super) nodes: BTreeMap<String, NodeView>,
     /// Steps not begun yet, by due time.
-    due: VecDeque<Step>,
+    pub(super) due: VecDeque<Step>,
     /// How many of `due`, from its front, are staged.
     staged: usize,
     /// When each step is staged.
     stage_ns: BTreeMap<u32, u64>,
     /// Begun faults that must be taken back, by the step that began them: the undo step, if one is planned.
-    open: BTreeMap<u32, Step>,
+    pub(super) open: BTreeMap<u32, Step>,
     /// Faults whose effect may still be on a node: the step that began them.
-    on: BTreeMap<u32, String>,
+    pub(super) on: BTreeMap<u32, String>,
     /// Undo steps of the healing stage that have not reported yet.
-    healing: Vec<u32>,
-    heal_by_ns: u64,
+    pub(super) healing: Vec<u32>,
+    pub(super) heal_by_ns: u64,
     ready_by_ns: u64,
     next_seq: u64,
-    out: Vec<Command>,
-    now_ns: u64,
+    pub(super) out: Vec<Command>,
+    pub(super) now_ns: u64,
 }
 
 impl<W: Watch> Machine<W> {
@@ -319,148 +315,6 @@ impl<W: Watch> Machine<W> {
         }
     }
 
-    fn carry(&mut self, step: Step) {
-        self.step_is(&step, Phase::Begun);
-        let node = step.action.node().to_owned();
-        match &step.part {
-            Part::Begins { impact, .. } => {
-                self.impact(&step.entry, &node, *impact, true);
-                self.on.insert(step.id, node.clone());
-                let undo = self
-                    .due
-                    .iter()
-                    .find(|other| other.part == Part::Ends(step.id));
-                if let Some(undo) = undo.cloned() {
-                    self.open.insert(step.id, undo);
-                }
-            }
-            Part::Ends(begun) => {
-                self.open.remove(begun);
-            }
-        }
-        let view = self.nodes.entry(node.clone()).or_default();
-        match &step.action {
-            Action::Kill { .. } | Action::Terminate { .. } => {
-                if !view.lives() {
-                    self.fail(&step, format!("{node} was already dead"));
-                    return;
-                }
-                let killed = matches!(step.action, Action::Kill { .. });
-                view.ending = Some(Blow {
-                    step: Some(step.id),
-                    killed,
-                });
-            }
-            Action::Start { .. } => {
-                if view.lives() {
-                    self.fail(&step, format!("{node} was already running"));
-                    return;
-                }
-                self.start_again(&step, &node);
-                return;
-            }
-            Action::Freeze { .. }
-            | Action::Thaw { .. }
-            | Action::Flood { .. }
-            | Action::SetGateways { .. }
-            | Action::StartPoet { .. } => {
-                if !view.lives() {
-                    self.fail(&step, format!("{node} was dead"));
-                    self.gone_with_node(&step, &node);
-                    return;
-                }
-            }
-            // A disk is held by its directory, whether the node lives or not.
-            Action::EndFlood { .. }
-            | Action::CapDisk { .. }
-            | Action::FillDisk { .. }
-            | Action::FreeDisk { .. } => {}
-        }
-        self.out.push(Command::Carry(step));
-    }
-
-    fn start_again(&mut self, step: &Step, node: &str) {
-        let ready_by_ns = self.now_ns.saturating_add(RESTART_BOUND_NS);
-        let view = self.nodes.entry(node.to_owned()).or_default();
-        view.incarnation += 1;
-        view.state = None;
-        view.unready = false;
-        view.panic = None;
-        view.ending = None;
-        let incarnation = view.incarnation;
-        if let Part::Ends(begun) = step.part {
-            view.healing.push(begun);
-        }
-        self.out.push(Command::Spawn {
-            node: node.to_owned(),
-            incarnation,
-            ready_by_ns,
-        });
-        self.step_is(step, Phase::Done);
-    }
-
-    /// Thawing a node that has died meanwhile: nothing is frozen any more, and that is what the undo is for.
-    fn gone_with_node(&mut self, step: &Step, node: &str) {
-        if let (Action::Thaw { .. }, Part::Ends(begun)) = (&step.action, &step.part) {
-            let detail = BTreeMap::from([("node".to_owned(), format!("{node} is dead").into())]);
-            self.proved(*begun, Grade::Gone, true, detail);
-        }
-    }
-
-    fn fail(&mut self, step: &Step, why: String) {
-        self.step_is(step, Phase::Failed(why));
-    }
-
-    fn carried(&mut self, id: u32, result: Result<(), String>) {
-        let Some(step) = self
-            .header
-            .schedule
-            .steps
-            .iter()
-            .find(|step| step.id == id)
-            .cloned()
-        else {
-            return;
-        };
-        match result {
-            Ok(()) => self.step_is(&step, Phase::Done),
-            Err(why) => self.step_is(&step, Phase::Failed(why)),
-        }
-    }
-
-    fn proved(
-        &mut self,
-        step: u32,
-        grade: Grade,
-        held: bool,
-        detail: BTreeMap<String, serde_json::Value>,
-    ) {
-        let steps = &self.header.schedule.steps;
-        let Some(begun) = steps.iter().find(|other| other.id == step).cloned() else {
-            return;
-        };
-        let node = begun.action.node().to_owned();
-        let entry = begun.entry.clone();
-        let evidence = Evidence {
-            entry: entry.clone(),
-            step,
-            node: node.clone(),
-            grade,
-            held,
-            detail,
-        };
-        self.record(Body::Evidence(evidence));
-        if grade == Grade::Gone {
-            self.healing.retain(|open| *open != step);
-            if held {
-                self.on.remove(&step);
-            }
-            if held && let Part::Begins { impact, .. } = begun.part {
-                self.impact(&entry, &node, impact, false);
-            }
-        }
-    }
-
     fn ready(&mut self, node: &str, incarnation: u32) {
         let Some(view) = self.nodes.get_mut(node) else {
             return;
@@ -537,19 +391,6 @@ impl<W: Watch> Machine<W> {
             self.end(Ending::NotReady(vec![format!(
                 "{node} exited before genesis"
             )]));
-        }
-    }
-
-    /// A node that dies under a fault was hit by it, whatever the fault is.
-    fn felt_by_death(&mut self, node: &str) {
-        let steps = self
-            .on
-            .iter()
-            .filter(|(_, on)| on.as_str() == node)
-            .map(|(step, _)| *step);
-        for step in steps.collect::<Vec<_>>() {
-            let detail = BTreeMap::from([("died".to_owned(), true.into())]);
-            self.proved(step, Grade::Felt, true, detail);
         }
     }
 
@@ -630,47 +471,7 @@ impl<W: Watch> Machine<W> {
         }));
     }
 
-    fn end(&mut self, ending: Ending) {
-        match self.stage {
-            Stage::Starting | Stage::Running => {}
-            Stage::Healing(_) | Stage::TearingDown(_) | Stage::Over => return,
-        }
-        // What would need the node's process to come back is left to teardown; what is still imposed is taken back.
-        let outstanding: Vec<Step> = std::mem::take(&mut self.open)
-            .into_values()
-            .filter(|undo| {
-                matches!(
-                    undo.action,
-                    Action::Thaw { .. } | Action::EndFlood { .. } | Action::FreeDisk { .. }
-                )
-            })
-            .collect();
-        self.heal_by_ns = self.now_ns.saturating_add(HEAL_BOUND_NS);
-        self.stage = Stage::Healing(ending);
-        self.due.clear();
-        for undo in outstanding {
-            if let Part::Ends(begun) = undo.part {
-                self.healing.push(begun);
-            }
-            self.carry(undo);
-        }
-        self.finish_healing();
-    }
-
-    /// Goes on to teardown once every undo has reported, or its bound is over.
-    fn finish_healing(&mut self) {
-        let Stage::Healing(ending) = &self.stage else {
-            return;
-        };
-        if self.healing.is_empty() || self.now_ns >= self.heal_by_ns {
-            self.stage = Stage::TearingDown(ending.clone());
-            self.tear_down();
-        } else {
-            self.out.push(Command::WakeAt(self.heal_by_ns));
-        }
-    }
-
-    fn tear_down(&mut self) {
+    pub(super) fn tear_down(&mut self) {
         for view in self.nodes.values_mut() {
             // One that is only just being started is killed with the rest, and is no more to blame for it.
             if view.state != Some(NodeState::Dead) && view.ending.is_none() {
@@ -712,27 +513,7 @@ impl<W: Watch> Machine<W> {
         self.record(Body::Node(change));
     }
 
-    fn step_is(&mut self, step: &Step, phase: Phase) {
-        let change = StepChange {
-            step: step.id,
-            entry: step.entry.clone(),
-            action: step.action.clone(),
-            phase,
-        };
-        self.record(Body::Step(change));
-    }
-
-    fn impact(&mut self, entry: &str, node: &str, impact: Impact, on: bool) {
-        let change = ImpactChange {
-            entry: entry.to_owned(),
-            node: node.to_owned(),
-            impact,
-            on,
-        };
-        self.record(Body::Impact(change));
-    }
-
-    fn record(&mut self, body: Body) {
+    pub(super) fn record(&mut self, body: Body) {
         let record = Record {
             seq: self.next_seq,
             t_ns: self.now_ns,

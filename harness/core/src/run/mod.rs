@@ -7,6 +7,7 @@
 mod machine;
 mod nodes;
 mod staging;
+mod steps;
 
 use std::collections::BTreeMap;
 
