@@ -486,7 +486,11 @@ fn of_finding(place: usize, finding: &Finding) -> Present<'_> {
     }
 }
 
+/// A fault that failed before anybody saw it applied caused nothing, whatever happened while it should have been on.
 fn of_fault(fault: &FaultReport) -> Option<Present<'_>> {
+    if fault.failed.is_some() && fault.applied != Some(true) {
+        return None;
+    }
     Some(Present {
         from_ns: fault.begun_ns?,
         to_ns: fault.ended_ns.unwrap_or(u64::MAX),

@@ -140,13 +140,14 @@ fn must_fail(result: &mut ControlResult) -> Gave {
     }
     let facts =
         result.missing.is_empty() && result.wrong_reasons.is_empty() && result.unlinked.is_empty();
-    // A failure counts as the demanded one only if the faults are known to have caused it; other doubts (a void layer
+    // A failure counts as the demanded one only if the faults are known to have caused it and to be gone; other doubts (a void layer
     // somewhere, an end cut short by what was found) take nothing from facts that are all there.
     let unproved = verdict.reasons.iter().any(|reason| {
         matches!(
             reason.code,
             Code::FaultNotApplied
                 | Code::FaultNotFelt
+                | Code::FaultNotGone
                 | Code::SteadyStateNotReached
                 | Code::HistoryDamaged
                 | Code::HistoryGap

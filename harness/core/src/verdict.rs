@@ -342,6 +342,9 @@ pub struct FaultReport {
     pub ended_ns: Option<u64>,
     /// Whether something takes it back, so that its absence must be shown.
     pub restores: bool,
+    /// Whether taking it back was begun, by something that would outlive the run if it did not end well.
+    #[serde(default)]
+    pub undoing: bool,
     /// Why it could not be made or taken back.
     pub failed: Option<String>,
     /// The setting was read back.

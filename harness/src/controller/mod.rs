@@ -181,6 +181,7 @@ impl Running {
                     }
                     Command::Prepare(step) => self.watch.prepare(&step),
                     Command::Carry(step) => self.watch.carry(step),
+                    Command::Drop(step) => self.watch.drop_prepared(step),
                     Command::WakeAt(ns) => wake_ns = ns,
                     Command::TearDown => self.watch.tear_down(TEARDOWN_BOUND),
                     Command::Finish => return Ok(()),

@@ -216,6 +216,11 @@ impl Watch {
         self.floods.insert(step.id, Flood::Prepared(prepared));
     }
 
+    /// Lets go of what was prepared for a step; a flood's sockets close with it.
+    pub(super) fn drop_prepared(&mut self, step: u32) {
+        self.floods.remove(&step);
+    }
+
     /// Carries a step out; what comes of it is reported.
     pub(super) fn carry(&mut self, step: Step) {
         let report = Reporter {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Body, Death, Evidence, Grade, Header, Phase, Record, StepChange};
 use crate::oracles::Output;
-use crate::schedule::{Class, Part, Step};
+use crate::schedule::{Action, Class, Part, Step};
 use crate::verdict::{Cause, Code, FaultReport, Link};
 
 /// The evidence of all faults of a run, by the step that begins them.
@@ -23,6 +23,7 @@ struct Seen {
     restores: bool,
     begun: Option<(u64, u64)>,
     ended_ns: Option<u64>,
+    undoing: bool,
     failed: Option<String>,
     grades: BTreeMap<Grade, bool>,
     applied_seq: Option<u64>,
@@ -44,6 +45,7 @@ impl Evidences {
                         restores: matches!(class, Class::Restores(_)),
                         begun: None,
                         ended_ns: None,
+                        undoing: false,
                         failed: None,
                         grades: BTreeMap::new(),
                         applied_seq: None,
@@ -83,8 +85,12 @@ impl Evidences {
         match (&change.phase, ends) {
             (Phase::Begun, None) => seen.begun = Some((record.t_ns, record.seq)),
             (Phase::Done, Some(_)) => seen.ended_ns = Some(record.t_ns),
+            // A node that is started again goes with the run, ready or not: nothing of the fault outlives it.
+            (Phase::Begun, Some(_)) => {
+                seen.undoing = !matches!(change.action, Action::Start { .. });
+            }
             (Phase::Failed(why), _) => seen.failed = Some(why.clone()),
-            (Phase::Staged | Phase::Begun | Phase::Done, _) => {}
+            (Phase::Staged | Phase::Done, _) => {}
         }
     }
 
@@ -138,6 +144,7 @@ impl Evidences {
                     record: seen.applied_seq.or(seen.begun.map(|(_, seq)| seq)),
                     ended_ns: seen.ended_ns,
                     restores: seen.restores,
+                    undoing: seen.undoing,
                     failed: seen.failed.clone(),
                     armed: grade(Grade::Armed),
                     applied: grade(Grade::Applied),
@@ -244,16 +251,17 @@ pub(super) fn doubt(
             }
             continue;
         }
-        // What hit its target was there, whatever a probe saw of a target that was dead by then. What broke down after it
-        // had been made was there for a while only, whomever it hit.
+        // What hit its target was there, whatever a probe saw of a target that was dead by then. What was never made, or broke
+        // down after it had been made, was not there or for a while only, whomever it hit.
         let hit = hits.contains(&(entry.clone(), node.clone()));
-        let broke = fault.applied == Some(false) && fault.failed.is_some();
-        if fault.applied != Some(true) && (!hit || broke) {
+        if fault.applied != Some(true) && (!hit || fault.failed.is_some()) {
             let text = format!("`{entry}` was not seen to be applied to {node}{why}");
             let measurement = measured(fault);
             out.doubt(Code::FaultNotApplied, text, measurement, records.clone());
         }
-        if fault.restores && fault.gone != Some(true) && !(cut_short && fault.gone.is_none()) {
+        // An undo that was begun is owed its proof however the run ended.
+        let excused = cut_short && fault.gone.is_none() && !fault.undoing;
+        if fault.restores && fault.gone != Some(true) && !excused {
             let text = format!("`{entry}` was not seen to be gone from {node}{why}");
             out.doubt(Code::FaultNotGone, text, "", records.clone());
         }

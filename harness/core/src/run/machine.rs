@@ -1,6 +1,6 @@
 //! The state machine of a run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::nodes::{Blow, NodeView};
 use super::staging::stage_times;
@@ -52,6 +52,8 @@ pub struct Machine<W> {
     pub(super) open: BTreeMap<u32, Step>,
     /// Faults whose effect may still be on a node: the step that began them.
     pub(super) on: BTreeMap<u32, String>,
+    /// Begun faults that were never made, by their step: their undo has nothing to do.
+    pub(super) moot: BTreeSet<u32>,
     /// Undo steps of the healing stage that have not reported yet.
     pub(super) healing: Vec<u32>,
     pub(super) heal_by_ns: u64,
@@ -91,6 +93,7 @@ impl<W: Watch> Machine<W> {
             stage_ns: stage_times(&header),
             open: BTreeMap::new(),
             on: BTreeMap::new(),
+            moot: BTreeSet::new(),
             healing: Vec::new(),
             heal_by_ns: u64::MAX,
             ready_by_ns: header.genesis_ns.saturating_sub(lead_ns(header.calendar)),
@@ -371,6 +374,7 @@ impl<W: Watch> Machine<W> {
         let panic = view.panic.take();
         view.state = Some(NodeState::Dead);
         let healing = std::mem::take(&mut view.healing);
+        let awaits = view.awaits.take();
         let own = matches!(death, Death::Itself(_));
         let exit = Exit {
             node: node.to_owned(),
@@ -383,9 +387,14 @@ impl<W: Watch> Machine<W> {
         if own {
             self.felt_by_death(node);
         }
-        for begun in healing {
+        // A restart that the end of the run cut short was not refuted by it.
+        let ends = matches!(self.stage, Stage::TearingDown(_));
+        for begun in healing.into_iter().filter(|_| !ends) {
             let detail = BTreeMap::from([("exited".to_owned(), format!("{status:?}").into())]);
             self.proved(begun, Grade::Gone, false, detail);
+        }
+        if let Some(start) = awaits.filter(|_| self.stage == Stage::Running) {
+            self.start_again(&start, node);
         }
         if self.stage == Stage::Starting {
             self.end(Ending::NotReady(vec![format!(

@@ -203,6 +203,8 @@ pub enum Command {
     Prepare(Step),
     /// Carry a step out, then report it carried and proved.
     Carry(Step),
+    /// Let go of what was prepared for this step: it will not be carried out.
+    Drop(u32),
     /// Wake the machine at this monotonic time at the latest; replaces any earlier wish.
     WakeAt(u64),
     /// Stop every node in the orderly way and tear down; then report it.

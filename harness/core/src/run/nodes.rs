@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::history::{Death, ExitStatus, NodeState, Panic, SignalValue};
+use crate::schedule::Step;
 
 /// SIGKILL's number on Linux.
 const SIGKILL: i32 = 9;
@@ -23,6 +24,8 @@ pub(super) struct NodeView {
     pub(super) unready: bool,
     /// The panic it reported in this life.
     pub(super) panic: Option<Panic>,
+    /// The start that came while it was still being stopped, and is carried out when it is dead.
+    pub(super) awaits: Option<Step>,
     /// Steps whose impairment ends once the node is ready again.
     pub(super) healing: Vec<u32>,
     /// Last value and the layer it was last recorded in, per signal.

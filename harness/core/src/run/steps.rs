@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::machine::{Machine, Stage};
-use super::nodes::Blow;
+use super::nodes::{Blow, NodeView};
 use super::{Command, HEAL_BOUND_NS, Watch};
 use crate::faults::Impact;
 use crate::history::{Body, Ending, Evidence, Grade, ImpactChange, Phase, StepChange};
@@ -16,29 +16,29 @@ impl<W: Watch> Machine<W> {
     pub(super) fn carry(&mut self, step: Step) {
         self.step_is(&step, Phase::Begun);
         let node = step.action.node().to_owned();
-        match &step.part {
-            Part::Begins { impact, .. } => {
-                self.impact(&step.entry, &node, *impact, true);
-                self.on.insert(step.id, node.clone());
-                let undo = self
-                    .due
-                    .iter()
-                    .find(|other| other.part == Part::Ends(step.id));
-                if let Some(undo) = undo.cloned() {
-                    self.open.insert(step.id, undo);
-                }
+        if let Part::Ends(begun) = &step.part {
+            self.open.remove(begun);
+            if self.moot.remove(begun) {
+                self.nothing_to_undo(&step, *begun);
+                return;
             }
-            Part::Ends(begun) => {
-                self.open.remove(begun);
+        }
+        if let Some(why) = self.refusal(&step.action) {
+            self.refuse(&step, why);
+            return;
+        }
+        if let Part::Begins { impact, .. } = &step.part {
+            self.impact(&step.entry, &node, *impact, true);
+            self.on.insert(step.id, node.clone());
+            let mut due = self.due.iter();
+            let undo = due.find(|other| other.part == Part::Ends(step.id));
+            if let Some(undo) = undo.cloned() {
+                self.open.insert(step.id, undo);
             }
         }
         let view = self.nodes.entry(node.clone()).or_default();
         match &step.action {
             Action::Kill { .. } | Action::Terminate { .. } => {
-                if !view.lives() {
-                    self.fail(&step, format!("{node} was already dead"));
-                    return;
-                }
                 let killed = matches!(step.action, Action::Kill { .. });
                 view.ending = Some(Blow {
                     step: Some(step.id),
@@ -47,33 +47,69 @@ impl<W: Watch> Machine<W> {
             }
             Action::Start { .. } => {
                 if view.lives() {
-                    self.fail(&step, format!("{node} was already running"));
-                    return;
+                    view.awaits = Some(step);
+                } else {
+                    self.start_again(&step, &node);
                 }
-                self.start_again(&step, &node);
                 return;
             }
-            Action::Freeze { .. }
-            | Action::Thaw { .. }
-            | Action::Flood { .. }
-            | Action::SetGateways { .. }
-            | Action::StartPoet { .. } => {
-                if !view.lives() {
-                    self.fail(&step, format!("{node} was dead"));
-                    self.gone_with_node(&step, &node);
-                    return;
-                }
-            }
-            // A disk is held by its directory, whether the node lives or not.
-            Action::EndFlood { .. }
-            | Action::CapDisk { .. }
-            | Action::FillDisk { .. }
-            | Action::FreeDisk { .. } => {}
+            _ => {}
         }
         self.out.push(Command::Carry(step));
     }
 
-    fn start_again(&mut self, step: &Step, node: &str) {
+    /// Why an action cannot be tried on its node as it is.
+    fn refusal(&self, action: &Action) -> Option<String> {
+        let node = action.node();
+        let view = self.nodes.get(node);
+        let lives = view.is_some_and(NodeView::lives);
+        let dying = view.is_some_and(|view| view.ending.is_some());
+        match action {
+            Action::Kill { .. } | Action::Terminate { .. } if !lives => {
+                Some(format!("{node} was already dead"))
+            }
+            Action::Start { .. } if lives && !dying => Some(format!("{node} was already running")),
+            Action::Freeze { .. }
+            | Action::Thaw { .. }
+            | Action::Flood { .. }
+            | Action::SetGateways { .. }
+            | Action::StartPoet { .. }
+                if !lives =>
+            {
+                Some(format!("{node} was dead"))
+            }
+            // A disk is held by its directory, whether the node lives or not.
+            _ => None,
+        }
+    }
+
+    /// A step that is not even tried. What would take its effect back has nothing to do: above all, a node that had died
+    /// by itself before it could be killed is not started again by the heal.
+    fn refuse(&mut self, step: &Step, why: String) {
+        self.step_is(step, Phase::Failed(why));
+        match &step.part {
+            Part::Begins { .. } => {
+                self.moot.insert(step.id);
+                self.out.push(Command::Drop(step.id));
+            }
+            // Thawing a node that has died meanwhile: nothing is frozen any more, and that is what the undo is for.
+            Part::Ends(begun) if matches!(step.action, Action::Thaw { .. }) => {
+                let why = format!("{} is dead", step.action.node());
+                let detail = BTreeMap::from([("node".to_owned(), why.into())]);
+                self.proved(*begun, Grade::Gone, true, detail);
+            }
+            Part::Ends(_) => {}
+        }
+    }
+
+    /// The end of a fault that was never made.
+    fn nothing_to_undo(&mut self, step: &Step, begun: u32) {
+        self.step_is(step, Phase::Done);
+        let detail = BTreeMap::from([("begun".to_owned(), false.into())]);
+        self.proved(begun, Grade::Gone, true, detail);
+    }
+
+    pub(super) fn start_again(&mut self, step: &Step, node: &str) {
         let ready_by_ns = self.now_ns.saturating_add(RESTART_BOUND_NS);
         let view = self.nodes.entry(node.to_owned()).or_default();
         view.incarnation += 1;
@@ -81,6 +117,8 @@ impl<W: Watch> Machine<W> {
         view.unready = false;
         view.panic = None;
         view.ending = None;
+        // A value that is the same as in the former life is news of this one.
+        view.signals.clear();
         let incarnation = view.incarnation;
         if let Part::Ends(begun) = step.part {
             view.healing.push(begun);
@@ -91,18 +129,6 @@ impl<W: Watch> Machine<W> {
             ready_by_ns,
         });
         self.step_is(step, Phase::Done);
-    }
-
-    /// Thawing a node that has died meanwhile: nothing is frozen any more, and that is what the undo is for.
-    fn gone_with_node(&mut self, step: &Step, node: &str) {
-        if let (Action::Thaw { .. }, Part::Ends(begun)) = (&step.action, &step.part) {
-            let detail = BTreeMap::from([("node".to_owned(), format!("{node} is dead").into())]);
-            self.proved(*begun, Grade::Gone, true, detail);
-        }
-    }
-
-    fn fail(&mut self, step: &Step, why: String) {
-        self.step_is(step, Phase::Failed(why));
     }
 
     pub(super) fn carried(&mut self, id: u32, result: Result<(), String>) {
@@ -118,7 +144,11 @@ impl<W: Watch> Machine<W> {
         };
         match result {
             Ok(()) => self.step_is(&step, Phase::Done),
-            Err(why) => self.step_is(&step, Phase::Failed(why)),
+            Err(why) => {
+                self.step_is(&step, Phase::Failed(why));
+                // Whoever dies from now on was not hit by this; its effect, if it had any, is taken back all the same.
+                self.on.remove(&step.id);
+            }
         }
     }
 

@@ -168,7 +168,7 @@ impl Obedient {
                 Command::WakeAt(ns) => self.wake = ns,
                 Command::TearDown => self.feed(now, Event::TornDown { left: Vec::new() }),
                 Command::Finish => self.finished = true,
-                Command::Sync | Command::Prepare(_) => {}
+                Command::Sync | Command::Prepare(_) | Command::Drop(_) => {}
             }
         }
     }
@@ -247,6 +247,78 @@ fn a_node_that_dies_by_itself_is_not_ours() {
     // The planned kill then has nothing to kill, and says so instead of passing for applied.
     let failed = |body: &Body| matches!(body, Body::Step(change) if matches!(change.phase, Phase::Failed(_)));
     assert_eq!(run.time_of(failed), at(8));
+    // Nor does its heal start what it did not kill; there is nothing to take back, which is told as well.
+    let lives = run.records.iter().filter(
+        |record| matches!(&record.body, Body::Node(change) if change.node == "a-0" && change.incarnation > 0),
+    );
+    assert_eq!(lives.count(), 0);
+    let gone = |body: &Body| matches!(body, Body::Evidence(evidence) if evidence.grade == Grade::Gone && evidence.held);
+    assert_eq!(run.time_of(gone), at(12));
+    let impaired = |record: &Record| matches!(&record.body, Body::Impact(change) if change.on);
+    assert!(!run.records.iter().any(impaired));
+}
+
+/// The undo of a flood that met a dead node is no riddle: nothing was sent, nothing is left, and it is told at its time.
+#[test]
+fn a_flood_on_a_dead_node_is_dropped() {
+    let flood = Action::Flood {
+        node: "a-0".into(),
+        sources: 10,
+        over: Span::layers(1),
+        datagrams: crate::schedule::Datagrams::WellFormed,
+        last_after_ns: None,
+    };
+    let end = Action::EndFlood { node: "a-0".into() };
+    let mut machine = Machine::new(
+        header(flood, Some(end), Impact::Stressed),
+        &BTreeMap::new(),
+        Never,
+    );
+    let mut commands = machine.on(0, Event::Begun);
+    for node in ["a-0", "a-1"] {
+        let (node, pid, incarnation) = (node.to_owned(), 1, 0);
+        let spawned = Event::Spawned {
+            node: node.clone(),
+            pid,
+        };
+        commands.extend(machine.on(1, spawned));
+        commands.extend(machine.on(2, Event::Ready { node, incarnation }));
+    }
+    let exited = Event::Exited {
+        node: "a-0".into(),
+        incarnation: 0,
+        status: ExitStatus::Signal(6),
+        forced: false,
+        tail: Vec::new(),
+    };
+    machine.on(at(7) + 1, exited);
+    assert!(machine.on(at(8), Event::Tick).contains(&Command::Drop(0)));
+    let at_its_end = machine.on(at(12), Event::Tick);
+    let gone = at_its_end.iter().any(|command| {
+        matches!(command, Command::Record(Record { body: Body::Evidence(evidence), .. })
+            if evidence.grade == Grade::Gone && evidence.held)
+    });
+    assert!(gone, "{at_its_end:?}");
+    assert!(
+        !at_its_end
+            .iter()
+            .any(|command| matches!(command, Command::Carry(_)))
+    );
+}
+
+/// A restart whose node takes longer to stop than it is planned to be down starts it when it is dead.
+#[test]
+fn a_start_waits_for_the_stop_before_it() {
+    let stop = Action::Terminate { node: "a-0".into() };
+    let start = Action::Start { node: "a-0".into() };
+    let mut run = Obedient::start(header(stop, Some(start), Impact::Impaired));
+    run.feed(at(13), Event::Tick);
+    run.dies(at(14), "a-0", ExitStatus::Code(0));
+    let again = |body: &Body| matches!(body, Body::Node(change) if change.incarnation == 1);
+    assert_eq!(run.time_of(again), at(14));
+    run.run_out();
+    let failed = |record: &Record| matches!(&record.body, Body::Step(change) if matches!(change.phase, Phase::Failed(_)));
+    assert!(!run.records.iter().any(failed));
 }
 
 #[test]

@@ -20,6 +20,8 @@ struct Draft {
     at: ProtocolTime,
     entry: usize,
     node: usize,
+    /// Which of its entry's effects on the node.
+    effect: usize,
     action: Action,
     begins: Option<(Impact, Class)>,
 }
@@ -217,7 +219,8 @@ fn expand(
         let Some(&position) = places.get(name.as_str()) else {
             continue;
         };
-        for effect in kind.expand(params, &plan.nodes[position], &among) {
+        let effects = kind.expand(params, &plan.nodes[position], &among);
+        for (place, effect) in effects.into_iter().enumerate() {
             let undo = match (&effect.class, end) {
                 (Class::Restores(undo), Some(at)) => Some((at, undo.clone())),
                 _ => None,
@@ -232,6 +235,7 @@ fn expand(
                 at: entry.at,
                 entry: index,
                 node: position,
+                effect: place,
                 action: effect.action,
                 begins,
             });
@@ -240,6 +244,7 @@ fn expand(
                     at,
                     entry: index,
                     node: position,
+                    effect: place,
                     action,
                     begins: None,
                 });
@@ -304,10 +309,10 @@ impl<'a> Heals<'a> {
 /// Orders drafts (what ends comes before what begins at the same instant) and gives them their numbers.
 fn number(plan: &Plan, mut drafts: Vec<Draft>) -> Vec<Step> {
     drafts.sort_by_key(|draft| (draft.at, draft.begins.is_some(), draft.entry, draft.node));
-    let mut open: BTreeMap<(usize, usize), u32> = BTreeMap::new();
+    let mut open: BTreeMap<(usize, usize, usize), u32> = BTreeMap::new();
     let mut steps = Vec::with_capacity(drafts.len());
     for (id, draft) in (0_u32..).zip(drafts) {
-        let key = (draft.entry, draft.node);
+        let key = (draft.entry, draft.node, draft.effect);
         let part = match draft.begins {
             Some((impact, class)) => {
                 open.insert(key, id);

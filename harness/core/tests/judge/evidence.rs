@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tweedledum_core::control::Gave;
 use tweedledum_core::history::{Body, Ending, Grade, Interrupt, LimitEvidence, Phase, StepChange};
 use tweedledum_core::verdict::{Cleanup, Outcome};
 
@@ -198,4 +199,57 @@ fn runs_that_could_not_be_run() {
 fn an_early_end_before_everything_was_seen_is_no_pass() {
     let verdict = net().until(12).stop(Ending::Early).verdict();
     assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
+/// A control that the old release must fail by its session table, whose only gateway panics while it is flooded.
+fn panicking() -> Net {
+    let stated = must_fail(&[("crash/session-table", Some("gateway"))]);
+    let mut net = net().with(|header| header.control = Some(stated));
+    net.until(12).panics("gateway-0", "session-table");
+    net.until(20).stop(Ending::Early);
+    net
+}
+
+/// The same history in which nobody looked for a grade.
+fn unseen(mut net: Net, grade: Grade) -> Net {
+    for record in &mut net.records {
+        if let Body::Evidence(evidence) = &mut record.body
+            && evidence.grade == grade
+        {
+            evidence.grade = Grade::Armed;
+        }
+    }
+    net
+}
+
+/// A node that panics while a fault should have been on, which could not be made: that is no demanded failure.
+#[test]
+fn a_fault_that_was_never_made_hits_nobody() {
+    assert_eq!(panicking().control().gave, Gave::Right);
+    let mut net = unseen(panicking(), Grade::Applied);
+    for record in &mut net.records {
+        match &mut record.body {
+            Body::Step(change) if change.step == 0 && change.phase == Phase::Done => {
+                change.phase = Phase::Failed("too many open files".into());
+            }
+            _ => {}
+        }
+    }
+    let result = net.control();
+    assert_ne!(result.gave, Gave::Right);
+    assert!(codes(&result.verdict).contains("fault-not-applied"));
+    assert!(
+        result.verdict.chain.is_empty(),
+        "{:?}",
+        result.verdict.chain
+    );
+}
+
+/// A run that ends early is excused from undoing what it did not begin to undo, and from nothing else.
+#[test]
+fn an_undo_that_was_begun_is_owed_its_proof() {
+    let net = unseen(panicking(), Grade::Gone);
+    let result = net.control();
+    assert_ne!(result.gave, Gave::Right);
+    assert!(codes(&result.verdict).contains("fault-not-gone"));
 }
