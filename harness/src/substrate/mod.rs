@@ -3,4 +3,5 @@
 //! To add a substrate, give it a directory here beside [`process`]. Nothing in this module decides
 //! what to do to a node: that is the schedule's part.
 
+pub mod docker;
 pub mod process;
