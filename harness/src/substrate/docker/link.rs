@@ -19,10 +19,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::wire::{
-    Answer, Check, Clocks, Disk, Frames, Hello, Order, Ordered, PingAt, PingEvery, Poll, Said,
-    Sockets, Waiting, encode,
+    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, encode,
 };
 use crate::agent::flood::{FloodReport, FloodSpec};
+use crate::agent::operator;
+use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::clock::monotonic_ns;
 use crate::observe::{NodeName, Observation, excerpt};
 use crate::substrate::process::identity::boot_id;
@@ -213,6 +214,22 @@ impl AgentLink {
             .await?
         {
             Answer::Ping(rtt) => Ok(rtt),
+            _ => Err(self.other()),
+        }
+    }
+
+    /// Gives a PoET its operator's order; what came of it.
+    pub async fn operate(
+        &self,
+        order: operator::Order,
+        bound: Duration,
+    ) -> Result<operator::Obeyed, LinkError> {
+        // The order is given within one bound and its effect looked for within another.
+        match self
+            .ask(Order::Operate { order, bound }, bound * 2 + ANSWER_BOUND)
+            .await?
+        {
+            Answer::Obeyed(obeyed) => Ok(obeyed),
             _ => Err(self.other()),
         }
     }

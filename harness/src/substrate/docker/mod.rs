@@ -30,5 +30,6 @@ pub mod subnet;
 mod tar;
 mod wire;
 
+pub use crate::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 pub use container::{DockerError, Limits, State};
-pub use wire::{Check, Disk, PingAt, PingEvery, Poll, Read, Socket, Sockets};
+pub use wire::{Disk, Socket, Sockets};

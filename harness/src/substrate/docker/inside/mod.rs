@@ -9,7 +9,6 @@
 //! unless it is handled, and processes that lost their parent are its to reap.
 
 mod disk;
-mod floods;
 mod keeper;
 mod serve;
 
