@@ -40,6 +40,9 @@ pub(crate) enum Command {
     },
     /// Be one node of the bundled network
     Node(tweedledum_nodes::NodeArgs),
+    /// Be the agent of a node's pod, as runs start it in containers
+    #[command(hide = true)]
+    Agent,
     /// Parts of a run that it starts itself
     #[command(hide = true)]
     Internal(crate::commands::internal::InternalArgs),

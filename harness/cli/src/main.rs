@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Command::Clean(args) => commands::clean::run(&args, &printer),
         Command::Completions { shell } => commands::completions::run(shell, &printer),
         Command::Node(args) => return tweedledum_nodes::run(args),
+        Command::Agent => return commands::agent::run(&printer),
         Command::Internal(args) => return commands::internal::run(args, &printer),
     };
     match outcome {

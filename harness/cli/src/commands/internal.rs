@@ -1,4 +1,4 @@
-//! Parts of a run that it starts itself: watchdog, controller, shim. Users never call them.
+//! Parts of a run that it starts itself: watchdog, controller, shim, keeper. Users never call them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -23,6 +23,8 @@ enum Part {
     Watchdog,
     /// Conducts a run
     Controller(RunArgs),
+    /// Shows that a run on an engine lives
+    Keeper,
     /// Waits for its go, then becomes a node
     #[command(trailing_var_arg = true, allow_hyphen_values = true)]
     Shim { words: Vec<OsString> },
@@ -47,6 +49,13 @@ pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
             Err(failure) => {
                 printer.failure(&failure);
                 ExitCode::from(printer.settle(failure.code()))
+            }
+        },
+        Part::Keeper => match tweedledum_harness::substrate::docker::inside::keeper_main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                printer.note(&format!("error: keeper: {why}"));
+                ExitCode::from(supervise::EXIT_SUBSTRATE)
             }
         },
         Part::Shim { words } => ExitCode::from(shim_main(words)),

@@ -1,5 +1,6 @@
 //! One file per subcommand. Each returns an exit code or a [`Failure`], and prints through the printer it is given.
 
+pub(crate) mod agent;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;

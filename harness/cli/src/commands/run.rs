@@ -14,9 +14,10 @@ use tweedledum_core::report::text;
 use tweedledum_core::schedule;
 use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
-use tweedledum_harness::controller::{self, Ground, Job};
+use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::process::{Spawner, disk};
+use tweedledum_harness::substrate::Ground;
+use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
 use tweedledum_harness::supervise::{self, SuperviseConfig};
 use tweedledum_harness::undo::IntentLog;
 
@@ -116,35 +117,47 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
             .await
             .map_err(|error| substrate(&error))?;
         let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
-        let mut ground = Ground {
-            context,
-            spawner,
-            events,
-            blocks,
+        let ground = ProcessGround::new(spawner, blocks);
+        let mut host = Host { context, events };
+        let work = Work {
+            args,
+            plan: &plan,
+            turns: &turns,
+            executables: &executables,
+            ground: &ground,
         };
-        conduct(args, &plan, &turns, &executables, &mut ground, printer).await
+        conduct(&work, &mut host, printer).await
     })
 }
 
+/// What is to be run, and where.
+struct Work<'a> {
+    args: &'a RunArgs,
+    plan: &'a Plan,
+    turns: &'a [Turn<'a>],
+    executables: &'a BTreeMap<String, String>,
+    ground: &'a dyn Ground,
+}
+
 /// Runs every turn, one after the other, and says how they compare.
-async fn conduct(
-    args: &RunArgs,
-    plan: &Plan,
-    turns: &[Turn<'_>],
-    executables: &BTreeMap<String, String>,
-    ground: &mut Ground,
-    printer: &Printer,
-) -> Result<u8, Failure> {
+async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<u8, Failure> {
+    let Work {
+        args,
+        plan,
+        turns,
+        executables,
+        ground,
+    } = *work;
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let seed = args.seed.unwrap_or(plan.seed);
     let drawn = schedule_of(&args.plan, plan, seed)?;
-    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &drawn));
+    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &drawn, ground.pace()));
     let timeout = args.timeout.unwrap_or(worst * 2);
     let dialects: Vec<Arc<dyn Dialect>> = vec![Arc::new(UdpSession2020)];
-    let mut intents = IntentLog::open(&ground.context.intents)?;
-    let runs = ground.context.runs.clone();
+    let mut intents = IntentLog::open(&host.context.intents)?;
+    let runs = host.context.runs.clone();
     let directory =
-        RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
+        RunDirectory::create(&runs, &plan.name, seed, &host.context.nonce, &mut intents)
             .map_err(|error| substrate(&error))?;
     fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
     let drawn = serde_json::to_vec_pretty(&drawn).unwrap_or_default();
@@ -163,10 +176,11 @@ async fn conduct(
             base: directory_of(&args.plan),
             dialects: &dialects,
             timeout,
+            ground,
             executables: executables.clone(),
         };
         let mut progress = Progress::new(printer, plan, &release.name);
-        let verdict = controller::run(ground, &job, &own, &mut |record| progress.saw(record))
+        let verdict = controller::run(host, &job, &own, &mut |record| progress.saw(record))
             .await
             .map_err(|error| substrate(&error))?;
         progress.done();

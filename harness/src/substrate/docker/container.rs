@@ -1,0 +1,281 @@
+//! What every container of a run has in common: how it is made, attached and looked at.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig,
+};
+use bollard::query_parameters::{
+    AttachContainerOptions, CreateContainerOptions, RemoveContainerOptions,
+};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::engine::{Engine, said, status_of};
+use super::ledger::{Entry, Ledger, Thing};
+use super::link::{Input, LinkError, Output, Piece};
+
+/// What went wrong with something on the engine.
+#[derive(Debug, Error)]
+pub enum DockerError {
+    /// The engine would not.
+    #[error("the engine would not {what}: {why}")]
+    Engine {
+        /// What it was asked.
+        what: String,
+        /// Its words.
+        why: String,
+        /// The status it gave, if it answered at all.
+        status: Option<u16>,
+    },
+    /// Something that must be on the disk first could not be written.
+    #[error("cannot record what is made on the engine, so nothing is made: {0}; is the disk full?")]
+    Ledger(#[from] std::io::Error),
+    /// An agent.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A description that cannot be carried out.
+    #[error("{0}")]
+    Spec(String),
+    /// Something took too long.
+    #[error("{what} was not over after {bound:?}")]
+    TooLate {
+        /// What.
+        what: String,
+        /// The time.
+        bound: Duration,
+    },
+}
+
+impl DockerError {
+    pub(super) fn engine(what: impl Into<String>, error: &bollard::errors::Error) -> Self {
+        Self::Engine {
+            what: what.into(),
+            why: said(error),
+            status: status_of(error),
+        }
+    }
+
+    /// Whether the engine said that the thing does not exist.
+    pub fn is_gone(&self) -> bool {
+        matches!(
+            self,
+            Self::Engine {
+                status: Some(404),
+                ..
+            }
+        )
+    }
+}
+
+/// Host settings of every container of ours: nothing is logged by the engine, which would fill its
+/// disk, and nothing is started again by it.
+pub(super) fn host_config() -> HostConfig {
+    HostConfig {
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("none".to_owned()),
+            config: Some(HashMap::new()),
+        }),
+        init: Some(false),
+        ..HostConfig::default()
+    }
+}
+
+/// Takes away from a container what our own executable does not need.
+pub(super) fn without_rights(host: HostConfig, keep: &[&str]) -> HostConfig {
+    HostConfig {
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: (!keep.is_empty()).then(|| keep.iter().map(ToString::to_string).collect()),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        ..host
+    }
+}
+
+/// Makes a container and records its id.
+pub(super) async fn create(
+    engine: &Engine,
+    ledger: &Ledger,
+    thing: &Thing,
+    body: ContainerCreateBody,
+) -> Result<String, DockerError> {
+    let options = CreateContainerOptions {
+        name: Some(thing.name.clone()),
+        ..CreateContainerOptions::default()
+    };
+    let made = engine.docker().create_container(Some(options), body).await;
+    let made = made.map_err(|error| {
+        DockerError::engine(format!("make the container {}", thing.name), &error)
+    })?;
+    for warning in made.warnings {
+        tracing::warn!(container = thing.name, warning, "the engine warns");
+    }
+    record(
+        ledger,
+        Entry::Made {
+            thing: thing.clone(),
+            id: made.id.clone(),
+        },
+    )
+    .await?;
+    Ok(made.id)
+}
+
+/// Records an entry without holding up the event loop while the disk syncs.
+pub(super) async fn record(ledger: &Ledger, entry: Entry) -> Result<(), DockerError> {
+    let ledger = ledger.clone();
+    match tokio::task::spawn_blocking(move || ledger.record(entry)).await {
+        Ok(recorded) => Ok(recorded?),
+        Err(error) => Err(DockerError::Ledger(std::io::Error::other(error))),
+    }
+}
+
+/// Attaches to a container that is not started yet, so that nothing is missed.
+pub(super) async fn attach(
+    engine: &Engine,
+    id: &str,
+    stdin: bool,
+) -> Result<(Input, Output), DockerError> {
+    let options = AttachContainerOptions {
+        stream: true,
+        stdin,
+        stdout: true,
+        stderr: true,
+        ..AttachContainerOptions::default()
+    };
+    let attached = engine.docker().attach_container(id, Some(options)).await;
+    let attached =
+        attached.map_err(|error| DockerError::engine("attach to a container", &error))?;
+    let output = attached.output.filter_map(|piece| async {
+        match piece {
+            Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                Some(Ok(Piece::Out(message)))
+            }
+            Ok(LogOutput::StdErr { message }) => Some(Ok(Piece::Err(message))),
+            Ok(LogOutput::StdIn { .. }) => None,
+            Err(error) => Some(Err(std::io::Error::other(said(&error)))),
+        }
+    });
+    Ok((attached.input, Box::pin(output)))
+}
+
+/// Starts a container.
+pub(super) async fn start(engine: &Engine, id: &str, name: &str) -> Result<(), DockerError> {
+    let started = engine.docker().start_container(id, None).await;
+    started.map_err(|error| DockerError::engine(format!("start {name}"), &error))
+}
+
+/// Removes a container with what it made for itself. Gone is as good as removed.
+pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError> {
+    let options = RemoveContainerOptions {
+        force: true,
+        v: true,
+        link: false,
+    };
+    match engine.docker().remove_container(id, Some(options)).await {
+        Err(error) if status_of(&error) != Some(404) => {
+            Err(DockerError::engine("remove a container", &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Limits of one node. `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limits {
+    /// Memory in bytes; swap does not add to it. Engines want 6 MiB at least.
+    pub memory: Option<u64>,
+    /// Processors in thousandths of one.
+    pub milli_cpus: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+/// What the engine says of a container at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct State {
+    /// `created`, `running`, `paused`, `exited`, …
+    pub status: String,
+    /// Whether its process exists; a paused one does.
+    pub running: bool,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// Whether the kernel killed a process of it for lack of memory in this life.
+    pub oom: bool,
+    /// The code of its last exit.
+    pub exit_code: i64,
+    /// What kept it from starting.
+    pub error: String,
+    /// Its process on the engine's host; 0 if there is none.
+    pub pid: i64,
+    /// When it was started, as the engine writes it.
+    pub started: String,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// Looks at a container.
+pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<State, DockerError> {
+    let seen = engine.docker().inspect_container(id, None).await;
+    let seen = seen.map_err(|error| DockerError::engine("show a container", &error))?;
+    let ContainerState {
+        status,
+        running,
+        paused,
+        oom_killed,
+        exit_code,
+        error,
+        pid,
+        started_at,
+        ..
+    } = seen.state.unwrap_or_default();
+    let host = seen.host_config.unwrap_or_default();
+    Ok(State {
+        status: status
+            .unwrap_or(ContainerStateStatusEnum::EMPTY)
+            .to_string(),
+        running: running.unwrap_or(false),
+        paused: paused.unwrap_or(false),
+        oom: oom_killed.unwrap_or(false),
+        exit_code: exit_code.unwrap_or(0),
+        error: error.unwrap_or_default(),
+        pid: pid.unwrap_or(0),
+        started: started_at.unwrap_or_default(),
+        limits: limits_of(engine, &host),
+    })
+}
+
+/// The limits that the engine's settings are. A limit cannot be taken away from a container that
+/// runs, so one that is lifted is as large as the engine's host: that is none.
+fn limits_of(engine: &Engine, host: &HostConfig) -> Limits {
+    let about = engine.about();
+    let below = |value: Option<i64>, all: u64| {
+        let value = u64::try_from(value?).ok()?;
+        (value > 0 && value < all).then_some(value)
+    };
+    let all_cpus = u64::from(about.cpus) * 1_000_000_000;
+    Limits {
+        memory: below(host.memory, about.memory),
+        milli_cpus: below(host.nano_cpus, all_cpus)
+            .and_then(|nano| u32::try_from(nano / 1_000_000).ok()),
+        pids: below(host.pids_limit, u64::MAX).and_then(|pids| u32::try_from(pids).ok()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_have_no_rights_but_those_that_are_kept() {
+        let host = without_rights(host_config(), &["NET_ADMIN"]);
+        assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+        assert_eq!(host.cap_add, Some(vec!["NET_ADMIN".to_owned()]));
+        assert_eq!(without_rights(host_config(), &[]).cap_add, None);
+        assert!(host.privileged.is_none() && host.binds.is_none());
+    }
+}

@@ -1,0 +1,173 @@
+//! Addresses and failures of engines, without an engine.
+
+use super::*;
+
+fn env(host: Option<&str>) -> EngineEnv {
+    EngineEnv {
+        host: host.map(str::to_owned),
+        ..EngineEnv::default()
+    }
+}
+
+#[test]
+fn each_way_to_an_engine_is_spoken_or_refused_by_name() {
+    for (host, tls, want) in [
+        (None, false, Ok("unix:///var/run/docker.sock")),
+        (Some("unix:///run/x.sock"), false, Ok("unix:///run/x.sock")),
+        (
+            Some("tcp://10.0.0.1:2375"),
+            false,
+            Ok("tcp://10.0.0.1:2375"),
+        ),
+        (
+            Some("http://10.0.0.1:2375"),
+            false,
+            Ok("tcp://10.0.0.1:2375"),
+        ),
+        (
+            Some("tcp://h:2376"),
+            true,
+            Err(
+                "TLS is not supported; forward its socket with `ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock h`",
+            ),
+        ),
+        (Some("https://h:2376"), false, Err("TLS is not supported")),
+        (
+            Some("ssh://me@h/"),
+            false,
+            Err(
+                "ssh is not supported; forward its socket with `ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock me@h`",
+            ),
+        ),
+        (
+            Some("npipe:////./pipe/docker_engine"),
+            false,
+            Err("Windows"),
+        ),
+        (Some("fd://"), false, Err("engine itself")),
+        (Some("unix://relative"), false, Err("absolute")),
+        (Some("/run/x.sock"), false, Err("no scheme")),
+        (Some("tcp://"), false, Err("scheme is not known")),
+        (Some("gopher://x"), false, Err("scheme is not known")),
+    ] {
+        let found = EngineAddress::find(&EngineEnv { tls, ..env(host) });
+        match (found, want) {
+            (Ok(address), Ok(url)) => assert_eq!(address.url, url),
+            (Err(error), Err(text)) => {
+                let said = error.to_string();
+                assert!(said.contains(text), "{said}");
+            }
+            (found, want) => panic!("{host:?}: {found:?}, not {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn contexts_are_followed() {
+    let home = tempfile::tempdir().unwrap();
+    let put = |path: &str, text: &str| {
+        let path = home.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let meta = |name: &str, file: &str| {
+        format!(
+            "contexts/{file}/{}/meta.json",
+            hex::encode(Sha256::digest(name))
+        )
+    };
+    put("config.json", r#"{"auths": {}, "currentContext": "mine"}"#);
+    put(
+        &meta("mine", "meta"),
+        r#"{"Name":"mine","Endpoints":{"docker":{"Host":"unix:///run/mine.sock"}}}"#,
+    );
+    put(
+        &meta("far", "meta"),
+        r#"{"Endpoints":{"docker":{"Host":"ssh://far"}}}"#,
+    );
+    put(
+        &meta("safe", "meta"),
+        r#"{"Endpoints":{"docker":{"Host":"tcp://safe:2376"}}}"#,
+    );
+    put(&meta("safe", "tls"), "");
+    put(&meta("odd", "meta"), r#"{"Endpoints":[]}"#);
+    put(&meta("other", "meta"), r#"{"Endpoints":{"kubernetes":{}}}"#);
+    let find = |host: Option<&str>, context: Option<&str>| {
+        EngineAddress::find(&EngineEnv {
+            context: context.map(str::to_owned),
+            config: Some(home.path().to_owned()),
+            ..env(host)
+        })
+        .map_err(|error| error.to_string())
+    };
+    assert_eq!(find(None, None).unwrap().url, "unix:///run/mine.sock");
+    assert_eq!(find(None, Some("default")).unwrap().url, DEFAULT_SOCKET);
+    assert_eq!(
+        find(Some("unix:///h"), Some("far")).unwrap().from,
+        "DOCKER_HOST"
+    );
+    for (name, want) in [
+        (
+            "far",
+            "the docker context `far` names ssh://far: ssh is not supported",
+        ),
+        ("safe", "TLS is not supported"),
+        ("odd", "unknown form"),
+        ("other", "no docker endpoint"),
+        ("none", "the docker context `none` cannot be used"),
+    ] {
+        let said = find(None, Some(name)).unwrap_err();
+        assert!(said.contains(want), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| {
+        let url = format!("unix://{}", dir.path().join(name).display());
+        EngineAddress {
+            url,
+            from: "a test".to_owned(),
+        }
+    };
+    let said = |address| async { Engine::connect(address).await.unwrap_err().to_string() };
+    let text = said(at("none")).await;
+    assert!(
+        text.contains("there is no such socket; start the engine"),
+        "{text}"
+    );
+    // A socket that nobody listens on any more.
+    drop(std::os::unix::net::UnixListener::bind(dir.path().join("dead")).unwrap());
+    let text = said(at("dead")).await;
+    assert!(
+        text.contains("no engine answers") && text.contains("refused"),
+        "{text}"
+    );
+    for (body, want) in [
+        (
+            r#"{"Version":"17.03","ApiVersion":"1.26"}"#,
+            "speaks API 1.26; at least 1.40",
+        ),
+        ("nonsense", "does not answer as an engine does"),
+        ("{}", "does not answer as an engine does"),
+    ] {
+        let name = format!("engine-{}", body.len());
+        let listener = tokio::net::UnixListener::bind(dir.path().join(&name)).unwrap();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        let text = said(at(&name)).await;
+        assert!(text.contains(want), "{text}");
+    }
+}

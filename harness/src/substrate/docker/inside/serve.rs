@@ -1,0 +1,254 @@
+//! The agent's loop: orders in, answers and sights out, over any pair of streams.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::super::wire::{
+    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, encode,
+};
+use super::disk::{TOP_UP, Volume};
+use crate::agent::Dialect;
+use crate::agent::local::{LocalAgent, LocalSpec};
+use crate::clock::monotonic_ns;
+use crate::observe::poll::http_client;
+use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
+use crate::observe::{NodeName, Observation};
+use crate::substrate::process::identity::boot_id;
+use crate::substrate::{Identities, Vantage as _};
+
+/// Messages on their way out. A full channel holds observers back; it loses nothing.
+const CHANNEL: usize = 256;
+/// Orders that are carried out at once; the harness has a handful under way per node.
+const ORDERS_MAX: usize = 64;
+/// Sockets that a message can hold: a row takes some 110 bytes.
+const SOCKETS_MAX: usize = 2000;
+
+/// Everything that orders share.
+#[derive(Debug)]
+struct Agent {
+    dialects: Vec<Arc<dyn Dialect>>,
+    volume: Volume,
+    client: reqwest::Client,
+    saw: mpsc::Sender<Observation>,
+    /// What acts and looks, from the greeting on.
+    local: OnceLock<LocalAgent>,
+}
+
+/// Serves until the input closes or `Bye` comes. The error says what could not be read.
+pub(crate) async fn serve(
+    mut input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin + Send + 'static,
+    dialects: Vec<Arc<dyn Dialect>>,
+    volume: PathBuf,
+) -> Result<(), String> {
+    let (say, to_say) = mpsc::channel(CHANNEL);
+    let (saw, seen) = mpsc::channel(CHANNEL);
+    let agent = Arc::new(Agent {
+        dialects,
+        volume: Volume::new(volume),
+        client: http_client(None).map_err(|error| error.to_string())?,
+        saw,
+        local: OnceLock::new(),
+    });
+    let mut streams = JoinSet::new();
+    streams.spawn(write_all(to_say, output));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(pass_on(seen, say.clone()));
+    tasks.spawn(keep_ballast(Arc::clone(&agent)));
+    let standing = tasks.len();
+    let mut frames = Frames::default();
+    let mut chunk = vec![0; 64 << 10];
+    let broken = 'serving: loop {
+        match input.read(&mut chunk).await {
+            Ok(0) | Err(_) => break None,
+            Ok(length) => frames.feed(&chunk[..length]),
+        }
+        loop {
+            let Ordered { id, order } = match frames.next() {
+                Ok(Some(order)) => order,
+                Ok(None) => break,
+                Err(error) => break 'serving Some(error.to_string()),
+            };
+            while tasks.try_join_next().is_some() {}
+            if matches!(order, Order::Bye) {
+                let _ = say
+                    .send(Said::Answer {
+                        id,
+                        result: Ok(Answer::Done),
+                    })
+                    .await;
+                break 'serving None;
+            }
+            if tasks.len() >= standing + ORDERS_MAX {
+                let why = format!("{ORDERS_MAX} orders are being carried out already");
+                let _ = say
+                    .send(Said::Answer {
+                        id,
+                        result: Err(why),
+                    })
+                    .await;
+                continue;
+            }
+            let (agent, say) = (Arc::clone(&agent), say.clone());
+            tasks.spawn(async move {
+                let result = agent.carry_out(order).await;
+                // Nobody listens any more only when the agent is about to exit.
+                let _ = say.send(Said::Answer { id, result }).await;
+            });
+        }
+    };
+    tasks.shutdown().await;
+    if let Some(why) = &broken {
+        let _ = say.send(Said::Broken(why.clone())).await;
+    }
+    drop(say);
+    drop(agent);
+    // What was said last still goes out, unless nobody reads it.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), streams.join_next()).await;
+    broken.map_or(Ok(()), Err)
+}
+
+async fn write_all(mut to_say: mpsc::Receiver<Said>, mut output: impl AsyncWrite + Unpin) {
+    while let Some(said) = to_say.recv().await {
+        let frame = match encode(&said) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!(%error, "a message is left out");
+                continue;
+            }
+        };
+        if output.write_all(&frame).await.is_err() || output.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn pass_on(mut seen: mpsc::Receiver<Observation>, say: mpsc::Sender<Said>) {
+    while let Some(observation) = seen.recv().await {
+        if let Some(sight) = Sight::of(observation)
+            && say.send(Said::Saw(sight)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Takes what nodes give back of a volume whose ballast is not complete.
+async fn keep_ballast(agent: Arc<Agent>) {
+    let mut ticks = tokio::time::interval(TOP_UP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = agent.volume.top_up() {
+            tracing::debug!(%error, "ballast cannot be taken now");
+        }
+    }
+}
+
+impl Agent {
+    async fn carry_out(&self, order: Order) -> Result<Answer, String> {
+        let told = |error: std::io::Error| error.to_string();
+        Ok(match order {
+            Order::Hello(hello) => {
+                self.volume.open_to_all().map_err(told)?;
+                if self.local.set(self.local_of(hello)).is_err() {
+                    return Err("it was greeted before".to_owned());
+                }
+                Answer::Clock(clocks()?)
+            }
+            Order::Clock => Answer::Clock(clocks()?),
+            Order::Ready { check, bound } => {
+                Answer::Ready(self.local()?.until_ready(check, bound).await?)
+            }
+            Order::Watch { polls, ping } => {
+                self.local()?.watch(polls, ping).await?;
+                Answer::Done
+            }
+            Order::Ping { target, bound } => Answer::Ping(self.local()?.ping(target, bound).await?),
+            Order::Operate { order, bound } => {
+                Answer::Obeyed(self.local()?.operate(order, bound).await?)
+            }
+            Order::PrepareFlood {
+                flood,
+                dialect,
+                spec,
+            } => {
+                self.local()?.prepare_flood(flood, dialect, spec).await?;
+                Answer::Done
+            }
+            Order::StartFlood { flood, at_ns } => {
+                Answer::Flood(self.local()?.start_flood(flood, at_ns).await?)
+            }
+            Order::StopFlood { flood } => self
+                .local()?
+                .stop_flood(flood)
+                .await?
+                .map_or(Answer::Done, Answer::Flood),
+            Order::Ballast { bytes } => Answer::Disk(self.volume.want(bytes).map_err(told)?),
+            Order::Disk => Answer::Disk(self.volume.state().map_err(told)?),
+            Order::ProbeDisk { bytes } => Answer::Probe(self.volume.probe(bytes).map_err(told)?),
+            Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
+            Order::Bye => Answer::Done,
+        })
+    }
+
+    fn local(&self) -> Result<&LocalAgent, String> {
+        let local = self.local.get();
+        local.ok_or_else(|| "it was not greeted yet".to_owned())
+    }
+
+    fn local_of(&self, hello: Hello) -> LocalAgent {
+        LocalAgent::new(LocalSpec {
+            node: NodeName::from(hello.node),
+            address: hello.address,
+            identities: Identities {
+                watcher: hello.watcher,
+                prober: hello.prober,
+                netid: hello.netid,
+            },
+            dialects: self.dialects.clone(),
+            client: self.client.clone(),
+            saw: self.saw.clone(),
+        })
+    }
+}
+
+fn clocks() -> Result<Clocks, String> {
+    let boot = boot_id().map_err(|error| error.to_string())?;
+    Ok(Clocks {
+        monotonic_ns: monotonic_ns(),
+        boot,
+    })
+}
+
+fn sockets() -> std::io::Result<Sockets> {
+    let mut left_out = 0;
+    let mut rows = |table: Vec<InetSocket>| {
+        let rows: Vec<Socket> = table
+            .into_iter()
+            .filter(|socket| !socket.is_time_wait())
+            .map(
+                |InetSocket {
+                     local,
+                     remote,
+                     state,
+                     drops,
+                     ..
+                 }| Socket {
+                    local,
+                    remote,
+                    state,
+                    drops,
+                },
+            )
+            .collect();
+        left_out += rows.len().saturating_sub(SOCKETS_MAX);
+        rows.into_iter().take(SOCKETS_MAX).collect::<Vec<_>>()
+    };
+    let (udp, tcp) = (rows(udp_sockets()?), rows(tcp_sockets()?));
+    Ok(Sockets { udp, tcp, left_out })
+}

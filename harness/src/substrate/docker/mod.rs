@@ -1,0 +1,35 @@
+//! The Docker substrate: nodes in containers, through the engine's API only.
+//!
+//! Per node a *pod*: an agent container, which is our own executable, owns the network namespace,
+//! the process namespace, a fixed address, the data volume and `NET_ADMIN`; the node's container
+//! joins it and has no added rights. The harness talks to each agent over its attached standard
+//! input and output, and no container address is used from outside, so that an engine elsewhere
+//! would do as well.
+//!
+//! Reading order: [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an
+//! image), [`ledger`] (what is recorded before it is made), [`run`] (keeper and network of a run),
+//! [`pod`] and [`node`] (what the controller uses), `wire` and [`link`] (what harness and agent
+//! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed).
+//!
+//! Nothing here decides what to do to a node, and nothing touches a container, volume or network
+//! that its run has not recorded.
+
+mod container;
+mod elf;
+pub mod engine;
+mod exec;
+pub mod image;
+pub mod inside;
+pub mod ledger;
+pub mod link;
+pub mod node;
+pub mod pod;
+pub mod remains;
+pub mod run;
+pub mod subnet;
+mod tar;
+mod wire;
+
+pub use crate::agent::request::{Check, PingAt, PingEvery, Poll, Read};
+pub use container::{DockerError, Limits, State};
+pub use wire::{Disk, Socket, Sockets};

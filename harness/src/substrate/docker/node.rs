@@ -1,0 +1,460 @@
+//! A node's container: its lives, its signals, its limits, its death.
+//!
+//! A [`Node`] is the container; each start of it is a [`Life`] with output of its own. Signals go
+//! through the engine's API, and what it then shows is read back. A death is seen when the engine
+//! tells it, some 60 ms after it happened; whether it was for lack of memory is told with it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bollard::body_full;
+use bollard::models::{ContainerCreateBody, ContainerUpdateBody, HostConfig};
+use bollard::query_parameters::{
+    KillContainerOptions, UploadToContainerOptions, WaitContainerOptions,
+};
+use futures_util::StreamExt as _;
+use rustix::fs::OFlags;
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::container::{
+    self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
+};
+use super::engine::Engine;
+use super::image::Image;
+use super::ledger::{Role, Thing};
+use super::link::{Output, Piece};
+use super::pod::{Pod, mount};
+use super::tar::Archive;
+use crate::clock::monotonic_ns;
+use crate::substrate::process::{Exit, ExitKind, NodePipes, NodeSignal, Stopped, StoppedBy};
+
+/// How long a killed container may take until the engine tells its death. With fifty kills at once
+/// 2.5 s were seen on two processors.
+const KILL_BOUND: Duration = Duration::from_secs(30);
+
+/// How often the engine is asked again for a death that it failed to tell.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a node's container is made of.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// What runs: our own image or the user's.
+    pub image: Image,
+    /// The command after the image's entry point, or instead of it.
+    pub command: Vec<String>,
+    /// Whether `command` takes the place of the image's entry point.
+    pub replace_entry_point: bool,
+    /// Environment variables beside the image's own.
+    pub env: BTreeMap<String, String>,
+    /// Where the data volume is mounted.
+    pub data: String,
+    /// Files that the node reads, by their path in the container.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Limits from the start.
+    pub limits: Limits,
+}
+
+/// A node's container. A handle that can be cloned.
+#[derive(Clone, Debug)]
+pub struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Engine,
+    name: String,
+    id: String,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// A death, with what the engine knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Death {
+    /// How it ended, and when that was seen.
+    pub exit: Exit,
+    /// Whether the kernel killed it for lack of memory.
+    pub oom: bool,
+}
+
+/// One life of a node, from its start to its death. A handle that can be cloned.
+#[derive(Clone, Debug)]
+pub struct Life {
+    node: Node,
+    death: watch::Receiver<Option<Death>>,
+}
+
+impl Node {
+    pub(super) async fn make(pod: &Pod, spec: NodeSpec) -> Result<Self, DockerError> {
+        let run = &pod.0.run.0;
+        let name = pod.name();
+        let thing = Thing::of(&run.spec.nonce, Role::Node, Some(name));
+        let own = spec.image.own;
+        let host = HostConfig {
+            network_mode: Some(format!("container:{}", pod.0.agent)),
+            pid_mode: Some(format!("container:{}", pod.0.agent)),
+            mounts: Some(vec![mount(&pod.0.volume, &spec.data)]),
+            memory: spec
+                .limits
+                .memory
+                .and_then(|bytes| i64::try_from(bytes).ok()),
+            memory_swap: spec
+                .limits
+                .memory
+                .and_then(|bytes| i64::try_from(bytes).ok()),
+            nano_cpus: spec
+                .limits
+                .milli_cpus
+                .map(|milli| i64::from(milli) * 1_000_000),
+            pids_limit: spec.limits.pids.map(i64::from),
+            ..host_config()
+        };
+        let (entrypoint, cmd) = if spec.replace_entry_point {
+            (Some(spec.command), None)
+        } else {
+            (None, Some(spec.command))
+        };
+        let env = spec.env.iter().map(|(key, value)| format!("{key}={value}"));
+        let body = ContainerCreateBody {
+            image: Some(spec.image.id),
+            entrypoint,
+            cmd,
+            env: Some(env.collect()),
+            labels: Some(thing.labels(&run.spec.nonce, Some(name))),
+            // Our own nodes need no rights; what the user's image needs is for the user to say.
+            host_config: Some(if own { without_rights(host, &[]) } else { host }),
+            ..ContainerCreateBody::default()
+        };
+        let id = container::create(&run.engine, &run.ledger, &thing, body).await?;
+        let node = Self(Arc::new(Inner {
+            engine: run.engine.clone(),
+            name: name.to_owned(),
+            id,
+            tasks: Mutex::new(JoinSet::new()),
+        }));
+        node.put(&spec.files).await?;
+        Ok(node)
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// Removes the container, dead or alive, so that the pod can have another one, as from another
+    /// image. The data stays.
+    pub async fn discard(self) -> Result<(), DockerError> {
+        container::remove(&self.0.engine, &self.0.id).await
+    }
+
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Puts files into the container, whether it runs or not.
+    pub async fn put(&self, files: &BTreeMap<String, Vec<u8>>) -> Result<(), DockerError> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let spec = |error: super::tar::TarError| DockerError::Spec(error.to_string());
+        let mut archive = Archive::default();
+        let mut parents = std::collections::BTreeSet::new();
+        for (path, bytes) in files {
+            let path = path.trim_start_matches('/');
+            for (at, _) in path.match_indices('/') {
+                if parents.insert(&path[..at]) {
+                    archive.directory(&path[..at], 0o755).map_err(spec)?;
+                }
+            }
+            archive.file(path, 0o644, bytes).map_err(spec)?;
+        }
+        let options = UploadToContainerOptions {
+            path: "/".to_owned(),
+            ..UploadToContainerOptions::default()
+        };
+        let body = body_full(archive.finish().into());
+        let put = self
+            .0
+            .engine
+            .docker()
+            .upload_to_container(&self.0.id, Some(options), body)
+            .await;
+        put.map_err(|error| DockerError::engine(format!("put files into {}", self.name()), &error))
+    }
+
+    /// Starts it, for the first time or again. Its output comes through pipes, as that of a
+    /// process does.
+    pub async fn start(&self) -> Result<(Life, NodePipes), DockerError> {
+        let engine = &self.0.engine;
+        let (_input, output) = attach(engine, &self.0.id, false).await?;
+        let spec = |error: io::Error| DockerError::Spec(format!("cannot make a pipe: {error}"));
+        let (stdout, to_stdout) = output_pipe().map_err(spec)?;
+        let (stderr, to_stderr) = output_pipe().map_err(spec)?;
+        container::start(engine, &self.0.id, self.name()).await?;
+        let (tell, death) = watch::channel(None);
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(pump(output, to_stdout, to_stderr));
+        tasks.spawn(watch_death(engine.clone(), self.0.id.clone(), tell));
+        Ok((
+            Life {
+                node: self.clone(),
+                death,
+            },
+            NodePipes { stdout, stderr },
+        ))
+    }
+
+    /// What the engine says of it now.
+    pub async fn state(&self) -> Result<State, DockerError> {
+        inspect(&self.0.engine, &self.0.id).await
+    }
+
+    /// Changes its limits while it runs; what is `None` is lifted. Returns what was read back.
+    ///
+    /// The engine refuses a limit of memory below what is used now.
+    pub async fn limit(&self, limits: Limits) -> Result<State, DockerError> {
+        let about = self.0.engine.about();
+        // Nothing takes a limit away from a running container, but one of all is none.
+        let memory = i64::try_from(limits.memory.unwrap_or(about.memory)).unwrap_or(i64::MAX);
+        let milli_cpus = limits
+            .milli_cpus
+            .map_or(i64::from(about.cpus) * 1000, i64::from);
+        let update = ContainerUpdateBody {
+            memory: Some(memory),
+            memory_swap: Some(memory),
+            nano_cpus: Some(milli_cpus * 1_000_000),
+            pids_limit: Some(limits.pids.map_or(-1, i64::from)),
+            ..ContainerUpdateBody::default()
+        };
+        let done = self
+            .0
+            .engine
+            .docker()
+            .update_container(&self.0.id, update)
+            .await;
+        done.map_err(|error| DockerError::engine(format!("limit {}", self.name()), &error))?;
+        self.state().await
+    }
+}
+
+impl Life {
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Sends a signal. Returns the instant just before, in nanoseconds of `CLOCK_MONOTONIC`. Stop
+    /// and continue freeze and thaw the whole container.
+    pub async fn signal(&self, signal: NodeSignal) -> Result<u64, DockerError> {
+        let (docker, id) = (self.node.0.engine.docker(), self.node.id());
+        let at = monotonic_ns();
+        let (word, sent) = match signal {
+            NodeSignal::Kill => (
+                "kill",
+                docker
+                    .kill_container(id, Some(signal_named("SIGKILL")))
+                    .await,
+            ),
+            NodeSignal::Term => (
+                "stop",
+                docker
+                    .kill_container(id, Some(signal_named("SIGTERM")))
+                    .await,
+            ),
+            NodeSignal::Stop => ("pause", docker.pause_container(id).await),
+            NodeSignal::Cont => ("unpause", docker.unpause_container(id).await),
+        };
+        sent.map_err(|error| DockerError::engine(format!("{word} {}", self.node.name()), &error))?;
+        Ok(at)
+    }
+
+    /// Kills the node and waits until its death is told.
+    pub async fn kill(&self) -> Result<Death, DockerError> {
+        self.signal_unless_dead(NodeSignal::Kill).await?;
+        tokio::time::timeout(KILL_BOUND, self.died())
+            .await
+            .map_err(|_| DockerError::TooLate {
+                what: format!("the kill of {}", self.node.name()),
+                bound: KILL_BOUND,
+            })
+    }
+
+    /// Asks the node to end and kills it when it does not within `grace`. A paused one is
+    /// continued, so that it can answer.
+    pub async fn terminate(&self, grace: Duration) -> Result<(Stopped, Death), DockerError> {
+        let start = Instant::now();
+        let done = |by, death: Death| {
+            Ok((
+                Stopped {
+                    by,
+                    exit: death.exit,
+                    took: start.elapsed(),
+                },
+                death,
+            ))
+        };
+        if let Some(death) = self.try_died() {
+            return done(StoppedBy::AlreadyDead, death);
+        }
+        if self.node.state().await?.paused {
+            self.signal_unless_dead(NodeSignal::Cont).await?;
+        }
+        self.signal_unless_dead(NodeSignal::Term).await?;
+        if let Ok(death) = tokio::time::timeout(grace, self.died()).await {
+            return done(StoppedBy::Term, death);
+        }
+        let death = self.kill().await?;
+        done(StoppedBy::Kill, death)
+    }
+
+    async fn signal_unless_dead(&self, signal: NodeSignal) -> Result<(), DockerError> {
+        match self.signal(signal).await {
+            // 409 is a container that does not run any more; its death is on its way.
+            Err(DockerError::Engine {
+                status: Some(409 | 404),
+                ..
+            }) if !self.runs().await => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn runs(&self) -> bool {
+        self.try_died().is_none() && self.node.state().await.is_ok_and(|state| state.running)
+    }
+
+    /// Waits for the death. May be called by several tasks, and dropped at any time.
+    pub async fn died(&self) -> Death {
+        let mut death = self.death.clone();
+        let told = death
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|seen| *seen);
+        match told {
+            Some(death) => death,
+            // The watching task ends with the runtime only; nobody polls this again.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The death, if it was told.
+    pub fn try_died(&self) -> Option<Death> {
+        *self.death.borrow()
+    }
+}
+
+fn signal_named(name: &str) -> KillContainerOptions {
+    KillContainerOptions {
+        signal: name.to_owned(),
+    }
+}
+
+fn lost() -> Death {
+    Death {
+        exit: Exit {
+            kind: ExitKind::Lost,
+            seen_ns: monotonic_ns(),
+        },
+        oom: false,
+    }
+}
+
+/// Waits until the engine tells the death, and asks how it was.
+async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Death>>) {
+    let death = loop {
+        let options = WaitContainerOptions {
+            condition: "not-running".to_owned(),
+        };
+        let mut waiting = std::pin::pin!(engine.docker().wait_container(&id, Some(options)));
+        // A code above 0 comes as an error of this client, as does an engine that goes away; what
+        // it was is read below.
+        let _told = waiting.next().await;
+        let seen_ns = monotonic_ns();
+        match inspect(&engine, &id).await {
+            Ok(state) if state.running => {}
+            Ok(state) => {
+                let kind = exit_kind(state.exit_code);
+                let oom = state.oom && kind == ExitKind::Signal(9);
+                break Death {
+                    exit: Exit { kind, seen_ns },
+                    oom,
+                };
+            }
+            Err(error) if error.is_gone() => break lost(),
+            Err(error) => tracing::warn!(%error, "the engine does not tell of a death"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    };
+    tell.send_replace(Some(death));
+}
+
+/// The engine tells a signal as 128 and its number. A node that exits with such a code by itself
+/// is taken for one that was killed.
+fn exit_kind(code: i64) -> ExitKind {
+    match i32::try_from(code) {
+        Ok(code @ 129..=192) => ExitKind::Signal(code - 128),
+        Ok(code) => ExitKind::Code(code),
+        Err(_) => ExitKind::Lost,
+    }
+}
+
+/// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
+/// given up.
+async fn pump(mut output: Output, stdout: pipe::Sender, stderr: pipe::Sender) {
+    use tokio::io::AsyncWriteExt as _;
+    let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
+    while let Some(Ok(piece)) = output.next().await {
+        let (pipe, bytes) = match piece {
+            Piece::Out(bytes) => (&mut stdout, bytes),
+            Piece::Err(bytes) => (&mut stderr, bytes),
+        };
+        if let Some(writer) = pipe
+            && writer.write_all(&bytes).await.is_err()
+        {
+            *pipe = None;
+        }
+    }
+}
+
+/// A pipe: its read end as processes' pipes have it, its write end for a task.
+fn output_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    for end in [&read, &write] {
+        let flags = rustix::fs::fcntl_getfl(end)?;
+        rustix::fs::fcntl_setfl(end, flags | OFlags::NONBLOCK)?;
+    }
+    Ok((read, pipe::Sender::from_owned_fd(write)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_above_128_are_signals() {
+        for (code, want) in [
+            (0, ExitKind::Code(0)),
+            (3, ExitKind::Code(3)),
+            (128, ExitKind::Code(128)),
+            (134, ExitKind::Signal(6)),
+            (137, ExitKind::Signal(9)),
+            (255, ExitKind::Code(255)),
+            (i64::MAX, ExitKind::Lost),
+        ] {
+            assert_eq!(exit_kind(code), want);
+        }
+    }
+}

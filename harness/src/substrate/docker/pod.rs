@@ -1,0 +1,216 @@
+//! One node's pod: the agent's container with everything that outlives the node's own.
+//!
+//! The agent owns the network namespace and with it the address and every rule in it, the process
+//! namespace, and the data volume, which would be emptied when its last container stops. So all of
+//! that survives the node's kill and restart. The node is never process 1: signals that it does
+//! not handle kill it as they do anywhere else, and its orphans are reaped.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Mount, MountType,
+    MountVolumeOptions, NetworkingConfig, VolumeCreateRequest,
+};
+use tokio::sync::mpsc;
+
+use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::inside::VOLUME;
+use super::ledger::{Entry, Role, Thing};
+use super::link::AgentLink;
+use super::node::{Node, NodeSpec};
+use super::run::DockerRun;
+use super::wire::Hello;
+use crate::observe::{NodeName, Observation};
+use crate::substrate::Identities;
+
+/// How long an agent's first answer may take: its container was started, nothing else is.
+const GREETING_BOUND: Duration = Duration::from_secs(20);
+
+/// How a node's data is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// In memory, at most this much, in bytes: what a plan that changes disks needs. What is
+    /// written counts as memory of whoever wrote it.
+    Sized(u64),
+    /// On the engine's disk.
+    Plain,
+}
+
+/// What a pod is made of.
+#[derive(Debug, Clone)]
+pub struct PodSpec {
+    /// The node's name, one of the run's.
+    pub node: String,
+    /// Its data.
+    pub data: Data,
+    /// Who pings it.
+    pub identities: Identities,
+    /// Where what the agent sees goes.
+    pub seen: mpsc::Sender<Observation>,
+}
+
+/// A pod. A handle that can be cloned.
+#[derive(Clone, Debug)]
+pub struct Pod(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) run: DockerRun,
+    pub(super) node: String,
+    /// The agent's container.
+    pub(super) agent: String,
+    pub(super) volume: String,
+    address: Ipv4Addr,
+    data: Data,
+    link: AgentLink,
+    took: Duration,
+}
+
+impl Pod {
+    pub(super) async fn make(run: &DockerRun, spec: PodSpec) -> Result<Self, DockerError> {
+        let began = Instant::now();
+        let inner = &run.0;
+        let (engine, ledger, nonce) = (&inner.engine, &inner.ledger, &inner.spec.nonce);
+        let node = spec.node.as_str();
+        let address = run.address(node).ok_or_else(|| {
+            DockerError::Spec(format!(
+                "`{node}` is none of the run's nodes, or its subnet is full"
+            ))
+        })?;
+        let volume = make_volume(run, node, spec.data).await?;
+        let thing = Thing::of(nonce, Role::Agent, Some(node));
+        let endpoint = EndpointSettings {
+            ipam_config: Some(EndpointIpamConfig {
+                ipv4_address: Some(address.to_string()),
+                ..EndpointIpamConfig::default()
+            }),
+            ..EndpointSettings::default()
+        };
+        let endpoints = HashMap::from([(inner.network.clone(), endpoint)]);
+        let body = ContainerCreateBody {
+            hostname: Some(node.to_owned()),
+            image: Some(inner.spec.image.id.clone()),
+            cmd: Some(inner.spec.words.agent.clone()),
+            labels: Some(thing.labels(nonce, Some(node))),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            attach_stdin: Some(true),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(endpoints),
+            }),
+            host_config: Some(HostConfig {
+                network_mode: Some(inner.network.clone()),
+                readonly_rootfs: Some(true),
+                mounts: Some(vec![mount(&volume, VOLUME)]),
+                // Link rules are what it is for.
+                ..without_rights(host_config(), &["NET_ADMIN"])
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let agent = container::create(engine, ledger, &thing, body).await?;
+        let (input, output) = attach(engine, &agent, true).await?;
+        container::start(engine, &agent, &format!("the agent of {node}")).await?;
+        let link = AgentLink::open(&NodeName::from(node), input, output, spec.seen);
+        let hello = Hello {
+            node: node.to_owned(),
+            address: address.into(),
+            watcher: spec.identities.watcher,
+            prober: spec.identities.prober,
+            netid: spec.identities.netid,
+        };
+        link.greet(hello, GREETING_BOUND).await?;
+        let took = began.elapsed();
+        Ok(Self(Arc::new(Inner {
+            run: run.clone(),
+            node: spec.node,
+            agent,
+            volume,
+            address,
+            data: spec.data,
+            link,
+            took,
+        })))
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.0.node
+    }
+
+    /// The pod's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.0.address
+    }
+
+    /// How the node's data is kept.
+    pub fn data(&self) -> Data {
+        self.0.data
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> &AgentLink {
+        &self.0.link
+    }
+
+    /// How long it took to make.
+    pub fn took(&self) -> Duration {
+        self.0.took
+    }
+
+    /// Makes the node's container. It is not started yet.
+    pub async fn node(&self, spec: NodeSpec) -> Result<Node, DockerError> {
+        Node::make(self, spec).await
+    }
+}
+
+/// A mount of the data volume, without what an image has at that place.
+pub(super) fn mount(volume: &str, target: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::VOLUME),
+        source: Some(volume.to_owned()),
+        target: Some(target.to_owned()),
+        volume_options: Some(MountVolumeOptions {
+            no_copy: Some(true),
+            ..MountVolumeOptions::default()
+        }),
+        ..Mount::default()
+    }
+}
+
+async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<String, DockerError> {
+    let (engine, nonce) = (&run.0.engine, &run.0.spec.nonce);
+    let thing = Thing::of(nonce, Role::Data, Some(node));
+    let options = match data {
+        Data::Plain => HashMap::new(),
+        Data::Sized(bytes) => HashMap::from(
+            [
+                ("type", "tmpfs"),
+                ("device", "tmpfs"),
+                ("o", format!("size={bytes},mode=0777").as_str()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        ),
+    };
+    let request = VolumeCreateRequest {
+        name: Some(thing.name.clone()),
+        driver: Some("local".to_owned()),
+        driver_opts: Some(options),
+        labels: Some(thing.labels(nonce, Some(node))),
+        ..VolumeCreateRequest::default()
+    };
+    let made = engine.docker().create_volume(request).await;
+    let made = made
+        .map_err(|error| DockerError::engine(format!("make the volume {}", thing.name), &error))?;
+    record(
+        &run.0.ledger,
+        Entry::Made {
+            thing,
+            id: made.name.clone(),
+        },
+    )
+    .await?;
+    Ok(made.name)
+}

@@ -1,0 +1,357 @@
+//! How everything of a run is removed from an engine, whoever is left to do it.
+//!
+//! Acts on what the run recorded and on nothing else: by id; where the id was not recorded, on the
+//! thing that has the recorded name and kind *and* carries the run's nonce. Labels alone are never
+//! enough, since anybody can copy them. Removing what is gone already is fine, so a run's own
+//! teardown, its watchdog and `clean` may all do it, even at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{
+    InspectNetworkOptions, ListContainersOptions, RemoveVolumeOptions,
+};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::container::{self, DockerError, inspect};
+use super::engine::{Engine, status_of};
+use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
+use crate::substrate::process::Nonce;
+
+/// Pause before removing again what was in use: a network keeps its endpoints for a moment.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Something that could not be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Why it is still there.
+    pub why: String,
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.kind, self.name, self.why)
+    }
+}
+
+/// What a removal did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// How many things were there and are gone now.
+    pub removed: usize,
+    /// What is still there.
+    pub left: Vec<Left>,
+}
+
+/// What a run recorded, in order.
+#[derive(Debug)]
+struct Recorded {
+    engine: String,
+    nonce: Nonce,
+    /// Every planned thing, with its id if one was recorded.
+    things: BTreeMap<Thing, Option<String>>,
+}
+
+impl Recorded {
+    fn read(entries: &[Entry]) -> Option<Self> {
+        let (engine, nonce) = entries.iter().find_map(|entry| match entry {
+            Entry::Engine { id, nonce, .. } => Some((id.clone(), *nonce)),
+            _ => None,
+        })?;
+        let mut things = BTreeMap::new();
+        for entry in entries {
+            match entry {
+                Entry::Engine { .. } => {}
+                Entry::Planned { things: planned } => {
+                    for thing in planned {
+                        things.entry(thing.clone()).or_insert(None);
+                    }
+                }
+                Entry::Made { thing, id } => {
+                    things.insert(thing.clone(), Some(id.clone()));
+                }
+            }
+        }
+        Some(Self {
+            engine,
+            nonce,
+            things,
+        })
+    }
+}
+
+/// Whether a recorded run is dead: its keeper does not run. A run whose keeper was not made yet
+/// counts as dead too; whoever asks must know by other means that nobody is about to make it.
+pub async fn is_dead(engine: &Engine, entries: &[Entry]) -> Result<bool, DockerError> {
+    let Some(recorded) = Recorded::read(entries) else {
+        return Ok(true);
+    };
+    if recorded.engine != engine.about().id {
+        return Err(another_engine(engine, &recorded));
+    }
+    for (thing, id) in &recorded.things {
+        if thing.role != Role::Keeper {
+            continue;
+        }
+        let Some(id) = find(engine, &recorded.nonce, thing, id.as_deref()).await? else {
+            continue;
+        };
+        match inspect(engine, &id).await {
+            Ok(state) if state.running => return Ok(false),
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(true)
+}
+
+/// Removes everything that a run recorded: containers, then volumes, then networks, and the keeper
+/// last. Gives up after `bound`, and says what is left.
+pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
+    let deadline = Instant::now() + bound;
+    let Some(recorded) = Recorded::read(entries) else {
+        return Removal::default();
+    };
+    let mut removal = Removal::default();
+    if recorded.engine != engine.about().id {
+        let why = another_engine(engine, &recorded).to_string();
+        for (thing, id) in recorded.things {
+            if id.is_some() {
+                removal.left.push(Left {
+                    kind: thing.role.kind(),
+                    name: thing.name,
+                    why: why.clone(),
+                });
+            }
+        }
+        return removal;
+    }
+    // Nodes are joined to their agents, volumes and networks are in use by both.
+    let order: [&[Role]; 4] = [
+        &[Role::Node],
+        &[Role::Agent],
+        &[Role::Data, Role::Network],
+        &[Role::Keeper],
+    ];
+    for roles in order {
+        let mut removing = JoinSet::new();
+        for (thing, id) in &recorded.things {
+            if roles.contains(&thing.role) {
+                let (engine, nonce) = (engine.clone(), recorded.nonce);
+                let (thing, id) = (thing.clone(), id.clone());
+                removing
+                    .spawn(async move { remove_one(&engine, &nonce, thing, id, deadline).await });
+            }
+        }
+        while let Some(removed) = removing.join_next().await {
+            match removed {
+                Ok(Ok(was_there)) => removal.removed += usize::from(was_there),
+                Ok(Err(left)) => removal.left.push(left),
+                Err(error) => removal.left.push(Left {
+                    kind: Kind::Container,
+                    name: "unknown".to_owned(),
+                    why: error.to_string(),
+                }),
+            }
+        }
+    }
+    removal.left.sort_by(|a, b| a.name.cmp(&b.name));
+    removal
+}
+
+/// What clean-up found of one recorded run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cleaned {
+    /// Its keeper runs; nothing was touched.
+    Live,
+    /// It was dead; this was removed, or could not be.
+    Dead(Removal),
+    /// The engine cannot be asked; nothing was touched.
+    Unknown {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Removes everything of a recorded run if it is dead to others.
+pub async fn clean(engine: &Engine, entries: &[Entry], bound: Duration) -> Cleaned {
+    match is_dead(engine, entries).await {
+        Ok(false) => Cleaned::Live,
+        Ok(true) => Cleaned::Dead(remove_recorded(engine, entries, bound).await),
+        Err(error) => Cleaned::Unknown {
+            why: error.to_string(),
+        },
+    }
+}
+
+/// What a guard does that has no event loop: reaches the recorded engine and removes everything of
+/// the run, whether its keeper still runs or not, since the guard knows that the run is over.
+pub fn remove_blocking(entries: &[Entry], bound: Duration) -> Removal {
+    let address = entries.iter().find_map(|entry| match entry {
+        Entry::Engine { address, .. } => Some(address.clone()),
+        _ => None,
+    });
+    let Some(address) = address else {
+        return Removal::default();
+    };
+    let failed = |why: String| {
+        let name = "everything on the engine".to_owned();
+        Removal {
+            removed: 0,
+            left: vec![Left {
+                kind: Kind::Container,
+                name,
+                why,
+            }],
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(error.to_string()),
+    };
+    runtime.block_on(async {
+        match Engine::connect(address).await {
+            Ok(engine) => remove_recorded(&engine, entries, bound).await,
+            Err(error) => failed(error.to_string()),
+        }
+    })
+}
+
+fn another_engine(engine: &Engine, recorded: &Recorded) -> DockerError {
+    DockerError::Spec(format!(
+        "the run was on the engine {}, and at {} is the engine {}; set DOCKER_HOST to the former and look again",
+        recorded.engine,
+        engine.about().address.url,
+        engine.about().id
+    ))
+}
+
+/// Removes one thing and makes sure that it is gone. True if it was there.
+async fn remove_one(
+    engine: &Engine,
+    nonce: &Nonce,
+    thing: Thing,
+    id: Option<String>,
+    deadline: Instant,
+) -> Result<bool, Left> {
+    let mut was_there = false;
+    loop {
+        let why = match find(engine, nonce, &thing, id.as_deref()).await {
+            Ok(None) => return Ok(was_there),
+            Ok(Some(id)) => {
+                was_there = true;
+                match remove(engine, thing.role.kind(), &id).await {
+                    // What the engine says it removed is looked for once more.
+                    Ok(()) => {
+                        "the engine says that it is removed, and it is still there".to_owned()
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() >= deadline {
+            return Err(Left {
+                kind: thing.role.kind(),
+                name: thing.name,
+                why,
+            });
+        }
+        // Mostly the second look finds nothing at once.
+        match find(engine, nonce, &thing, id.as_deref()).await {
+            Ok(None) => return Ok(was_there),
+            _ => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+async fn remove(engine: &Engine, kind: Kind, id: &str) -> Result<(), DockerError> {
+    let docker = engine.docker();
+    let removed = match kind {
+        Kind::Container => return container::remove(engine, id).await,
+        Kind::Volume => {
+            docker
+                .remove_volume(id, Some(RemoveVolumeOptions { force: false }))
+                .await
+        }
+        Kind::Network => docker.remove_network(id).await,
+    };
+    match removed {
+        Err(error) if status_of(&error) != Some(404) => {
+            Err(DockerError::engine(format!("remove a {kind}"), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The id of a recorded thing, if it is there and is the run's.
+async fn find(
+    engine: &Engine,
+    nonce: &Nonce,
+    thing: &Thing,
+    id: Option<&str>,
+) -> Result<Option<String>, DockerError> {
+    let docker = engine.docker();
+    let nonce = nonce.to_string();
+    let ours = |labels: Option<HashMap<String, String>>| {
+        labels.is_some_and(|labels| labels.get(NONCE_LABEL) == Some(&nonce))
+    };
+    let found = match (thing.role.kind(), id) {
+        (Kind::Container, Some(id)) => {
+            let seen = docker.inspect_container(id, None).await;
+            seen.map(|_| Some(id.to_owned()))
+        }
+        (Kind::Container, None) => {
+            let filters = HashMap::from([
+                ("label".to_owned(), vec![format!("{NONCE_LABEL}={nonce}")]),
+                ("name".to_owned(), vec![format!("^/{}$", thing.name)]),
+            ]);
+            let options = ListContainersOptions {
+                all: true,
+                filters: Some(filters),
+                ..ListContainersOptions::default()
+            };
+            let named = format!("/{}", thing.name);
+            let listed = docker.list_containers(Some(options)).await;
+            listed.map(|listed| {
+                let is_it = |container: &ContainerSummary| {
+                    ours(container.labels.clone())
+                        && container.names.iter().flatten().any(|name| *name == named)
+                };
+                listed.into_iter().find(is_it)?.id
+            })
+        }
+        (Kind::Volume, _) => {
+            let seen = docker.inspect_volume(&thing.name).await;
+            seen.map(|volume| ours(Some(volume.labels)).then_some(volume.name))
+        }
+        (Kind::Network, id) => {
+            let asked = id.unwrap_or(&thing.name);
+            let seen = docker
+                .inspect_network(asked, None::<InspectNetworkOptions>)
+                .await;
+            seen.map(|network| {
+                let named = network.name.as_deref() == Some(&thing.name);
+                network.id.filter(|_| named && ours(network.labels))
+            })
+        }
+    };
+    match found {
+        Err(error) if status_of(&error) == Some(404) => Ok(None),
+        Err(error) => {
+            let what = format!("show the {} {}", thing.role.kind(), thing.name);
+            Err(DockerError::engine(what, &error))
+        }
+        Ok(found) => Ok(found),
+    }
+}

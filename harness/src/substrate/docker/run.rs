@@ -1,0 +1,357 @@
+//! A run on an engine: its keeper, its network, its pods.
+//!
+//! Everything that will be made is recorded before the first of it is made. The keeper comes
+//! first, so that others see from then on that the run lives, and goes last.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::engine::{Engine, status_of};
+use super::image::Image;
+use super::ledger::{Entry, Ledger, Role, Thing};
+use super::link::{Input, Piece};
+use super::pod::{Pod, PodSpec};
+use super::remains::{Removal, remove_recorded};
+use super::subnet::{self, Subnet};
+use crate::substrate::process::Nonce;
+
+/// Subnets to try: each that is refused was taken between looking and asking.
+const SUBNETS_TRIED: usize = 16;
+
+/// Pods that are made at once, for each processor of the engine: making one keeps a processor busy
+/// for some 250 ms, and more at once only make the slowest slower.
+const AT_ONCE_PER_CPU: usize = 4;
+
+/// How long removing the little may take that a run made which could not begin.
+const UNMAKE_BOUND: Duration = Duration::from_secs(10);
+
+/// The words that make our own executable be what containers of a run need, after its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Words {
+    /// To be an agent: [`agent_main`](super::inside::agent_main).
+    pub agent: Vec<String>,
+    /// To be a keeper: [`keeper_main`](super::inside::keeper_main).
+    pub keeper: Vec<String>,
+}
+
+/// What a run on an engine needs to begin.
+#[derive(Clone, Debug)]
+pub struct RunSpec {
+    /// The run's nonce.
+    pub nonce: Nonce,
+    /// The names of its nodes; pod `index` gets the address of its index.
+    pub nodes: Vec<String>,
+    /// Our own image.
+    pub image: Image,
+    /// How it becomes agent and keeper.
+    pub words: Words,
+}
+
+/// A run on an engine. A handle that can be cloned.
+#[derive(Clone, Debug)]
+pub struct DockerRun(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) engine: Engine,
+    pub(super) spec: RunSpec,
+    pub(super) ledger: Ledger,
+    pub(super) network: String,
+    pub(super) subnet: Subnet,
+    keeper: String,
+    /// Held open for the run's whole life; its end is what makes the keeper go.
+    keeping: Mutex<Option<Keeping>>,
+    at_once: Semaphore,
+}
+
+/// The keeper's streams.
+struct Keeping {
+    _input: Input,
+    _output: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Keeping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeping")
+    }
+}
+
+/// What became of a pod that was being made; for progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The node.
+    pub node: String,
+    /// How many pods are made now.
+    pub made: usize,
+    /// How many will be.
+    pub of: usize,
+}
+
+impl DockerRun {
+    /// Records what will be made, then makes the keeper and the network. What was made is removed
+    /// again if that fails.
+    pub async fn begin(
+        engine: &Engine,
+        spec: RunSpec,
+        ledger: &Ledger,
+    ) -> Result<Self, DockerError> {
+        let made = Self::make(engine, spec, ledger).await;
+        if made.is_err() {
+            for left in remove_recorded(engine, &ledger.entries(), UNMAKE_BOUND)
+                .await
+                .left
+            {
+                tracing::warn!(%left, "a run that could not begin left something");
+            }
+        }
+        made
+    }
+
+    async fn make(engine: &Engine, spec: RunSpec, ledger: &Ledger) -> Result<Self, DockerError> {
+        let nonce = spec.nonce;
+        for name in &spec.nodes {
+            check_name(name)?;
+        }
+        let about = engine.about();
+        let (address, id) = (about.address.clone(), about.id.clone());
+        record(ledger, Entry::Engine { address, id, nonce }).await?;
+        let of_nodes = spec.nodes.iter().flat_map(|node| {
+            [Role::Data, Role::Agent, Role::Node].map(|role| Thing::of(&nonce, role, Some(node)))
+        });
+        let mut things = vec![
+            Thing::of(&nonce, Role::Keeper, None),
+            Thing::of(&nonce, Role::Network, None),
+        ];
+        things.extend(of_nodes);
+        record(ledger, Entry::Planned { things }).await?;
+        let (keeper, keeping) = keep(engine, ledger, &spec).await?;
+        let (network, subnet) = connect(engine, ledger, &spec).await?;
+        let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
+        Ok(Self(Arc::new(Inner {
+            engine: engine.clone(),
+            ledger: ledger.clone(),
+            spec,
+            network,
+            subnet,
+            keeper,
+            keeping: Mutex::new(Some(keeping)),
+            at_once: Semaphore::new(at_once),
+        })))
+    }
+
+    /// The run's network.
+    pub fn subnet(&self) -> Subnet {
+        self.0.subnet
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// The address that a node's pod has, by its place among the run's nodes.
+    pub fn address(&self, node: &str) -> Option<std::net::Ipv4Addr> {
+        let index = self.0.spec.nodes.iter().position(|name| name == node)?;
+        self.0.subnet.pod(index)
+    }
+
+    /// Makes one pod.
+    pub async fn pod(&self, spec: PodSpec) -> Result<Pod, DockerError> {
+        let _turn = self
+            .0
+            .at_once
+            .acquire()
+            .await
+            .map_err(|error| DockerError::Spec(error.to_string()))?;
+        Pod::make(self, spec).await
+    }
+
+    /// Makes many pods at once, as the engine can stand; tells each that is made. After a
+    /// failure teardown removes what was made.
+    pub async fn pods(
+        &self,
+        specs: Vec<PodSpec>,
+        mut progress: impl FnMut(&Progress),
+    ) -> Result<Vec<Pod>, DockerError> {
+        let of = specs.len();
+        let mut making = JoinSet::new();
+        for (index, spec) in specs.into_iter().enumerate() {
+            let run = self.clone();
+            making.spawn(async move { (index, run.pod(spec).await) });
+        }
+        let mut pods: Vec<Option<Pod>> = (0..of).map(|_| None).collect();
+        let (mut made, mut failed) = (0, None);
+        // All are waited for, also after a failure: a request that is given up in the middle may
+        // be carried out after teardown has looked.
+        while let Some(joined) = making.join_next().await {
+            let joined = joined.map_err(|error| DockerError::Spec(error.to_string()));
+            match joined.and_then(|(index, pod)| Ok((index, pod?))) {
+                Ok((index, pod)) => {
+                    made += 1;
+                    progress(&Progress {
+                        node: pod.name().to_owned(),
+                        made,
+                        of,
+                    });
+                    pods[index] = Some(pod);
+                }
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(pods.into_iter().flatten().collect()),
+        }
+    }
+
+    /// Whether the keeper runs; without it others may take the run for dead.
+    pub async fn is_kept(&self) -> Result<bool, DockerError> {
+        Ok(container::inspect(&self.0.engine, &self.0.keeper)
+            .await?
+            .running)
+    }
+
+    /// Removes everything of the run, and looks whether anything is left.
+    pub async fn tear_down(&self, bound: Duration) -> Removal {
+        let removal = remove_recorded(&self.0.engine, &self.0.ledger.entries(), bound).await;
+        self.0
+            .keeping
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        removal
+    }
+}
+
+fn check_name(name: &str) -> Result<(), DockerError> {
+    let fits = !name.is_empty()
+        && name.len() <= 63
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    fits.then_some(()).ok_or_else(|| {
+        DockerError::Spec(format!(
+            "`{name}` cannot name a container: 1 to 63 letters, digits, `-`, `_` or `.`"
+        ))
+    })
+}
+
+/// Makes and starts the keeper.
+async fn keep(
+    engine: &Engine,
+    ledger: &Ledger,
+    spec: &RunSpec,
+) -> Result<(String, Keeping), DockerError> {
+    let thing = Thing::of(&spec.nonce, Role::Keeper, None);
+    let body = ContainerCreateBody {
+        image: Some(spec.image.id.clone()),
+        cmd: Some(spec.words.keeper.clone()),
+        labels: Some(thing.labels(&spec.nonce, None)),
+        open_stdin: Some(true),
+        stdin_once: Some(true),
+        attach_stdin: Some(true),
+        host_config: Some(HostConfig {
+            network_mode: Some("none".to_owned()),
+            readonly_rootfs: Some(true),
+            ..without_rights(host_config(), &[])
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let id = container::create(engine, ledger, &thing, body).await?;
+    let (input, mut output) = attach(engine, &id, true).await?;
+    container::start(engine, &id, "the run's keeper").await?;
+    let mut reading = JoinSet::new();
+    reading.spawn(async move {
+        use futures_util::StreamExt as _;
+        // It says nothing, but what is not read would hold the connection up.
+        while let Some(Ok(piece)) = output.next().await {
+            if let Piece::Err(words) = piece {
+                tracing::warn!(words = %String::from_utf8_lossy(&words), "the keeper complains");
+            }
+        }
+    });
+    Ok((
+        id,
+        Keeping {
+            _input: input,
+            _output: reading,
+        },
+    ))
+}
+
+/// Makes the run's network on a subnet that nobody else uses. It leads nowhere else.
+async fn connect(
+    engine: &Engine,
+    ledger: &Ledger,
+    spec: &RunSpec,
+) -> Result<(String, Subnet), DockerError> {
+    let thing = Thing::of(&spec.nonce, Role::Network, None);
+    let what = || "make the run's network".to_owned();
+    let networks = engine.docker().list_networks(None).await;
+    let networks = networks.map_err(|error| DockerError::engine("list its networks", &error))?;
+    let mut taken: Vec<Subnet> = networks
+        .into_iter()
+        .filter_map(|network| network.ipam?.config)
+        .flatten()
+        .filter_map(|config| Subnet::parse(config.subnet.as_deref()?))
+        .collect();
+    // Routes of this machine matter only where the engine is on it; elsewhere they cost a few
+    // candidates of thousands.
+    if let Ok(routes) = fs_err::read_to_string(Path::new("/proc/net/route")) {
+        taken.extend(subnet::parse_routes(&routes));
+    }
+    let mut refused = None;
+    for subnet in subnet::free(&spec.nonce, spec.nodes.len(), &taken).take(SUBNETS_TRIED) {
+        let config = IpamConfig {
+            subnet: Some(subnet.to_string()),
+            ..IpamConfig::default()
+        };
+        let request = NetworkCreateRequest {
+            name: thing.name.clone(),
+            driver: Some("bridge".to_owned()),
+            internal: Some(true),
+            ipam: Some(Ipam {
+                config: Some(vec![config]),
+                ..Ipam::default()
+            }),
+            labels: Some(thing.labels(&spec.nonce, None)),
+            ..NetworkCreateRequest::default()
+        };
+        match engine.docker().create_network(request).await {
+            Ok(made) => {
+                record(
+                    ledger,
+                    Entry::Made {
+                        thing,
+                        id: made.id.clone(),
+                    },
+                )
+                .await?;
+                return Ok((made.id, subnet));
+            }
+            // The words differ between versions, but all of them say this.
+            Err(error) if status_of(&error).is_some() && error.to_string().contains("overlap") => {
+                refused = Some(error);
+            }
+            Err(error) => return Err(DockerError::engine(what(), &error)),
+        }
+    }
+    Err(match refused {
+        Some(error) => DockerError::engine(what(), &error),
+        None => DockerError::Engine {
+            what: what(),
+            why: "every subnet of 10.0.0.0/8 overlaps one of its networks or a route of this machine; \
+                  remove networks that nobody needs (`docker network prune`)"
+                .to_owned(),
+            status: None,
+        },
+    })
+}

@@ -1,0 +1,417 @@
+//! What harness and agent say to each other over the agent's standard input and output.
+//!
+//! A frame is its length as four bytes, big-endian, and that many bytes of JSON. Lengths are
+//! bounded, and whatever bytes come, decoding gives messages or an error. Both sides are the same
+//! executable, so there are no versions. To add an order, add it to [`Order`], its answer to
+//! [`Answer`], and an arm to `inside::serve`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::agent::flood::{FloodReport, FloodSpec};
+use crate::agent::operator;
+use crate::agent::request::{Check, PingAt, PingEvery, Poll};
+use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value};
+
+/// The longest message: a table of some thousand sockets. Anything longer is no message of ours.
+pub(crate) const FRAME_MAX: usize = 512 << 10;
+
+/// Why a stream of frames cannot be read on.
+#[derive(Debug, Error)]
+pub(crate) enum FrameError {
+    /// The length is out of bounds.
+    #[error("a frame of {0} bytes, where at most {FRAME_MAX} are allowed")]
+    Length(usize),
+    /// The content is not a message.
+    #[error("a frame that is no message: {0}")]
+    Content(#[from] serde_json::Error),
+}
+
+/// A message as the bytes of a frame.
+pub(crate) fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    let head = u32::try_from(length).ok().filter(|_| length <= FRAME_MAX);
+    frame[..4].copy_from_slice(&head.ok_or(FrameError::Length(length))?.to_be_bytes());
+    Ok(frame)
+}
+
+/// Cuts a stream of bytes into messages.
+#[derive(Debug, Default)]
+pub(crate) struct Frames(Vec<u8>);
+
+impl Frames {
+    /// Adds bytes as they come. To be called when [`Self::next`] has nothing more, so that no more
+    /// than a frame and a chunk are ever kept.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// The next message, if all of it is there. After an error there is nothing to go on with.
+    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        let Some((head, rest)) = self.0.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        if length > FRAME_MAX {
+            return Err(FrameError::Length(length));
+        }
+        let Some(body) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let message = serde_json::from_slice(body)?;
+        self.0.drain(..4 + length);
+        Ok(Some(message))
+    }
+}
+
+/// Something that the harness wants, and the number that its answer will carry.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Ordered {
+    pub(crate) id: u64,
+    pub(crate) order: Order,
+}
+
+/// What an agent does.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Order {
+    /// First: who it is. Answered by the agent's clocks.
+    Hello(Hello),
+    /// Asks for the agent's clocks.
+    Clock,
+    /// Waits until the node is ready, for at most this long.
+    Ready { check: Check, bound: Duration },
+    /// From now on polls these signals and pings the node; takes the place of what was watched.
+    Watch {
+        polls: Vec<Poll>,
+        ping: Option<PingEvery>,
+    },
+    /// Pings once.
+    Ping { target: PingAt, bound: Duration },
+    /// Gives a PoET its operator's order, and looks at what came of it.
+    Operate {
+        order: operator::Order,
+        bound: Duration,
+    },
+    /// Opens a flood's sockets and builds its datagrams.
+    PrepareFlood {
+        flood: u32,
+        dialect: String,
+        spec: FloodSpec,
+    },
+    /// Sends a prepared flood, at this moment of the agent's monotonic clock. Answered when all is
+    /// sent; the ports stay open.
+    StartFlood { flood: u32, at_ns: u64 },
+    /// Closes a flood's ports. Answered when they are closed.
+    StopFlood { flood: u32 },
+    /// Takes this much of the data volume, or gives it back; goes on taking while it has less.
+    Ballast { bytes: u64 },
+    /// How full the data volume is.
+    Disk,
+    /// Tries to allocate this much at once in the data volume, and gives it back.
+    ProbeDisk { bytes: u64 },
+    /// The sockets of the pod.
+    Sockets,
+    /// Takes everything back and exits.
+    Bye,
+}
+
+/// Who the agent is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Whose agent it is.
+    pub(crate) node: String,
+    /// The pod's own address.
+    pub(crate) address: std::net::IpAddr,
+    /// Secret of the one who pings all the time.
+    pub(crate) watcher: [u8; 32],
+    /// Secret of the one who pings once for evidence.
+    pub(crate) prober: [u8; 32],
+    /// Network id of the network under test.
+    pub(crate) netid: u32,
+}
+
+/// What an agent says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Said {
+    /// The answer to the order with this number.
+    Answer {
+        id: u64,
+        result: Result<Answer, String>,
+    },
+    /// Something seen.
+    Saw(Sight),
+    /// What came in cannot be read; the agent exits.
+    Broken(String),
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Done,
+    Clock(Clocks),
+    /// How long it took.
+    Ready(Duration),
+    Ping(Option<Duration>),
+    Obeyed(operator::Obeyed),
+    Flood(FloodReport),
+    Disk(Disk),
+    /// The error of the attempt; `None` if it succeeded.
+    Probe(Option<i32>),
+    Sockets(Sockets),
+}
+
+/// The agent's clocks at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Clocks {
+    pub(crate) monotonic_ns: u64,
+    /// Of the kernel: with the same one, monotonic clocks are the same too.
+    pub(crate) boot: String,
+}
+
+/// How full a data volume is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// What it holds at most.
+    pub size: u64,
+    /// What can still be written.
+    pub free: u64,
+    /// What the agent has been asked to take.
+    pub ballast_wanted: u64,
+    /// What it has taken.
+    pub ballast: u64,
+}
+
+/// The sockets of a pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sockets {
+    /// UDP sockets.
+    pub udp: Vec<Socket>,
+    /// TCP sockets, without those that belong to nobody any more.
+    pub tcp: Vec<Socket>,
+    /// How many rows were left out, where there are more than a message holds.
+    pub left_out: usize,
+}
+
+/// One socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Where it is bound.
+    pub local: SocketAddr,
+    /// Whom it is connected to.
+    pub remote: SocketAddr,
+    /// The kernel's state number: 10 is a TCP listener.
+    pub state: u8,
+    /// Datagrams thrown away because its buffer was full.
+    pub drops: Option<u64>,
+}
+
+/// An [`Observation`] on its way to the harness: without the node's name, which is the pod's, and
+/// at the agent's clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Sight {
+    Sample {
+        signal: String,
+        value: Value,
+        t_ns: u64,
+        took: Duration,
+    },
+    Gap {
+        url: String,
+        signals: Vec<String>,
+        t_ns: u64,
+        answered: bool,
+        why: String,
+    },
+    Ping {
+        t_ns: u64,
+        rtt: Option<Duration>,
+        send_error: Option<String>,
+    },
+}
+
+impl Sight {
+    /// `None` for what an agent does not look at.
+    pub(crate) fn of(observation: Observation) -> Option<Self> {
+        Some(match observation {
+            Observation::Event(_) => return None,
+            Observation::Sample(Sample {
+                signal,
+                value,
+                t_ns,
+                took,
+                ..
+            }) => Self::Sample {
+                signal: signal.to_string(),
+                value,
+                t_ns,
+                took,
+            },
+            Observation::Gap(Gap {
+                url,
+                signals,
+                t_ns,
+                answered,
+                why,
+                ..
+            }) => {
+                let signals = signals.iter().map(ToString::to_string).collect();
+                Self::Gap {
+                    url: url.to_string(),
+                    signals,
+                    t_ns,
+                    answered,
+                    why,
+                }
+            }
+            Observation::Ping(Ping {
+                t_ns,
+                rtt,
+                send_error,
+                ..
+            }) => Self::Ping {
+                t_ns,
+                rtt,
+                send_error,
+            },
+        })
+    }
+
+    /// The observation of a node, with its time brought to the harness's clock.
+    pub(crate) fn of_node(self, node: &NodeName, time: impl Fn(u64) -> u64) -> Observation {
+        let node = Arc::clone(node);
+        match self {
+            Self::Sample {
+                signal,
+                value,
+                t_ns,
+                took,
+            } => Observation::Sample(Sample {
+                node,
+                signal: signal.into(),
+                value,
+                t_ns: time(t_ns),
+                took,
+            }),
+            Self::Gap {
+                url,
+                signals,
+                t_ns,
+                answered,
+                why,
+            } => Observation::Gap(Gap {
+                node,
+                url: url.into(),
+                signals: signals.into_iter().map(Arc::from).collect(),
+                t_ns: time(t_ns),
+                answered,
+                why,
+            }),
+            Self::Ping {
+                t_ns,
+                rtt,
+                send_error,
+            } => Observation::Ping(Ping {
+                node,
+                t_ns: time(t_ns),
+                rtt,
+                send_error,
+            }),
+        }
+    }
+}
+
+/// Those who wait for answers, by the number of their order.
+pub(crate) type Waiting<T> = BTreeMap<u64, tokio::sync::oneshot::Sender<Result<T, String>>>;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn frames_come_out_as_they_went_in_whatever_the_chunks() {
+        let orders = || {
+            [
+                Order::Clock,
+                Order::Ballast { bytes: 7 },
+                Order::Ping {
+                    target: PingAt {
+                        address: "10.1.2.3:7".parse().unwrap(),
+                        key: [3; 32],
+                        dialect: "text".to_owned(),
+                    },
+                    bound: Duration::from_millis(5),
+                },
+            ]
+            .into_iter()
+            .zip(1..)
+            .map(|(order, id)| Ordered { id, order })
+        };
+        let bytes: Vec<u8> = orders().flat_map(|order| encode(&order).unwrap()).collect();
+        for size in [1, 3, 1000] {
+            let mut frames = Frames::default();
+            let mut seen = Vec::new();
+            for chunk in bytes.chunks(size) {
+                frames.feed(chunk);
+                while let Some(order) = frames.next::<Ordered>().unwrap() {
+                    seen.push(format!("{order:?}"));
+                }
+            }
+            let want: Vec<_> = orders().map(|order| format!("{order:?}")).collect();
+            assert_eq!(seen, want);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_at_both_ends() {
+        let long = Said::Broken("x".repeat(FRAME_MAX));
+        assert!(encode(&long).unwrap_err().to_string().contains("at most"));
+        let mut frames = Frames::default();
+        frames.feed(&u32::MAX.to_be_bytes());
+        assert!(frames.next::<Said>().is_err(), "it is not waited for");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_bytes_give_messages_or_an_error(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            length in 0..64u32,
+            framed in any::<bool>(),
+        ) {
+            let mut frames = Frames::default();
+            if framed {
+                frames.feed(&length.to_be_bytes());
+            }
+            frames.feed(&bytes);
+            while let Ok(Some(_)) = frames.next::<Ordered>() {}
+        }
+
+        #[test]
+        fn any_json_gives_a_message_or_an_error(
+            head in prop::sample::select(vec!["{\"id\":1,\"order\":", "{\"saw\":", "{\"answer\":{\"id\":1,\"result\":", ""]),
+            rest in "[{}\\[\\],:\"a-z0-9-]{0,40}",
+        ) {
+            let body = format!("{head}{rest}");
+            let mut frames = Frames::default();
+            frames.feed(&u32::try_from(body.len()).unwrap().to_be_bytes());
+            frames.feed(body.as_bytes());
+            let _ = frames.next::<Ordered>();
+            let _ = frames.next::<Said>();
+        }
+    }
+}

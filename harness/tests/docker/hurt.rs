@@ -1,0 +1,100 @@
+//! Floods from inside a pod, and limits that change while a node runs.
+
+use std::time::Duration;
+
+use tweedledum_harness::agent::DatagramKind;
+use tweedledum_harness::agent::evidence::FloodEvidence;
+use tweedledum_harness::agent::flood::FloodSpec;
+use tweedledum_harness::clock::monotonic_ns;
+use tweedledum_harness::substrate::docker::Limits;
+use tweedledum_harness::substrate::docker::pod::Data;
+use tweedledum_harness::substrate::process::ExitKind;
+
+use crate::ground::{LONG, line, play};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn a_flood_reaches_its_node_and_its_ports_close() {
+    play(&["node-0"], |ground| async move {
+        let (pod, _sights) = ground.pod("node-0", Data::Plain).await;
+        let address = format!("{}:7000", pod.address());
+        let (_node, _life, mut pipes) = ground.start(&pod, &["serve", &address]).await;
+        line(&mut pipes).await;
+        let agent = pod.agent();
+        let spec = FloodSpec {
+            target: address.parse().unwrap(),
+            target_key: [2; 32],
+            source_ip: pod.address().into(),
+            sources: 320,
+            over: Duration::from_millis(500),
+            last_after: None,
+            late_max: Duration::from_millis(50),
+            kind: DatagramKind::WellFormed,
+            seed: [3; 32],
+            netid: 1,
+            due_unix_ns: 0,
+        };
+        agent.prepare_flood(1, "text", spec).await.unwrap();
+        let due = monotonic_ns() + 50_000_000;
+        let sent = agent.start_flood(1, due, LONG).await.unwrap();
+        let evidence = FloodEvidence::of(&sent);
+        assert_eq!(
+            (evidence.sent, evidence.dropped, sent.bound),
+            (320, 0, 320),
+            "{evidence:?}"
+        );
+        let late = Duration::from_nanos(sent.first_ns.unwrap().saturating_sub(due));
+        println!("flood: first datagram {late:?} after its due time, {evidence:?}");
+        let open = agent.sockets().await.unwrap().udp.len();
+        let closed = agent.stop_flood(1).await.unwrap().unwrap();
+        assert_eq!(closed.left_open, Some(Vec::new()));
+        assert_eq!(agent.sockets().await.unwrap().udp.len() + 320, open);
+    });
+}
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn limits_change_live_and_lack_of_memory_is_told_from_a_kill() {
+    play(&["node-0", "node-1"], |ground| async move {
+        let (pod, _sights) = ground.pod("node-0", Data::Plain).await;
+        let (node, life, mut pipes) = ground
+            .start(&pod, &["serve", &format!("{}:7000", pod.address())])
+            .await;
+        line(&mut pipes).await;
+        let limits = Limits {
+            memory: Some(64 * MIB),
+            milli_cpus: Some(100),
+            pids: Some(20),
+        };
+        let state = node.limit(limits).await.unwrap();
+        assert_eq!(state.limits, limits);
+        let state = node.limit(Limits::default()).await.unwrap();
+        assert_eq!(state.limits, Limits::default(), "lifted");
+        let too_small = Limits {
+            memory: Some(1 << 20),
+            ..Limits::default()
+        };
+        assert!(node.limit(too_small).await.is_err());
+        let death = life.kill().await.unwrap();
+        assert!(!death.oom);
+
+        let (pod, _sights) = ground.pod("node-1", Data::Plain).await;
+        let (node, life, mut pipes) = ground.start(&pod, &["hog"]).await;
+        line(&mut pipes).await;
+        node.limit(Limits {
+            memory: Some(256 * MIB),
+            ..Limits::default()
+        })
+        .await
+        .unwrap();
+        let death = tokio::time::timeout(LONG, life.died()).await.unwrap();
+        assert_eq!((death.exit.kind, death.oom), (ExitKind::Signal(9), true));
+        // A life without lack of memory is not blamed for the one before it.
+        let (life, mut pipes) = node.start().await.unwrap();
+        line(&mut pipes).await;
+        let death = life.kill().await.unwrap();
+        assert_eq!((death.exit.kind, death.oom), (ExitKind::Signal(9), false));
+    });
+}
