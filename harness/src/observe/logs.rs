@@ -4,8 +4,9 @@
 //! Bytes go to the node's log file up to a limit; lines of stdout that are JSON objects with an
 //! `event` that somebody wants become [`Observation::Event`]; the last lines are kept in memory
 //! for reports. A node that prints more than [`LogLimits::bytes_per_s`] loses what is too much:
-//! the kernel moves it from the pipe to `/dev/null` without a copy, and it is counted. The newest
-//! part of the pipe is never thrown away, so the last words of a node that dies are always read.
+//! the kernel moves it from the pipe to `/dev/null` without a copy, it is counted, and stdout's loss
+//! is told as a [`Gap`] of the source [`LOG`]: an event may have been in it. The newest part of the
+//! pipe is never thrown away, so the last words of a node that dies are always read.
 //!
 //! Call it inside a Tokio runtime. It knows no event by name, and does not tell why a stream ended.
 
@@ -21,11 +22,14 @@ use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tweedledum_core::history::LOG;
 
 use super::lines::LineSplitter;
 use super::log_events::Parser;
+use super::log_loss::Loss;
 use super::log_sink::{Budget, LogFile};
-use super::{LogEvent, NodeName, Observation};
+use super::{Gap, LogEvent, NodeName, Observation};
+use crate::clock::monotonic_ns;
 
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
@@ -53,6 +57,8 @@ pub struct LogLimits {
     /// How long per second a reader may wait for room in the event channel; after that it drops
     /// events. While it waits, the node's pipe fills up; longer would hold up the node itself.
     pub patience: Duration,
+    /// A loss is told no more often than this, about once in the shortest layers.
+    pub tell_loss_every: Duration,
 }
 
 impl Default for LogLimits {
@@ -64,6 +70,7 @@ impl Default for LogLimits {
             tail_lines: 50,
             tail_bytes: 16 << 10,
             patience: Duration::from_millis(100),
+            tell_loss_every: Duration::from_millis(200),
         }
     }
 }
@@ -176,6 +183,7 @@ impl LogHub {
                 out: self.out.clone(),
                 keep: None,
                 skipped: 0,
+                loss: Loss::default(),
                 patience: (self.limits.patience, Instant::now()),
             };
             self.tasks.spawn(async move {
@@ -317,6 +325,7 @@ struct Reader {
     keep: Option<usize>,
     /// Bytes thrown away since the last that were read.
     skipped: u64,
+    loss: Loss,
     /// What is left of [`LogLimits::patience`], and since when.
     patience: (Duration, Instant),
 }
@@ -324,12 +333,20 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         loop {
+            self.tell_loss();
             if lock(&self.budget).is_spent(Instant::now()) {
                 self.skim();
                 tokio::time::sleep(SKIM_PAUSE).await;
                 continue;
             }
-            if self.pipe.readable().await.is_err() {
+            let due = self.loss.due(Instant::now());
+            let readable = tokio::select! {
+                readable = self.pipe.readable() => readable,
+                () = until(due) => continue,
+            };
+            if let Err(error) = readable {
+                self.loss
+                    .unread(format!("it cannot be read any more: {error}"));
                 break;
             }
             match self.read_chunk() {
@@ -338,6 +355,8 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     tracing::warn!(node = %self.parser.node, %error, "a node's log cannot be read");
+                    self.loss
+                        .unread(format!("it cannot be read any more: {error}"));
                     break;
                 }
             }
@@ -346,6 +365,36 @@ impl Reader {
         self.parser
             .finish(&mut lock(&self.seen).counts, &mut events);
         self.send(events).await;
+        if let Some(gap) = self.gap() {
+            // Nobody waits for room as long as for a loss, which nothing else would tell; a closed channel ends it.
+            let _ = self.out.send(gap).await;
+        }
+    }
+
+    /// Tells what was lost, if it is time and there is room.
+    fn tell_loss(&mut self) {
+        let now = Instant::now();
+        if self.loss.due(now).is_none_or(|due| due > now) {
+            return;
+        }
+        match self.gap().map(|gap| self.out.try_send(gap)) {
+            Some(Err(mpsc::error::TrySendError::Full(_))) => self.loss.untold(now),
+            _ => self.loss.told(now, &self.limits),
+        }
+    }
+
+    /// What was lost, for those who look for events; stderr is text, and loses none.
+    fn gap(&self) -> Option<Observation> {
+        self.loss.due(Instant::now())?;
+        self.parser.wanted.as_ref()?;
+        Some(Observation::Gap(Gap {
+            node: Arc::clone(&self.parser.node),
+            url: Arc::from(LOG),
+            signals: Vec::new(),
+            t_ns: monotonic_ns(),
+            answered: true,
+            why: self.loss.why(&self.limits),
+        }))
     }
 
     /// Reads once; `None` at the end of the stream.
@@ -393,6 +442,7 @@ impl Reader {
         if skipped > 0 {
             self.parser.splitter.give_up();
             self.skipped += skipped;
+            self.loss.bytes(skipped);
             lock(&self.seen).counts.bytes_skipped += skipped;
         }
     }
@@ -412,8 +462,16 @@ impl Reader {
                 let mut seen = lock(&self.seen);
                 seen.counts.events -= 1;
                 seen.counts.events_lost += 1;
+                self.loss.event();
             }
         }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }
 

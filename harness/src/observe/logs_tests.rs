@@ -14,6 +14,8 @@ struct Rig {
     stdout: Option<io::PipeWriter>,
     stderr: Option<io::PipeWriter>,
     events: mpsc::Receiver<Observation>,
+    /// What was told to be lost.
+    gaps: Vec<Gap>,
     dir: tempfile::TempDir,
     hub: LogHub,
 }
@@ -39,6 +41,7 @@ impl Rig {
             stdout: Some(stdout),
             stderr: Some(stderr),
             events,
+            gaps: Vec::new(),
             dir,
             hub,
         }
@@ -55,13 +58,22 @@ impl Rig {
     /// The node ends; returns its events in order.
     async fn end(&mut self) -> Vec<LogEvent> {
         (self.stdout, self.stderr) = (None, None);
-        self.logs.drained(Duration::from_secs(10)).await.unwrap();
-        let mut events = Vec::new();
+        let (mut events, gaps) = (Vec::new(), &mut self.gaps);
+        let mut take = |observation| match observation {
+            Observation::Event(event) => events.push(event),
+            Observation::Gap(gap) => gaps.push(gap),
+            other => panic!("{other:?}"),
+        };
+        let drained = self.logs.drained(Duration::from_secs(10));
+        tokio::pin!(drained);
+        loop {
+            tokio::select! {
+                Some(observation) = self.events.recv() => take(observation),
+                drained = &mut drained => break drained.unwrap(),
+            }
+        }
         while let Ok(observation) = self.events.try_recv() {
-            let Observation::Event(event) = observation else {
-                panic!("{observation:?}")
-            };
-            events.push(event);
+            take(observation);
         }
         events
     }
@@ -180,9 +192,43 @@ async fn a_channel_that_nobody_reads_loses_events_and_says_so() {
     for _ in 0..10 {
         rig.print("{\"event\":\"n\"}\n");
     }
+    let all_lost = async {
+        while rig.logs.counts()[0].events_lost < 6 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let all_lost = tokio::time::timeout(Duration::from_secs(10), all_lost).await;
+    assert!(all_lost.is_ok(), "{:?}", rig.logs.counts());
     assert_eq!(rig.end().await.len(), 4);
     let [counts, _] = rig.logs.counts();
     assert_eq!((counts.events, counts.events_lost), (4, 6));
+    let gaps: Vec<_> = rig.gaps.iter().map(|gap| gap.why.as_str()).collect();
+    let why = "6 events found no room: the harness did not take them in time";
+    assert_eq!(gaps, [why]);
+    let gap = &rig.gaps[0];
+    assert_eq!((&*gap.node, &*gap.url), ("gateway-0", LOG));
+    assert!(gap.answered, "the node is not silent");
+}
+
+/// The node says no more, and what it lost before is told all the same, though its pipe is open and quiet.
+#[tokio::test]
+async fn a_loss_is_told_as_soon_as_there_is_room() {
+    let limits = LogLimits {
+        patience: Duration::ZERO,
+        ..LogLimits::default()
+    };
+    let mut rig = Rig::new(limits, 1, None);
+    rig.print("{\"event\":\"n\"}\n{\"event\":\"n\"}\n{\"event\":\"n\"}\n");
+    while rig.logs.counts()[0].events_lost < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(matches!(
+        rig.events.recv().await,
+        Some(Observation::Event(_))
+    ));
+    let told = tokio::time::timeout(Duration::from_secs(10), rig.events.recv()).await;
+    assert!(matches!(told, Ok(Some(Observation::Gap(_)))), "{told:?}");
+    assert!(rig.end().await.is_empty() && rig.gaps.is_empty());
 }
 
 // The printing thread blocks on a full pipe, so the readers need another.
@@ -302,10 +348,19 @@ async fn a_node_that_prints_too_fast_costs_little_and_its_last_words_are_read() 
         // The event loop lives on meanwhile: a quiet neighbour's timer is served.
         let mut ticks = 0;
         let mut taken = 0;
+        let (mut gaps, mut told) = (0_u32, 0);
+        let mut count = |observation: &Observation| {
+            if let Observation::Gap(gap) = observation {
+                gaps += 1;
+                let bytes = gap.why.split(' ').next();
+                told += bytes.unwrap().parse::<u64>().unwrap();
+            }
+        };
         while began.elapsed() < Duration::from_millis(700) {
             tokio::time::sleep(Duration::from_millis(10)).await;
             ticks += 1;
-            while rig.events.try_recv().is_ok() {
+            while let Ok(observation) = rig.events.try_recv() {
+                count(&observation);
                 taken += 1;
             }
         }
@@ -314,6 +369,7 @@ async fn a_node_that_prints_too_fast_costs_little_and_its_last_words_are_read() 
         rig.stderr = None;
         let drained = async {
             while let Some(observation) = rig.events.recv().await {
+                count(&observation);
                 last = Some(observation);
                 if matches!(&last, Some(Observation::Event(event)) if event.event == "panic") {
                     break;
@@ -325,6 +381,9 @@ async fn a_node_that_prints_too_fast_costs_little_and_its_last_words_are_read() 
         let found = tokio::time::timeout(bound, drained).await.is_ok();
         rig.logs.drained(Duration::from_secs(10)).await.unwrap();
         let (cpu, elapsed) = (thread_cpu().saturating_sub(cpu), began.elapsed());
+        while let Ok(observation) = rig.events.try_recv() {
+            count(&observation);
+        }
         let written = thread.join().unwrap();
         let [counts, _] = rig.logs.counts();
         println!(
@@ -337,6 +396,9 @@ async fn a_node_that_prints_too_fast_costs_little_and_its_last_words_are_read() 
             written,
             "every byte is accounted for"
         );
+        assert_eq!(told, counts.bytes_skipped, "every loss is told");
+        let most = 2 + elapsed.as_millis() / LogLimits::default().tell_loss_every.as_millis();
+        assert!(u128::from(gaps) <= most, "{gaps} times in {elapsed:?}");
         // What was lost takes whole lines with it; no two halves become one.
         assert!(counts.garbage == 0 || !line.starts_with('{'), "{counts:?}");
         assert!(counts.bytes_skipped > written / 2, "{counts:?}");
@@ -379,6 +441,7 @@ async fn a_node_just_below_the_limit_loses_nothing() {
     writer.join().unwrap();
     assert_eq!(rig.end().await.len(), 36_000);
     assert_eq!(rig.logs.counts()[0].bytes_skipped, 0);
+    assert_eq!(rig.gaps, []);
 }
 
 #[test]

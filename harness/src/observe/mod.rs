@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub mod lateness;
 mod lines;
 mod log_events;
+mod log_loss;
 mod log_sink;
 pub mod logs;
 pub mod ping;
@@ -102,14 +103,14 @@ pub struct Sample {
     pub took: Duration,
 }
 
-/// A request that gave no value.
+/// A request that gave no value, or lines of a log that were lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
     /// Who was asked.
     pub node: NodeName,
-    /// What was asked for.
+    /// What was asked for; `tweedledum_core::history::LOG` for a log.
     pub url: Arc<str>,
-    /// The signals that are missing because of it.
+    /// The signals that are missing because of it; for a log nobody knows.
     pub signals: Vec<Arc<str>>,
     /// When it was given up, monotonic nanoseconds.
     pub t_ns: u64,

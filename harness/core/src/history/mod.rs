@@ -21,6 +21,12 @@ pub const FORMAT: &str = "1.1";
 /// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
 pub const FULL: &str = "full";
 
+/// The source of a [`Gap`] in what a node printed. No signal and no URL is spelled like this.
+pub const LOG: &str = "log/stdout";
+
+/// The event by which a node that declares it tells that it could not print others, `count` of them.
+pub const DROPPED: &str = "events-dropped";
+
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -273,9 +279,10 @@ pub enum SignalValue {
 pub struct Gap {
     /// The node.
     pub node: String,
-    /// Which source.
+    /// Which source: a URL, a signal, or [`LOG`] for lines of the node's log that were lost. What these were nobody knows, so
+    /// any event and any pushed signal that its role declares may be missing.
     pub source: String,
-    /// The signals that are missing because of it; older histories do not say.
+    /// The signals that are missing because of it; older histories do not say, and for [`LOG`] the header does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<String>,
     /// Why.

@@ -139,7 +139,8 @@ struct Watched {
 ///
 /// Stalls are decided when a layer ends, since only then it is known whether the host was fit during it. A stall is
 /// proved by a *look* after the bound that still shows the old value, or by the node being dead; without a look there is
-/// an observer gap, unless the node itself gives no answer, which [`super::responds`] finds.
+/// an observer gap, unless the node itself gives no answer, which [`super::responds`] finds. For a pushed signal silence is
+/// a look, unless lines of the node's log were lost: then it is one from there on.
 #[derive(Debug)]
 struct Advances {
     signal: String,
@@ -267,9 +268,15 @@ impl Advances {
 
     fn weigh(&mut self, index: usize, world: &World, out: &mut Output) {
         let watched = &self.watched[index];
-        let Some(from) = watched.from(world) else {
+        let Some(mut from) = watched.from(world) else {
             return;
         };
+        // It may have advanced in what was lost, but not after that.
+        if let Some(lost) = watched.group.lost(world, &self.signal)
+            && world.void.elapsed(lost.t_ns, world.now.t_ns) > self.within_ns
+        {
+            from = from.max(lost);
+        }
         let elapsed = world.void.elapsed(from.t_ns, world.now.t_ns);
         match self.standing(watched, world, out) {
             Standing::Fresh | Standing::Open => {
@@ -318,13 +325,16 @@ impl Advances {
                 fresh += 1;
                 continue;
             }
-            if late(from, self.looked(node, world)) {
+            let pushed = world.pushed(node, &self.signal);
+            let lost = world.lost(node).filter(|lost| pushed && *lost > from);
+            let known = lost.unwrap_or(from);
+            if late(known, self.looked(node, world)) {
                 stale += 1;
             } else if out.findings.iter().any(|finding| silences(finding, node)) {
                 waiting += 1;
             } else {
                 let seen = track.and_then(|track| track.seen).unwrap_or(base).max(base);
-                if late(seen, world.now.t_ns) {
+                if lost.is_some() || late(seen, world.now.t_ns) {
                     unseen.push(node.clone());
                 } else {
                     waiting += 1;

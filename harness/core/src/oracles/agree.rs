@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::said::overheard_signal;
 use super::world::World;
 use super::{Oracle, OracleKind, Output};
 use crate::history::{Body, Header, Record, SignalValue};
@@ -181,6 +182,7 @@ impl Oracle for Agrees {
         {
             self.sample(record, &sample.node, text, world, out);
         }
+        overheard_signal(record, &self.signal, world, out);
     }
 
     fn report(&self, _world: &World) -> Expectation {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::said::{Said, reported, said};
+use super::said::{Said, overheard, reported, said};
 use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Header, Record};
@@ -76,7 +76,14 @@ impl Challenges {
         let poets = fate.len();
         rounds.remove(&round);
         self.decided += 1;
-        if !lost {
+        // Another PoET may have acknowledged it in what was lost.
+        let epoch_ns = world.calendar.ns_of(world.calendar.epoch());
+        let followed = world
+            .now
+            .t_ns
+            .saturating_sub(ROUNDS_MAX.saturating_mul(epoch_ns));
+        let unsure = world.lost(said.node).is_some_and(|at| at.t_ns >= followed);
+        if !lost || unsure {
             return;
         }
         records.push(said.at.seq);
@@ -105,6 +112,7 @@ impl Challenges {
 
 impl Oracle for Challenges {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        overheard(record, &[REGISTERED, HELD], world, out);
         let Some(said) = said(record, world) else {
             return;
         };

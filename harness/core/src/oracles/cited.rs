@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::said::{reported, said, short};
+use super::said::{overheard, reported, said, short};
 use super::world::{Mark, World};
 use super::{Oracle, Output};
 use crate::history::{Body, Header, Record};
@@ -78,6 +78,10 @@ impl Cited {
             let Some(citing) = self.waiting.remove(&proof) else {
                 continue;
             };
+            // Its making may have been told in what was lost.
+            if world.lost_by_any(&[MADE]).is_some() {
+                continue;
+            }
             let (round, poet, reference) = &proof;
             out.find(Finding {
                 id: "invalid/atx-proof".to_owned(),
@@ -103,6 +107,7 @@ impl Cited {
 
 impl Oracle for Cited {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        overheard(record, &[PUBLISHED, MADE], world, out);
         match &record.body {
             Body::Layer(_) => self.judge(self.patience_ns, world, out),
             // Every log is read to its end before the end is written.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::said::{Said, reported, said};
+use super::said::{Said, overheard, reported, said};
 use super::world::{Mark, World};
 use super::{Oracle, Output};
 use crate::history::{Body, Header, Record};
@@ -177,8 +177,8 @@ impl Delivered {
         let Some(made) = &round.made else {
             return;
         };
-        let (owing, missing) = round.missing(made, &self.holders, world);
-        if owing == 0 || missing > 0 {
+        let owed = round.owed(made, &self.holders, world);
+        if owed.held == 0 || owed.missing + owed.unknown > 0 {
             return;
         }
         match round.standing {
@@ -222,7 +222,7 @@ impl Delivered {
             if world.void.elapsed(from.t_ns, world.now.t_ns) <= self.bound_ns {
                 continue;
             }
-            let (owing, missing) = round.missing(made, &self.holders, world);
+            let Owed { held, missing, .. } = round.owed(made, &self.holders, world);
             if missing == 0 {
                 round.settle();
                 continue;
@@ -232,9 +232,9 @@ impl Delivered {
                 .worst_ns
                 .max(world.void.elapsed(from.t_ns, world.now.t_ns));
             let told = format!(
-                "the proof of round {number} by {} reached {} of {owing} nodes within {}; {}",
+                "the proof of round {number} by {} reached {held} of {} nodes within {}; {}",
                 made.node,
-                owing - missing,
+                held + missing,
                 self.bound,
                 round.tries.told()
             );
@@ -310,9 +310,19 @@ impl Tries {
     }
 }
 
+/// Nodes that owe that they hold a proof.
+#[derive(Debug, Default)]
+struct Owed {
+    /// They say so.
+    held: usize,
+    /// They do not.
+    missing: usize,
+    /// They do not, and some of what they printed was lost.
+    unknown: usize,
+}
+
 impl Round {
-    /// How many nodes owe that they hold it, and how many of them do not say so.
-    fn missing(&self, made: &Made, nodes: &[String], world: &World) -> (usize, usize) {
+    fn owed(&self, made: &Made, nodes: &[String], world: &World) -> Owed {
         let owes = |node: &&String| {
             let view = world.nodes.get(*node);
             view.and_then(|view| view.able)
@@ -322,9 +332,21 @@ impl Round {
             let mut refs = made.refs.iter().filter_map(|it| self.holders.get(it));
             refs.any(|holders| holders.contains(node))
         };
-        let owing: Vec<&String> = nodes.iter().filter(owes).collect();
-        let held = owing.iter().filter(|node| holds(node)).count();
-        (owing.len(), owing.len() - held)
+        // A log may be read before that of the PoET, and a loss is told after it happened.
+        let epoch_ns = world.calendar.ns_of(world.calendar.epoch());
+        let read_from = made.at.t_ns.saturating_sub(epoch_ns);
+        let mut owed = Owed::default();
+        for node in nodes.iter().filter(owes) {
+            let count = if holds(node) {
+                &mut owed.held
+            } else if world.lost(node).is_some_and(|lost| lost.t_ns >= read_from) {
+                &mut owed.unknown
+            } else {
+                &mut owed.missing
+            };
+            *count += 1;
+        }
+        owed
     }
 
     fn settle(&mut self) {
@@ -335,6 +357,7 @@ impl Round {
 
 impl Oracle for Delivered {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        overheard(record, &[MADE, HELD], world, out);
         if let Some(said) = said(record, world) {
             self.hears(&said, world, out);
         } else if matches!(record.body, Body::Layer(_)) {

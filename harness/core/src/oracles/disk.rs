@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::said::{reported, said};
+use super::said::{overheard, reported, said};
 use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Header, Record};
@@ -30,6 +30,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 
 impl Oracle for Disk {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        overheard(record, &[FAILED], world, out);
         let Some(said) = said(record, world) else {
             return;
         };

@@ -52,6 +52,13 @@ impl Group {
         marks.get(self.quorum.saturating_sub(1)).copied().flatten()
     }
 
+    /// When values of the signal that its nodes push were last told to be lost: until then they may have advanced.
+    pub(super) fn lost(&self, world: &World, signal: &str) -> Option<Mark> {
+        let members = self.members.iter();
+        let pushing = members.filter(|node| world.pushed(node, signal));
+        pushing.filter_map(|node| world.lost(node)).max()
+    }
+
     /// Why the signal was never read on any of its nodes, in the words of the latest gap; `None` when it was.
     pub(super) fn unread(&self, world: &World, signal: &str) -> Option<String> {
         if self.samples(world, signal) > 0 {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::said::{Said, reported, said, short};
+use super::said::{Said, overheard, reported, said, short};
 use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Header, Record};
@@ -153,6 +153,7 @@ impl Identities {
 
 impl Oracle for Identities {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
+        overheard(record, &[PUBLISHED, DOUBLE, EQUIVOCATION], world, out);
         let Some(said) = said(record, world) else {
             return;
         };

@@ -162,8 +162,15 @@ impl Recovers {
             if awaited.fresh.is_some() || !owes(&awaited.group, world) {
                 continue;
             }
+            let lost = awaited.group.lost(world, &awaited.signal);
             if awaited.steady == Some(false) {
                 unsteady(awaited, &self.after, world, out);
+            } else if let Some(lost) = lost.filter(|lost| *lost >= healed) {
+                let text = format!(
+                    "`{}` of {} may have advanced after {}: part of what was printed was lost",
+                    awaited.signal, awaited.group.label, self.after
+                );
+                out.doubt(Code::ObserverGap, text, "", vec![healed.seq, lost.seq]);
             } else {
                 awaited.charged = charge(
                     awaited,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::said::doubt_lost;
 use super::world::{World, height};
 use super::{Oracle, Output};
 use crate::history::{Body, Header, NodeState, Record, Sample};
@@ -75,7 +76,14 @@ impl Oracle for Safety {
                     self.heights.retain(|(node, _), _| *node != change.node);
                 }
             }
-            _ => {}
+            // A height that went back and came again may have been in them.
+            _ => {
+                if let Some(node) = world.loses_now(record)
+                    && world.pushes(node)
+                {
+                    doubt_lost(record, node, out);
+                }
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! What nodes say of themselves: log events that their role declares, with the fields oracles read.
 //!
 //! An event of a role that does not declare it says nothing: any program may print a line with that name. A declared one
-//! that lacks a field is a doubt, since a check that reads nothing from it would pass for want of data.
+//! that lacks a field is a doubt, since a check that reads nothing from it would pass for want of data. Lines that were
+//! lost are a doubt for every check that lives of what they may have said, and its findings must not rest on their absence.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,40 @@ pub(super) fn said<'a>(record: &'a Record, world: &World) -> Option<Said<'a>> {
         at: world.now,
         fields: &event.fields,
     })
+}
+
+/// Doubts a check that lives of these events when its record says that a node lost lines in which they may have been.
+pub(super) fn overheard(record: &Record, events: &[&str], world: &World, out: &mut Output) {
+    if let Some(node) = world.loses_now(record)
+        && events.iter().any(|event| world.reports(node, event))
+    {
+        doubt_lost(record, node, out);
+    }
+}
+
+/// Doubts a check on a signal when its record says that a node lost lines in which a value may have been pushed.
+pub(super) fn overheard_signal(record: &Record, signal: &str, world: &World, out: &mut Output) {
+    if let Some(node) = world.loses_now(record)
+        && world.pushed(node, signal)
+    {
+        doubt_lost(record, node, out);
+    }
+}
+
+/// One reason a node, whoever doubts and however often it loses something.
+pub(super) fn doubt_lost(record: &Record, node: &str, out: &mut Output) {
+    let text = format!(
+        "part of what {node} printed was lost, so what it did not say proves nothing; let it print less"
+    );
+    let measurement = match &record.body {
+        Body::Gap(gap) => gap.why.clone(),
+        Body::Event(event) => match event.fields.get("count").and_then(Value::as_u64) {
+            Some(count) => format!("{count} events that it dropped itself"),
+            None => String::new(),
+        },
+        _ => String::new(),
+    };
+    out.doubt(Code::ObserverGap, text, measurement, vec![record.seq]);
 }
 
 /// Whether each of these events is declared by the role of some node: else a check that needs them is not for this network.

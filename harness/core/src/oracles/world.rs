@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::void::VoidTime;
 use crate::faults::Impact;
 use crate::history::{
-    Body, Death, Exit, Gap, Header, ImpactChange, LayerRecord, NodeChange, NodeState, Phase,
-    Record, RoleInfo, Sample, SignalValue, StepChange,
+    Body, DROPPED, Death, Exit, Gap, Header, ImpactChange, LOG, LayerRecord, NodeChange, NodeState,
+    Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
 };
 use crate::plan::model::{Node, Tolerance};
 use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
@@ -128,6 +128,8 @@ pub struct World {
     /// Whether the last layer recorded was void.
     pub last_layer_void: bool,
     tracks: BTreeMap<String, BTreeMap<String, Track>>,
+    /// When lines of a node's log were last told to be lost.
+    lost: BTreeMap<String, Mark>,
     tolerates: Vec<Tolerance>,
     tolerated: bool,
     plan_nodes: Vec<Node>,
@@ -162,6 +164,7 @@ impl World {
             last_layer: None,
             last_layer_void: false,
             tracks: BTreeMap::new(),
+            lost: BTreeMap::new(),
             tolerates: header.tolerates.clone(),
             tolerated: true,
             plan_nodes: plan_nodes(header),
@@ -189,6 +192,9 @@ impl World {
             | Body::Evidence(_)
             | Body::Limit(_) => {}
         }
+        if let Some(node) = self.loses_now(record) {
+            self.loses(node);
+        }
         if matches!(
             record.body,
             Body::Header(_) | Body::Node(_) | Body::Exit(_) | Body::Impact(_)
@@ -210,11 +216,42 @@ impl World {
             .is_some_and(|role| role.pushed.contains(signal))
     }
 
+    /// Whether this node's role pushes any signal.
+    pub fn pushes(&self, node: &str) -> bool {
+        let role = self.nodes.get(node).map(|view| view.role.as_str());
+        role.and_then(|role| self.roles.get(role))
+            .is_some_and(|role| !role.pushed.is_empty())
+    }
+
     /// Whether the role of this node declares an event.
     pub fn reports(&self, node: &str, event: &str) -> bool {
         let role = self.nodes.get(node).map(|view| view.role.as_str());
         role.and_then(|role| self.roles.get(role))
             .is_some_and(|role| role.events.contains(event))
+    }
+
+    /// When lines of this node's log were last told to be lost: up to then its silence proves nothing, since any event and any
+    /// pushed signal may have been in them.
+    pub fn lost(&self, node: &str) -> Option<Mark> {
+        self.lost.get(node).copied()
+    }
+
+    /// The node whose lines this record tells to be lost.
+    pub(super) fn loses_now<'r>(&self, record: &'r Record) -> Option<&'r str> {
+        match &record.body {
+            Body::Gap(gap) if gap.source == LOG => Some(&gap.node),
+            Body::Event(event) if event.event == DROPPED => {
+                self.reports(&event.node, DROPPED).then_some(&event.node)
+            }
+            _ => None,
+        }
+    }
+
+    /// The latest loss among nodes that report one of these events.
+    pub fn lost_by_any(&self, events: &[&str]) -> Option<Mark> {
+        let reports = |node: &str| events.iter().any(|event| self.reports(node, event));
+        let lost = self.lost.iter().filter(|(node, _)| reports(node));
+        lost.map(|(_, mark)| *mark).max()
     }
 
     /// Whether the node ended by itself and has not come back.
@@ -369,6 +406,22 @@ impl World {
         for signal in &gap.signals {
             let tracks = self.tracks.entry(gap.node.clone()).or_default();
             tracks.entry(signal.clone()).or_default().gap = Some(gap.why.clone());
+        }
+    }
+
+    /// Lines of a node's log are lost, and with them perhaps values of what it pushes.
+    fn loses(&mut self, node: &str) {
+        let Some(view) = self.nodes.get(node) else {
+            return;
+        };
+        self.lost.insert(node.to_owned(), self.now);
+        let Some(role) = self.roles.get(&view.role) else {
+            return;
+        };
+        for signal in &role.pushed {
+            let tracks = self.tracks.entry(node.to_owned()).or_default();
+            let why = "part of what it printed was lost".to_owned();
+            tracks.entry(signal.clone()).or_default().gap = Some(why);
         }
     }
 

@@ -14,6 +14,7 @@ mod evidence;
 mod history;
 mod incident;
 mod liveness;
+mod lost;
 mod net;
 mod nodes;
 mod reported;

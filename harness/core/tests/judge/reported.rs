@@ -284,7 +284,7 @@ fn poets_that_make_no_proof_are_no_pass() {
 }
 
 /// A history that was changed is whole again.
-fn renumber(records: &mut [Record]) {
+pub(crate) fn renumber(records: &mut [Record]) {
     let all = records.len() as u64;
     for (seq, record) in (0_u64..).zip(records) {
         record.seq = seq;
