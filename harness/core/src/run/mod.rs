@@ -35,6 +35,11 @@ impl Pace {
         start_each_ns: 30_000_000,
     };
 
+    /// Containers: each is made, gets its files and is started through the engine's API, several at once.
+    pub const DOCKER: Self = Self {
+        start_each_ns: 400_000_000,
+    };
+
     /// How long it may take to start `nodes` nodes, in nanoseconds.
     pub const fn start_all_ns(self, nodes: usize) -> u64 {
         (nodes as u64).saturating_mul(self.start_each_ns)

@@ -5,6 +5,7 @@
 //! Times that the agent reports are brought to this machine's monotonic clock: on the same kernel
 //! they are the same, elsewhere the difference is measured.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::wire::{
-    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, encode,
+    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, encode,
 };
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
@@ -302,6 +303,15 @@ impl AgentLink {
     pub async fn sockets(&self) -> Result<Sockets, LinkError> {
         match self.ask(Order::Sockets, ANSWER_BOUND).await? {
             Answer::Sockets(sockets) => Ok(sockets),
+            _ => Err(self.other()),
+        }
+    }
+
+    /// The processes of the pod but the agent's own, by their number there, and how long each has
+    /// worked.
+    pub async fn working(&self) -> Result<BTreeMap<i32, Working>, LinkError> {
+        match self.ask(Order::Working, ANSWER_BOUND).await? {
+            Answer::Working(working) => Ok(working),
             _ => Err(self.other()),
         }
     }

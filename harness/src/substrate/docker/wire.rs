@@ -120,6 +120,8 @@ pub(crate) enum Order {
     ProbeDisk { bytes: u64 },
     /// The sockets of the pod.
     Sockets,
+    /// The processes of the pod but the agent's own, and how long each has worked.
+    Working,
     /// Takes everything back and exits.
     Bye,
 }
@@ -169,6 +171,7 @@ pub(crate) enum Answer {
     /// The error of the attempt; `None` if it succeeded.
     Probe(Option<i32>),
     Sockets(Sockets),
+    Working(BTreeMap<i32, Working>),
 }
 
 /// The agent's clocks at one moment.
@@ -190,6 +193,19 @@ pub struct Disk {
     pub ballast_wanted: u64,
     /// What it has taken.
     pub ballast: u64,
+    /// How often it was found without a free block since the agent began to look, counted once until there is one again.
+    pub full: u64,
+}
+
+/// What a process has done in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// Its name.
+    pub comm: String,
+    /// When it began, in the kernel's ticks.
+    pub start: u64,
+    /// How long its threads were on a processor, in nanoseconds.
+    pub ran_ns: Option<u64>,
 }
 
 /// The sockets of a pod.

@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::agent::Dialect;
 use crate::substrate::process::raise_nofile;
 
+pub(crate) use keeper::AFTER;
 pub use keeper::keeper_main;
 pub(crate) use serve::serve;
 

@@ -1,5 +1,6 @@
 //! The agent's loop: orders in, answers and sights out, over any pair of streams.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::wire::{
-    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, encode,
+    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, Working, encode,
 };
 use super::disk::{TOP_UP, Volume};
 use crate::agent::Dialect;
@@ -17,7 +18,9 @@ use crate::clock::monotonic_ns;
 use crate::observe::poll::http_client;
 use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
 use crate::observe::{NodeName, Observation};
-use crate::substrate::process::identity::boot_id;
+use crate::substrate::process::ProcStat;
+use crate::substrate::process::family::threads;
+use crate::substrate::process::identity::{boot_id, own_pid, snapshot};
 use crate::substrate::{Identities, Vantage as _};
 
 /// Messages on their way out. A full channel holds observers back; it loses nothing.
@@ -137,13 +140,14 @@ async fn pass_on(mut seen: mpsc::Receiver<Observation>, say: mpsc::Sender<Said>)
     }
 }
 
-/// Takes what nodes give back of a volume whose ballast is not complete.
+/// Looks at a volume that is held: whether it is full, and what nodes give back while its ballast is not complete.
 async fn keep_ballast(agent: Arc<Agent>) {
+    agent.volume.held().await;
     let mut ticks = tokio::time::interval(TOP_UP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        if let Err(error) = agent.volume.top_up() {
+        if let Err(error) = agent.volume.look() {
             tracing::debug!(%error, "ballast cannot be taken now");
         }
     }
@@ -192,6 +196,7 @@ impl Agent {
             Order::Disk => Answer::Disk(self.volume.state().map_err(told)?),
             Order::ProbeDisk { bytes } => Answer::Probe(self.volume.probe(bytes).map_err(told)?),
             Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
+            Order::Working => Answer::Working(working().map_err(told)?),
             Order::Bye => Answer::Done,
         })
     }
@@ -223,6 +228,23 @@ fn clocks() -> Result<Clocks, String> {
         monotonic_ns: monotonic_ns(),
         boot,
     })
+}
+
+/// Everybody in the pod but this process: those of the node, whatever they did to leave it.
+fn working() -> std::io::Result<BTreeMap<i32, Working>> {
+    let own = own_pid();
+    let others = snapshot()?.into_values();
+    let others = others.filter(|stat| stat.pid != own && !stat.is_dead());
+    let of = |stat: ProcStat| {
+        let (_, ran_ns) = threads(stat.pid);
+        let working = Working {
+            comm: stat.comm,
+            start: stat.start,
+            ran_ns,
+        };
+        (stat.pid, working)
+    };
+    Ok(others.map(of).collect())
 }
 
 fn sockets() -> std::io::Result<Sockets> {
