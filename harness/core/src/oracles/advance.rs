@@ -410,6 +410,25 @@ impl Advances {
     }
 }
 
+impl Advances {
+    /// One word for all groups, since a host is unfit for all of them.
+    fn unfit_told(&self, world: &World, out: &mut Output) {
+        let mut unfit = self.watched.iter().filter(|watched| watched.unfit());
+        let Some(first) = unfit.next() else { return };
+        let others = match unfit.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let text = format!(
+            "the host was unfit for too long while `{}` of {}{others} was demanded; run on a quieter host or with longer layers",
+            self.signal, first.group.label
+        );
+        let (demanded, void) = (first.demanded_layers, first.void_layers);
+        let measurement = format!("{void} of {}", layers(demanded));
+        out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
+    }
+}
+
 impl Watched {
     /// More than a tenth of its time was void: then a stall says as much of the host as of the release.
     fn unfit(&self) -> bool {
@@ -484,7 +503,7 @@ impl Oracle for Advances {
             out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
         }
         for watched in &self.watched {
-            let (demanded, void) = (watched.demanded_layers, watched.void_layers);
+            let demanded = watched.demanded_layers;
             if demanded < least {
                 let text = format!(
                     "`{}` of {} was demanded for less than its bound; let the run last longer or impair less",
@@ -493,15 +512,8 @@ impl Oracle for Advances {
                 let measurement = format!("{demanded} of at least {}", layers(least));
                 out.doubt(Code::NotDemanded, text, measurement, vec![world.now.seq]);
             }
-            if watched.unfit() {
-                let text = format!(
-                    "the host was unfit for too long while `{}` of {} was demanded; run on a quieter host or with longer layers",
-                    self.signal, watched.group.label
-                );
-                let measurement = format!("{void} of {}", layers(demanded));
-                out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
-            }
         }
+        self.unfit_told(world, out);
     }
 
     fn report(&self, world: &World) -> Expectation {

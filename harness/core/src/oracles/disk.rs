@@ -2,14 +2,17 @@
 //!
 //! It rests on the node's own record of the round: that a write met ENOSPC is evidence of a fault, and no failure if the
 //! node refuses in time and keeps what it has.
+//!
+//! A disk has room for as many rounds as are worked on in time. A round that found it full because the one before it was
+//! still at work, on a host that was unfit, says as much of the host as of the release; see ARCHITECTURE.md.
 
 use std::collections::BTreeMap;
 
 use super::said::{overheard, reported, said};
 use super::world::World;
 use super::{Oracle, Output};
-use crate::history::{Header, Record};
-use crate::verdict::{Data, Expectation, Finding};
+use crate::history::{Body, Header, Record};
+use crate::verdict::{Code, Data, Expectation, Finding};
 
 const FAILED: &str = "round-failed";
 const MADE: &str = "proof-made";
@@ -19,6 +22,20 @@ struct Disk {
     /// Findings that are not over, per node: a proof made later ends them. One a node, so they are bounded.
     open: BTreeMap<String, Vec<Option<usize>>>,
     rounds: u64,
+    /// The latest round that each node has made a proof of.
+    made: BTreeMap<String, u64>,
+    /// Failures that met a round still at work. Never more than there are findings.
+    crowded: Vec<Crowded>,
+}
+
+/// A round that found the disk full of the round before it, which was still at work.
+#[derive(Debug)]
+struct Crowded {
+    node: String,
+    round: u64,
+    at_ns: u64,
+    /// The host was unfit while the two were at work.
+    unfit: bool,
 }
 
 /// A node whose disk stays full fails every round; more than this many tell nothing new.
@@ -28,15 +45,36 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     reported(header, &[FAILED]).then(|| Box::new(Disk::default()) as Box<dyn Oracle>)
 }
 
+impl Disk {
+    /// A layer is known to be void when it is over; it spoils the failures in it and up to two epochs behind it, the time
+    /// of two rounds.
+    fn layer_was_void(&mut self, world: &World) {
+        let span = world
+            .calendar
+            .ns_of(world.calendar.epoch())
+            .saturating_mul(2);
+        for it in self.crowded.iter_mut().filter(|it| !it.unfit) {
+            let from = it.at_ns.saturating_sub(span);
+            it.unfit = world.void.elapsed(from, it.at_ns) < it.at_ns - from;
+        }
+    }
+}
+
 impl Oracle for Disk {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
         overheard(record, &[FAILED], world, out);
+        if matches!(record.body, Body::Layer(_)) && world.last_layer_void {
+            self.layer_was_void(world);
+        }
         let Some(said) = said(record, world) else {
             return;
         };
         match said.event {
             MADE => {
                 self.rounds += 1;
+                if let Some((_, round)) = said.round(out) {
+                    self.made.insert(said.node.to_owned(), round);
+                }
                 for place in self.open.remove(said.node).unwrap_or_default() {
                     out.recovered(place, said.at.t_ns);
                 }
@@ -49,6 +87,15 @@ impl Oracle for Disk {
                 let open = self.open.entry(said.node.to_owned()).or_default();
                 if open.len() >= OPEN_MAX {
                     return;
+                }
+                let made = self.made.get(said.node);
+                if round > 0 && made.is_none_or(|made| made + 1 < round) {
+                    self.crowded.push(Crowded {
+                        node: said.node.to_owned(),
+                        round,
+                        at_ns: said.at.t_ns,
+                        unfit: false,
+                    });
                 }
                 open.push(out.find(Finding {
                     id: "disk/full".to_owned(),
@@ -78,6 +125,24 @@ impl Oracle for Disk {
             had: self.rounds,
         };
         Expectation::new("no round fails for lack of disk", "disk", true, data)
+    }
+
+    fn finish(&mut self, world: &World, out: &mut Output) {
+        let unfit = self.crowded.iter().filter(|it| it.unfit).count();
+        if unfit > 0 {
+            let text = "the host was unfit while PoET rounds were worked on, so that they ran into each other; run on a quieter host or with longer layers";
+            let measurement = format!("{unfit} rounds found the disk full of the one before them");
+            out.doubt(Code::VoidLayers, text, measurement, vec![world.now.seq]);
+        }
+    }
+
+    fn unfit(&self, finding: &Finding) -> bool {
+        let mut crowded = self.crowded.iter();
+        crowded.any(|it| {
+            it.unfit
+                && Some(it.round) == finding.round
+                && Some(it.node.as_str()) == finding.node.as_deref()
+        })
     }
 
     fn owns(&self, finding: &Finding) -> bool {

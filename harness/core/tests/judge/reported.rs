@@ -293,3 +293,32 @@ pub(crate) fn renumber(records: &mut [Record]) {
         }
     }
 }
+
+/// A PoET whose disk has room for one round and a half, and whose round 6 began while round 5 was still at work.
+fn rounds_that_met(void: bool) -> Net {
+    let mut rounds = quiet();
+    rounds.until(17);
+    rounds.net.late_us = if void { 900_000 } else { 100 };
+    let failed = json!({ "poet": key("poet-0"), "round": 6, "cause": "disk-full", "error": "No space left on device" });
+    rounds.say(at(17) + LAYER / 2, "poet-0", "round-failed", &failed);
+    rounds.until(18);
+    rounds.net.late_us = 100;
+    rounds.until(40).net.end();
+    rounds.net
+}
+
+/// On a fit host that is the release's failure; on one that stood still meanwhile it may be the host's.
+#[test]
+fn rounds_that_an_unfit_host_drove_into_each_other() {
+    let fit = rounds_that_met(false).verdict();
+    assert!(
+        fit.findings
+            .iter()
+            .any(|it| it.id == "disk/full" && it.counts)
+    );
+    let net = rounds_that_met(true);
+    unclear(&net, &["void-layers"]);
+    let verdict = net.verdict();
+    assert_eq!(verdict.doubtful.len(), 1, "{:?}", verdict.doubtful);
+    assert_eq!(verdict.doubtful[0].id, "disk/full");
+}
