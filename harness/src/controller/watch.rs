@@ -666,6 +666,7 @@ async fn tell_layers(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::Send
                 late_us: tick.late_us,
                 steal_ppm: ppm(now.steal_since(&before)).unwrap_or(0),
                 cpu_pressure_ppm: ppm(now.pressure_since(&before, layer)),
+                wall_step_us: Some(tick.wall_step_us),
             };
             if loop_.send(Happened::LayerEnded(record)).await.is_err() {
                 return;
