@@ -3,8 +3,10 @@
 //! ```text
 //! runs/<plan>-<time>-<seed>/            one `run PLAN`, made once, never overwritten
 //!   run.json                            our marker: only directories with it are ever pruned
+//!   plan.yaml, schedule.json            what was run, as written and as resolved
 //!   <release>/                          one release (a control) of it
-//!     history.jsonl
+//!     history.jsonl                     all that a verdict rests on
+//!     verdict.json, junit.xml           what it came to
 //!     nodes/<name>/{data/, stdout.log, stderr.log, network.json}
 //! ```
 //!
@@ -12,7 +14,7 @@
 
 mod history;
 
-pub use history::{FullNote, HistoryError, HistoryWriter};
+pub use history::{FullNote, HistoryError, HistoryWriter, read_lines};
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -180,16 +182,6 @@ impl NodeDirectory {
     /// The node's own data directory.
     pub fn data(&self) -> PathBuf {
         self.path.join("data")
-    }
-
-    /// Where its standard output is kept.
-    pub fn stdout_log(&self) -> PathBuf {
-        self.path.join("stdout.log")
-    }
-
-    /// Where its standard error is kept.
-    pub fn stderr_log(&self) -> PathBuf {
-        self.path.join("stderr.log")
     }
 
     /// The file that tells it about the network.

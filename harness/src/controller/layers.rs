@@ -29,6 +29,7 @@ pub(super) async fn tell(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::
                 late_us: tick.late_us,
                 steal_ppm: ppm(now.steal_since(&before)).unwrap_or(0),
                 cpu_pressure_ppm: ppm(now.pressure_since(&before, layer)),
+                wall_step_us: Some(tick.wall_step_us),
             };
             let ended = Happened::Told(Event::LayerEnded(record));
             if loop_.send(ended).await.is_err() {

@@ -15,6 +15,7 @@ mod steps;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use tweedledum_core::verdict::Verdict;
 use crate::agent::Dialect;
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::{Observation, Value};
-use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory};
+use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory, read_lines};
 use crate::substrate::{Ground, Identities, Request};
 use crate::supervise::{GuardEvent, GuardEvents, RunContext};
 
@@ -156,7 +157,8 @@ pub async fn run(
     running.watch.close().await;
     ended?;
     // The verdict is that of the file, so that judging it again cannot give another.
-    Ok(judge::judge_history(read::lines(&fs_err::read(&path)?))?)
+    let file = BufReader::new(fs_err::File::open(&path)?);
+    Ok(judge::judge_history(read_lines(file))?)
 }
 
 /// A run that is going on.
@@ -191,6 +193,9 @@ impl Running {
                             Err(error) => return Err(error.into()),
                         }
                     }
+                    // Its record did not find room, and no fault takes effect before its intent is on disk. What ends one does.
+                    Command::Prepare(step) | Command::Carry(step)
+                        if full.is_some() && step.begins() => {}
                     Command::Sync => self.history.sync()?,
                     Command::Spawn {
                         node,

@@ -47,21 +47,6 @@ pub enum Value {
     Text(String),
 }
 
-impl Value {
-    /// The number, if it is one. Whole numbers beyond 2^53 are rounded.
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "documented; signals stay far below 2^53"
-            )]
-            Self::Int(value) => Some(*value as f64),
-            Self::Float(value) => Some(*value),
-            Self::Bool(_) | Self::Text(_) => None,
-        }
-    }
-}
-
 /// One thing seen, or one thing that could not be seen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Observation {

@@ -95,7 +95,8 @@ impl Pinger {
     }
 
     /// Datagrams that answered no ping, or too late.
-    pub fn unexpected(&self) -> u64 {
+    #[cfg(test)]
+    fn unexpected(&self) -> u64 {
         self.shared.unexpected.load(Ordering::Relaxed)
     }
 

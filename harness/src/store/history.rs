@@ -3,18 +3,19 @@
 //! A line reaches the operating system whole in one write before the next record is taken, so a
 //! killed controller loses nothing and a reader sees whole lines. A crash of the machine may lose
 //! what was not synced; staged intents are therefore synced. When the bound is reached, one last
-//! record says so, and every further record is refused: such a run can never pass.
+//! line says so, and every further record is refused, the end too: such a run can never pass.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, BufRead, Write as _};
 use std::path::Path;
 
 use fs_err as fs;
 use serde::Serialize;
 use thiserror::Error;
+use tweedledum_core::history::read::{Line, ReadError, raw_line};
 
-/// Room that is kept for the record about the bound and for the end record.
-const RESERVE: u64 = 64 * 1024;
+/// Room that is kept for the line about the bound.
+const RESERVE: u64 = 4 * 1024;
 
 /// What is known when the bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,23 +119,6 @@ impl HistoryWriter {
         Ok(self.file.sync_data()?)
     }
 
-    /// Writes the last record, also when the bound was reached, and syncs.
-    pub fn finish<R: Serialize>(mut self, record: &R) -> Result<(), HistoryError> {
-        let line = serde_json::to_vec(record)?;
-        self.write(line)?;
-        Ok(self.file.sync_all()?)
-    }
-
-    /// How many records were written, the one about the bound among them.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// Whether the bound was reached.
-    pub fn is_full(&self) -> bool {
-        self.full.is_some()
-    }
-
     fn write(&mut self, mut line: Vec<u8>) -> Result<(), HistoryError> {
         line.push(b'\n');
         self.file.write_all(&line)?;
@@ -142,6 +126,29 @@ impl HistoryWriter {
         self.bytes += line.len() as u64;
         Ok(())
     }
+}
+
+/// Reads a history line by line, as it may be larger than memory should be; `file` is to be buffered. What cannot be read
+/// is the last item.
+pub fn read_lines(mut file: impl BufRead) -> impl Iterator<Item = Result<Line, ReadError>> {
+    let (mut number, mut over) = (0, false);
+    let mut bytes = Vec::new();
+    std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        number += 1;
+        bytes.clear();
+        match file.read_until(b'\n', &mut bytes) {
+            Ok(0) => None,
+            Ok(_) => Some(raw_line(&bytes, number)),
+            Err(error) => {
+                over = true;
+                let why = error.to_string();
+                Some(Err(ReadError::Io { line: number, why }))
+            }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -168,8 +175,6 @@ mod tests {
             assert_eq!(lines(&path).len(), seq + 1);
         }
         assert!(matches!(create(), Err(HistoryError::Io(_))));
-        writer.finish(&json!({"end": 3})).unwrap();
-        assert_eq!(lines(&path)[3], json!({"end": 3}));
     }
 
     #[test]
@@ -187,13 +192,36 @@ mod tests {
         }
         // Also what would fit: a history with holes would mislead.
         assert!(writer.append(&json!({})).is_err());
-        assert!(writer.is_full());
-        writer.finish(&json!({"end": true})).unwrap();
         let all = lines(&path);
-        assert_eq!(all.len(), 4);
-        assert_eq!(
-            (&all[2], &all[3]),
-            (&json!({"full-at": 2}), &json!({"end": true}))
+        assert_eq!((all.len(), &all[2]), (3, &json!({"full-at": 2})));
+        assert!(fs::metadata(&path).unwrap().len() <= limit);
+    }
+
+    /// As if the disk failed in the middle of the second line.
+    struct Fails<'a>(&'a [u8]);
+
+    impl io::Read for Fails<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("no such sector")),
+                length => Ok(length),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_streamed_is_what_would_be_read_at_once() {
+        let text =
+            b"{\"seq\":0,\"t_ns\":1,\"kind\":\"interrupt\",\"signal\":2}\ngarbage\n{\"seq\":1";
+        let at_once: Vec<_> = tweedledum_core::history::read::lines(text).collect();
+        for room in [1, 7, 4096] {
+            let file = io::BufReader::with_capacity(room, &text[..]);
+            assert_eq!(read_lines(file).collect::<Vec<_>>(), at_once);
+        }
+        let broken: Vec<_> = read_lines(io::BufReader::new(Fails(&text[..60]))).collect();
+        assert_eq!(broken.len(), 2);
+        assert!(
+            matches!(&broken[1], Err(ReadError::Io { line: 2, why }) if why == "no such sector")
         );
     }
 }

@@ -15,7 +15,8 @@
 //! aside and the voter starts as one that lost its log, which stays out of every layer in which it
 //! may have spoken. A last frame that is all there and wrong counts as damage, since it may have
 //! been sent. After a write or sync that failed nothing more is appended until the file was cut
-//! back and synced; after a failed sync never, since the kernel then knows less than it says.
+//! back and synced; after a failed sync never, since the kernel then knows less than it says. A log
+//! whose place was taken by a rewrite that then failed is not appended to either: nobody would find it.
 //!
 //! What a record means is in `protocol/agreement/outgoing.rs`.
 
@@ -54,7 +55,7 @@ enum State {
     Sound,
     /// A write came to nothing; what it left must be cut off first.
     Torn,
-    /// A sync failed.
+    /// A sync failed, or the file may have lost its name.
     Broken,
 }
 
@@ -209,12 +210,28 @@ impl VoterLog {
             .into_iter()
             .filter(|record| !record.layer().is_some_and(|layer| decided.contains(layer)))
             .collect();
-        *self = Self::begin(&self.dir, self.generation + 1, &open)?;
+        // Opened before anything is replaced: without it the rename could not be made durable.
+        let directory = fs::File::open(&self.dir)?;
+        let anew = Self::aside(&self.dir, self.generation + 1, &open)?;
+        fs::rename(self.dir.join(ASIDE), self.dir.join(NAME))?;
+        // What is appended to the old file is gone from now on, whatever happens.
+        self.state = State::Broken;
+        directory.sync_all()?;
+        *self = anew;
         Ok(())
     }
 
     /// A new file with these records takes the place of whatever is there.
     fn begin(dir: &Path, generation: u64, records: &[Record]) -> Result<Self, LogError> {
+        let log = Self::aside(dir, generation, records)?;
+        fs::rename(dir.join(ASIDE), dir.join(NAME))?;
+        // Until the directory is synced, a power cut could bring the old file back.
+        fs::File::open(dir)?.sync_all()?;
+        Ok(log)
+    }
+
+    /// A new file with these records, synced, which has no place yet.
+    fn aside(dir: &Path, generation: u64, records: &[Record]) -> Result<Self, LogError> {
         let aside = dir.join(ASIDE);
         let mut bytes = header(generation).to_vec();
         // One frame each: together they could be longer than a frame.
@@ -229,9 +246,6 @@ impl VoterLog {
             .open(&aside)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
-        fs::rename(&aside, dir.join(NAME))?;
-        // Until the directory is synced, a power cut could bring the old file back.
-        fs::File::open(dir)?.sync_all()?;
         let len = bytes.len() as u64;
         Ok(Self {
             dir: dir.to_owned(),

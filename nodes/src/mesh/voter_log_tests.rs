@@ -118,6 +118,70 @@ fn a_log_that_is_behind_what_the_database_remembers_was_rolled_back() {
     assert!(matches!(opened.lost, Some((Damage::RolledBack { .. }, _))));
 }
 
+/// Runs in a process of its own, since all tests of one share their descriptors.
+#[test]
+#[ignore = "run by the test below, with few descriptors"]
+fn a_rewrite_with_one_descriptor() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use std::os::fd::AsRawFd as _;
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &syncs());
+    let mut log = VoterLog::open(dir.path(), Mark::default()).unwrap().log;
+    let next = fs::File::open("/dev/null").unwrap().file().as_raw_fd();
+    let usual = getrlimit(Resource::Nofile);
+    let few = |more: u64| Rlimit {
+        current: Some(u64::try_from(next).unwrap() + more),
+        ..usual
+    };
+    // One at a time is enough for all but the directory beside the new file.
+    setrlimit(Resource::Nofile, few(1)).unwrap();
+    log.rewrite(&[3].into_iter().collect()).unwrap_err();
+    let appended = log.append(&[sent(9)]);
+    setrlimit(Resource::Nofile, usual).unwrap();
+    let found = VoterLog::open(dir.path(), log.mark()).unwrap().records;
+    // What was said to be on disk is found, or it was refused.
+    let expected = [&syncs().concat()[..], &[sent(9)]].concat();
+    assert!(appended.is_err() || found == expected, "{found:?}");
+    // Nothing was replaced, so it goes on, and can be rewritten when there is room again.
+    appended.unwrap();
+    log.rewrite(&[3].into_iter().collect()).unwrap();
+    log.append(&[sent(10)]).unwrap();
+    let found = VoterLog::open(dir.path(), log.mark()).unwrap().records;
+    assert_eq!(found, [begin(), sent(4), sent(5), sent(9), sent(10)]);
+}
+
+#[test]
+fn a_rewrite_that_cannot_open_its_directory_costs_nothing_that_was_said() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a process of its own for a limit that holds for whole processes"
+    )]
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "mesh::voter_log::tests::a_rewrite_with_one_descriptor";
+    let child = child.args(["--exact", name, "--ignored", "--nocapture"]);
+    let ended = child.output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        ended.status.success() && told.contains("1 passed"),
+        "{ended:?}"
+    );
+}
+
+/// The directory is gone from its path: nothing can be put in the log's place there, and the file that was at it still is.
+#[test]
+fn a_rewrite_in_a_directory_that_was_moved_away_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (dir.path().join("here"), dir.path().join("there"));
+    fs::create_dir(&here).unwrap();
+    write(&here, &syncs());
+    let mut log = VoterLog::open(&here, Mark::default()).unwrap().log;
+    fs::rename(&here, &there).unwrap();
+    log.rewrite(&[3].into_iter().collect()).unwrap_err();
+    log.append(&[sent(9)]).unwrap();
+    let found = VoterLog::open(&there, log.mark()).unwrap().records;
+    assert_eq!(found, [&syncs().concat()[..], &[sent(9)]].concat());
+}
+
 #[test]
 fn a_rewrite_keeps_the_first_record_and_what_is_open() {
     let dir = tempfile::tempdir().unwrap();

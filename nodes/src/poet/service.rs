@@ -351,10 +351,12 @@ pub(crate) async fn rounds(service: Arc<Service>) -> io::Result<()> {
         .wait_for(|started| *started)
         .await;
     let mut tasks = JoinSet::new();
+    // Looked up once: a round that closed between two looks would be neither taken up nor opened.
+    let now_open = service.schedule.open_at(clock::unix_ns());
     if service.config.recovery {
-        recover(&service, rate, &mut tasks);
+        recover(&service, rate, now_open, &mut tasks);
     }
-    let mut open = open(&service, service.schedule.open_at(clock::unix_ns())).await?;
+    let mut open = open(&service, now_open).await?;
     events::emit("ready", json!({}));
     loop {
         let closes = service.schedule.closes_ns(open.round);
@@ -485,8 +487,9 @@ async fn prove(
     let proof = proof?;
     let made = json!({ "ref": hex::encode(proof.reference()), "members": members });
     let bytes: Arc<[u8]> = proof.encode().into();
-    service.keep(number, Arc::clone(&bytes));
+    // Told before anybody can have it: an ATX that cites a proof nobody told of counts as forged.
     service.tell("proof-made", number, made);
+    service.keep(number, Arc::clone(&bytes));
     Ok(Some((dir, bytes)))
 }
 
@@ -515,13 +518,12 @@ async fn deliver(service: &Service, round: RoundId, dir: &RoundDir, proof: &[u8]
     }
 }
 
-/// Takes up the rounds of an earlier process: those that were closed. The one that still takes members
-/// is opened again like a new one, with those it has.
-fn recover(service: &Arc<Service>, rate: f64, tasks: &mut JoinSet<()>) {
+/// Takes up the rounds of an earlier process: those below `now_open`, which were closed. That one and later ones are
+/// opened again like new ones, with the members they have; even if `now_open` closes meanwhile, its turn comes.
+fn recover(service: &Arc<Service>, rate: f64, now_open: RoundId, tasks: &mut JoinSet<()>) {
     let Config {
         data_dir, writes, ..
     } = &service.config;
-    let still_open = service.schedule.open_at(clock::unix_ns());
     let rounds = match store::rounds(data_dir) {
         Ok(rounds) => rounds,
         Err(error) => {
@@ -529,7 +531,7 @@ fn recover(service: &Arc<Service>, rate: f64, tasks: &mut JoinSet<()>) {
             return;
         }
     };
-    for number in rounds.into_iter().filter(|round| *round < still_open) {
+    for number in rounds.into_iter().filter(|round| *round < now_open) {
         let dir = RoundDir::new(data_dir, number, *writes);
         match taken_up(&dir, number, service.config.params) {
             Ok(Some(round)) => {

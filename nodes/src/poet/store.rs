@@ -20,7 +20,7 @@ use super::work::{Checkpoint, is_disk_full, set_bits};
 use super::{Params, RoundId};
 use fs_err as fs;
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.bin";
@@ -229,24 +229,6 @@ impl RoundDir {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Bytes that the files of the round take on disk, in whole blocks, as the file system counts.
-    ///
-    /// # Errors
-    /// A directory that cannot be read.
-    pub fn allocated(&self) -> Result<u64, StoreError> {
-        let sum = || -> io::Result<u64> {
-            let mut bytes = 0;
-            for entry in fs::read_dir(&self.path)? {
-                let metadata = entry?.metadata()?;
-                if metadata.is_file() {
-                    bytes += metadata.blocks() * 512;
-                }
-            }
-            Ok(bytes)
-        };
-        sum().map_err(file("measured", &self.path))
     }
 
     fn layer(&self, layer: u32, from: &Checkpoint) -> Result<fs::File, StoreError> {

@@ -1,10 +1,11 @@
 //! Events: one JSON object per line on stdout, `{"t":<unix ns>,"event":"<name>",...}`.
 //!
 //! A line is written at once or not at all: a reader that stopped reading costs lines, which are
-//! counted, and never the node, whose only thread must not block on a full pipe. Text for people
-//! goes to stderr through [`say`]. To add an event, call [`emit`]; names are kebab-case.
+//! counted, and never the node, whose only thread must not block on a full pipe. The next line that
+//! goes through is preceded by an `events-dropped` with their number, so that nobody takes silence for
+//! an answer. Text for people goes to stderr through [`say`]. To add an event, call [`emit`]; names are kebab-case.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,8 @@ use std::time::Duration;
 const LINE_MAX: usize = 4096;
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// Those of them that were not told yet.
+static UNTOLD: AtomicU64 = AtomicU64::new(0);
 
 /// Lines that were dropped because nobody read them.
 pub(crate) fn dropped() -> u64 {
@@ -27,16 +30,29 @@ pub(crate) fn emit(event: &str, fields: Value) {
 
 /// As [`emit`], but waits up to `patience` for a slow reader: for the last words of a process.
 pub(crate) fn emit_within(event: &str, fields: Value, patience: Duration) {
-    let line = line(super::clock::unix_ns(), event, fields);
-    let written = line.len() <= LINE_MAX && stdout_takes_a_line(patience) && {
+    let now = super::clock::unix_ns();
+    let untold = UNTOLD.swap(0, Ordering::Relaxed);
+    let told = untold == 0 || {
+        let dropped = line(now, "events-dropped", json!({ "count": untold }));
+        written(&dropped, patience)
+    };
+    if !told {
+        UNTOLD.fetch_add(untold, Ordering::Relaxed);
+    }
+    // What comes after a gap that is not told would hide it.
+    if !told || !written(&line(now, event, fields), patience) {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+        UNTOLD.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn written(line: &str, patience: Duration) -> bool {
+    line.len() <= LINE_MAX && stdout_takes_a_line(patience) && {
         let mut stdout = std::io::stdout().lock();
         stdout
             .write_all(line.as_bytes())
             .and_then(|()| stdout.flush())
             .is_ok()
-    };
-    if !written {
-        DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -72,7 +88,6 @@ fn stdout_takes_a_line(patience: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_line_is_one_json_object_with_time_and_name_first() {

@@ -1,7 +1,8 @@
 //! What a node is like as a process: bad input, full and closed pipes, signals, its name.
 
 use super::support::{Network, Node, Owned, binary, http, poll};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -116,7 +117,14 @@ fn a_reader_that_stops_or_goes_away_does_not_stop_the_node() {
         );
         assert_eq!(http(api, "GET", "/v1/nodestatus").0, 200);
         assert!(child.0.try_wait().unwrap().is_none());
-        drop(held);
+        // Whoever reads again is told how many lines are missing, before anything that came after them.
+        if let Some(reader) = held {
+            let lines = BufReader::new(reader).lines().take(10_000);
+            let events = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+            let mut dropped = events.filter(|event| event["event"] == "events-dropped");
+            let told = dropped.next().map(|event| event["count"].as_u64());
+            assert!(told.flatten().is_some_and(|count| count > 0), "{told:?}");
+        }
     }
 }
 

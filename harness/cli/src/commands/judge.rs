@@ -9,6 +9,7 @@ use tweedledum_core::judge;
 use tweedledum_core::plan::parse;
 use tweedledum_core::report::text;
 use tweedledum_core::verdict::{ExitCode, Verdict, exit_code};
+use tweedledum_harness::store::read_lines;
 
 use super::Failure;
 use super::judged::Judged;
@@ -129,8 +130,8 @@ fn no_history(run: &Path) -> Failure {
 }
 
 fn judge_file(path: &Path) -> Result<Verdict, Failure> {
-    let bytes = fs_err::read(path)?;
-    judge::judge_history(read::lines(&bytes)).map_err(|error| Failure::Usage {
+    let file = BufReader::new(fs_err::File::open(path)?);
+    judge::judge_history(read_lines(file)).map_err(|error| Failure::Usage {
         message: format!("{}: {error}", path.display()),
         hint: "a history begins with a header that this version can read".to_owned(),
     })

@@ -52,6 +52,11 @@ fn scene(nodes: &str, advancing: &str) -> Scene {
         "echo up\nexec yes \"$(head -c 2000 /dev/zero | tr '\\0' x)\"",
     );
     scene.script(
+        "chatty.sh",
+        "trap 'exit 0' TERM\nn=0\necho up\nwhile :; do n=$((n + 1)); echo \"{\\\"event\\\":\\\"beat\\\",\\\"n\\\":$n}\"; sleep 0.05\n\
+         head -c 3000000 /dev/zero | tr '\\0' x; echo; done",
+    );
+    scene.script(
         "quits.sh",
         &told("printf '\\033[2J::error::owned\\n::error::owned\\n##[error]owned\\n' >&2\nexit 3"),
     );
@@ -71,6 +76,7 @@ roles:
   stubborn: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, {beat} }}
   garbage: {{ command: [./garbage.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
+  chatty: {{ command: [./chatty.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
   exits: {{ command: [./exits.sh], ready: {{ log: up }} }}
   forks: {{ command: [./forks.sh], ready: {{ log: up }} }}
   loud: {{ command: [./loud.sh], ready: {{ log: up }} }}
@@ -247,6 +253,35 @@ fn a_gigabyte_a_second_on_stdout_is_judged_on_within_bounds() {
             ended.stderr
         );
     }
+    nothing_is_left(&scene);
+}
+
+/// It prints more than is read, and what it says in between may be lost: nobody knows that it was well, and nothing that it
+/// was not.
+#[test]
+fn a_node_that_prints_more_than_is_read_ends_inconclusive() {
+    let _lock = network_lock();
+    let scene = scene("chatty: 1", "beats, of: every chatty");
+    run(&scene).gave(3).says(&[
+        "observer-gap",
+        "part of what chatty-0 printed was lost, so what it did not say proves nothing",
+        "bytes were thrown away unread: more than 4000000 a second",
+    ]);
+    let verdict = scene.verdict("fixed");
+    assert_eq!(findings(&verdict), BTreeSet::new());
+    assert!(reasons(&verdict).contains("observer-gap"), "{verdict}");
+    let records = scene.records("fixed");
+    let gaps: Vec<&Value> = records
+        .iter()
+        .filter(|it| it["kind"] == "gap" && it["source"] == "log/stdout")
+        .collect();
+    let layers = records.iter().filter(|it| it["kind"] == "layer").count();
+    // Twice a layer at the very most, and these are short.
+    assert!(
+        !gaps.is_empty() && gaps.len() <= 2 * layers + 20,
+        "{}",
+        gaps.len()
+    );
     nothing_is_left(&scene);
 }
 

@@ -411,6 +411,10 @@ pub struct LayerRecord {
     pub steal_ppm: u64,
     /// Share of time in which something runnable had to wait for a CPU, in parts per million, where the kernel tells.
     pub cpu_pressure_ppm: Option<u64>,
+    /// How far the wall clock, by which nodes tick, moved against the monotonic one during it, in microseconds; older
+    /// histories do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_step_us: Option<i64>,
 }
 
 /// Somebody interrupted the run.

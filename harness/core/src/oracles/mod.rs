@@ -1,7 +1,7 @@
 //! Oracles: one file each, and one line in [`ALL`], or in [`always`] for those that run without being asked.
 //!
 //! An oracle is a fold over the history. It knows signals and impacts, never fault kinds, keeps bounded state, states the
-//! least data it needs and reports how much it had. To add one: copy `agree.rs`, give it its line, add what its findings
+//! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, add what its findings
 //! may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
 //! alone.
 
@@ -28,7 +28,7 @@ mod void;
 mod world;
 
 pub use void::VoidTime;
-pub use world::{Ended, LATE_PART, Mark, NodeView, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, STEAL_MAX_PPM, Track, World, height};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];

@@ -15,8 +15,12 @@ use crate::plan::model::{Node, Tolerance};
 use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
 use crate::time::{Calendar, ProtocolTime, Span};
 
-/// A layer is void when the controller woke later than this part of it: one fifth.
+/// A layer is void when the controller woke later than this part of it, or the wall clock was moved by more: one fifth.
 pub const LATE_PART: u64 = 5;
+
+/// A layer is void when the hypervisor took more than this share of all CPUs, in parts per million: a fifth. CPU pressure
+/// is no measure of that: nodes that all begin a layer together make 50 to 80 % of it on a host that keeps up.
+pub const STEAL_MAX_PPM: u64 = 200_000;
 
 /// A moment of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -481,7 +485,10 @@ impl World {
             .late_us
             .saturating_mul(1000)
             .max(self.now.t_ns.saturating_sub(end));
-        self.last_layer_void = late > self.layer_ns() / LATE_PART;
+        let most = self.layer_ns() / LATE_PART;
+        let step = layer.wall_step_us.unwrap_or(0).unsigned_abs();
+        self.last_layer_void =
+            late > most || step.saturating_mul(1000) > most || layer.steal_ppm > STEAL_MAX_PPM;
         if self.last_layer_void {
             self.void_layers += 1;
             // The lateness itself lies after the layer's end and is as void as the layer.

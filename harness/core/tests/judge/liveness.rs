@@ -247,6 +247,52 @@ fn an_unfit_host_makes_stalls_doubtful_and_crashes_stay_facts() {
     fails(&net, &["crash/session-table gateway-1"]);
 }
 
+/// Time that the hypervisor took and steps of the wall clock, by which nodes tick, make a layer void as lateness does; up
+/// to a fifth of a layer, and in histories that do not know of steps, they excuse nothing.
+#[test]
+fn steal_and_steps_of_the_wall_clock_make_layers_void() {
+    let fifth = i64::try_from(LAYER / 5 / 1000).unwrap();
+    for (steal_ppm, wall_step_us, void) in [
+        (200_000, Some(0), false),
+        (200_001, Some(0), true),
+        (0, Some(fifth), false),
+        (0, Some(-fifth), false),
+        (0, Some(fifth + 1), true),
+        (0, Some(-fifth - 1), true),
+        (0, Some(i64::MIN), true),
+        (0, None, false),
+    ] {
+        let mut net = flooded(miners(3));
+        net.until(10);
+        for layer in 10..30 {
+            let unfit = layer % 2 == 0;
+            net.steal_ppm = if unfit { steal_ppm } else { 0 };
+            net.wall_step_us = if unfit { wall_step_us } else { Some(0) };
+            if layer == 12 {
+                net.node("miner-0").stuck = true;
+            }
+            net.until(layer + 1);
+        }
+        net.end();
+        if void {
+            unclear(&net, &["void-layers"]);
+            assert_eq!(net.verdict().doubtful[0].id, "stalled/tx");
+        } else {
+            fails(&net, &["stalled/tx miner-0"]);
+        }
+        let voids = net.verdict().run.void_layers;
+        assert_eq!(voids, if void { 10 } else { 0 });
+    }
+}
+
+#[test]
+fn a_history_without_steps_of_the_wall_clock_is_read() {
+    let old = r#"{"layer":3,"late_us":7,"steal_ppm":0,"cpu_pressure_ppm":null}"#;
+    let layer: tweedledum_core::history::LayerRecord = serde_json::from_str(old).unwrap();
+    assert_eq!(layer.wall_step_us, None);
+    assert_eq!(serde_json::to_string(&layer).unwrap(), old);
+}
+
 #[test]
 fn never_recovered() {
     let mut net = flooded(vec![advance("tx", every_of("miner"), 20), recover(6)]);

@@ -68,6 +68,10 @@ pub(crate) struct Net {
     pub(crate) layer: i64,
     /// How late the controller wakes in the layers to come.
     pub(crate) late_us: u64,
+    /// What the hypervisor takes in the layers to come.
+    pub(crate) steal_ppm: u64,
+    /// How far the wall clock is moved in each of the layers to come.
+    pub(crate) wall_step_us: Option<i64>,
     /// What is added to the offset of a node's samples in a layer, in nanoseconds.
     pub(crate) jitter: fn(i64, usize) -> u64,
     pub(crate) faults: Vec<Fault>,
@@ -217,6 +221,8 @@ impl Net {
             records: Vec::new(),
             layer: 0,
             late_us: 100,
+            steal_ppm: 0,
+            wall_step_us: Some(0),
             jitter: |_, _| 0,
             faults,
             to_come: Vec::new(),
@@ -511,8 +517,9 @@ impl Net {
         let body = Body::Layer(LayerRecord {
             layer,
             late_us: self.late_us,
-            steal_ppm: 0,
-            cpu_pressure_ppm: None,
+            steal_ppm: self.steal_ppm,
+            cpu_pressure_ppm: Some(800_000),
+            wall_step_us: self.wall_step_us,
         });
         self.push(start + LAYER, body);
     }

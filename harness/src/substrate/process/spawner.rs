@@ -130,6 +130,8 @@ struct Inner {
     shim: Vec<OsString>,
     next: AtomicU64,
     live: Mutex<BTreeMap<i32, NodeProcess>>,
+    /// Held while dead nodes are retired.
+    retiring: tokio::sync::Mutex<()>,
 }
 
 /// A shim that all guards hold and that waits for its go. Dropping it ends the shim.
@@ -158,6 +160,7 @@ impl Spawner {
             shim,
             next: AtomicU64::new(1),
             live,
+            retiring: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -315,16 +318,22 @@ impl Spawner {
     /// A child that left the session *and* cleared its environment is found only by
     /// [`teardown`](Self::teardown).
     pub async fn retire(&self, nodes: &[&NodeProcess]) -> Result<KillReport, GuardError> {
-        let dead: Vec<&NodeProcess> = nodes
+        // One at a time: what a hunt is after must keep its pid, and so must not be reaped by another.
+        let _turn = self.0.retiring.lock().await;
+        let dead: Vec<NodeProcess> = nodes
             .iter()
-            .copied()
             .filter(|node| node.try_exit().is_some())
+            .map(|node| NodeProcess::clone(node))
             .collect();
         let deadline = Instant::now() + RETIRE_BOUND;
         for node in &dead {
             self.live().remove(&node.pid());
         }
-        let report = self.hunt_remains(&dead, deadline);
+        // It reads all of /proc, twice at least, which must not hold up the event loop. Reaping stays here: a child that was
+        // just started is not known yet, and this thread is the one that starts them.
+        let (spawner, hunted) = (self.clone(), dead.clone());
+        let hunt = tokio::task::spawn_blocking(move || spawner.hunt_remains(&hunted, deadline));
+        let report = hunt.await.map_err(io::Error::other)?;
         self.reap_strays();
         for node in &dead {
             self.0.guards.unregister(node.key()).await?;
@@ -332,7 +341,7 @@ impl Spawner {
         Ok(report)
     }
 
-    fn hunt_remains(&self, dead: &[&NodeProcess], deadline: Instant) -> KillReport {
+    fn hunt_remains(&self, dead: &[NodeProcess], deadline: Instant) -> KillReport {
         if dead.is_empty() {
             return KillReport::default();
         }
@@ -346,7 +355,7 @@ impl Spawner {
         let orphans: Vec<i32> = snapshot()
             .map(|all| all.values().filter(orphan).map(|stat| stat.pid).collect())
             .unwrap_or_default();
-        let names: Vec<&str> = dead.iter().map(|node| node.name()).collect();
+        let names: Vec<&str> = dead.iter().map(NodeProcess::name).collect();
         let hunt = Hunt {
             also: &orphans,
             roots: &orphans,
@@ -358,8 +367,8 @@ impl Spawner {
         hunt.run(deadline)
     }
 
-    /// Reaps dead processes that nodes left to this one. Call it now and then in a long run.
-    pub fn reap_strays(&self) -> usize {
+    /// Reaps dead processes that nodes left to this one.
+    fn reap_strays(&self) -> usize {
         let live = self.live();
         reap_children(|pid| live.contains_key(&pid))
     }
