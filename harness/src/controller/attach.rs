@@ -24,9 +24,6 @@ use crate::substrate::{Life, NodePipes, Vantage};
 /// How long the output of a dead node is read on: its pipes close with it, unless a child of it still holds them.
 const DRAIN_BOUND: Duration = Duration::from_millis(500);
 
-/// Often enough that a change is seen within its layer, seldom enough that 100 nodes cost little.
-const POLLS_PER_LAYER: u32 = 4;
-
 /// Lines of a dead node's output that are kept in the history; its log files have more.
 const TAIL_LINES: usize = 20;
 
@@ -190,6 +187,7 @@ pub(super) fn look(
     name: &str,
     vantage: Arc<dyn Vantage>,
     layer: Duration,
+    polls_per_layer: u32,
     mut wished: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + Send + use<> {
     let polls = node.launch.signals.iter().filter_map(|(signal, source)| {
@@ -202,7 +200,7 @@ pub(super) fn look(
             signal: signal.clone(),
             url: url.clone(),
             read,
-            period: layer / POLLS_PER_LAYER,
+            period: layer / polls_per_layer.max(1),
         })
     });
     let polls: Vec<Poll> = polls.collect();

@@ -78,6 +78,8 @@ pub(super) struct Site {
     pub(super) netid: u32,
     /// How long after the start of the run all nodes may have been started.
     pub(super) started_by_ns: u64,
+    /// How often a signal is polled in a layer.
+    pub(super) polls_per_layer: u32,
 }
 
 /// Makes every node's directory, and says what will be done to its disk.
@@ -183,6 +185,7 @@ impl Site {
             seed: job.seed,
             netid: job.netid,
             started_by_ns: pace.start_all_ns(plan.nodes.len()),
+            polls_per_layer: pace.polls_per_layer,
         })
     }
 

@@ -83,7 +83,8 @@ impl Watch {
             }
             if let Some(vantage) = substrate.vantage(name) {
                 let (wish, wished) = watch::channel(false);
-                looking.spawn(look(node, name, vantage, layer, wished));
+                let polls = site.polls_per_layer;
+                looking.spawn(look(node, name, vantage, layer, polls, wished));
                 looks.insert(name.clone(), wish);
             }
         }

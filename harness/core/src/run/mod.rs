@@ -27,17 +27,23 @@ pub const HEAL_BOUND_NS: u64 = 5_000_000_000;
 pub struct Pace {
     /// For starting one node more, in nanoseconds.
     pub start_each_ns: u64,
+    /// How often a signal is polled in a layer: often enough that a change is seen within its layer, seldom enough that
+    /// looking leaves the processors to the nodes.
+    pub polls_per_layer: u32,
 }
 
 impl Pace {
     /// Processes: twice what 100 nodes were measured to take on two busy cores.
     pub const PROCESS: Self = Self {
         start_each_ns: 30_000_000,
+        polls_per_layer: 4,
     };
 
-    /// Containers: each is made, gets its files and is started through the engine's API, several at once.
+    /// Containers: each is made, gets its files and is started through the engine's API, several at once. Every poll is
+    /// a wake-up of an agent of its own and passes the engine, so that there are fewer of them.
     pub const DOCKER: Self = Self {
         start_each_ns: 400_000_000,
+        polls_per_layer: 2,
     };
 
     /// How long it may take to start `nodes` nodes, in nanoseconds.
