@@ -30,6 +30,9 @@ use crate::substrate::{Life, Substrate, Vantage};
 /// The least time that a PoET gets for an operator's order, whatever the layer: dialling and a state on disk come first.
 const OPERATOR_BOUND: Duration = Duration::from_secs(2);
 
+/// How long the deaths of nodes that were stopped or killed may take to be told; what lives on is listed as left.
+const EXITS_BOUND: Duration = Duration::from_secs(5);
+
 /// A node that has a life.
 #[derive(Debug)]
 pub(super) struct Living {
@@ -48,6 +51,8 @@ pub(super) struct Watch {
     disks: BTreeMap<String, Disk>,
     /// Faults that are on disks, by their step, until the step that ends them is sent here.
     disk_faults: BTreeMap<u32, oneshot::Sender<Step>>,
+    /// Per node, whose turn it is to freeze or thaw it: a thaw waits until the freeze before it has seen what it wants to.
+    turns: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
     pub(super) logs: LogHub,
     /// Whether each node shall be polled and pinged now.
     looks: BTreeMap<String, watch::Sender<bool>>,
@@ -99,6 +104,7 @@ impl Watch {
         Ok(Self {
             disks,
             disk_faults: BTreeMap::new(),
+            turns: BTreeMap::new(),
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
             site,
             substrate,
@@ -196,7 +202,17 @@ impl Watch {
             }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
-                    self.tasks.spawn(steps::carry(step, target, report));
+                    let turn = self.turns.entry(target.node.clone()).or_default();
+                    let turn = Arc::clone(turn);
+                    self.tasks.spawn(async move {
+                        let frozen =
+                            matches!(step.action, Action::Freeze { .. } | Action::Thaw { .. });
+                        let _turn = match frozen {
+                            true => Some(turn.lock().await),
+                            false => None,
+                        };
+                        steps::carry(step, target, report).await;
+                    });
                 }
             }
         }
@@ -240,8 +256,9 @@ impl Watch {
                 all.spawn(async move { stop_in_order(life.as_ref(), grace, &name, &loop_).await });
             }
             while all.join_next().await.is_some() {}
-            // Every exit is told before the end is.
-            while exits.join_next().await.is_some() {}
+            // Every exit is told before the end is, except for those of lives that not even a kill ends.
+            let told = async { while exits.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(EXITS_BOUND, told).await;
             let left = substrate.tear_down().await;
             let _ = loop_.send(Happened::Told(Event::TornDown { left })).await;
         });

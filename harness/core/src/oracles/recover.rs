@@ -187,6 +187,15 @@ impl Recovers {
     fn unfit(&self) -> bool {
         self.void_layers * 10 > self.layers
     }
+
+    /// How the note on somebody else's finding ends that stands for one of this oracle's own.
+    fn unmet(&self) -> String {
+        unmet(self.within, &self.after)
+    }
+}
+
+fn unmet(within: Span, after: &str) -> String {
+    format!("did not recover within {within} after {after}")
 }
 
 /// Nothing can be said of a signal that had not advanced before the first fault either.
@@ -245,10 +254,8 @@ fn charge(
         finding.recovered_ns.is_none() && (stall || all || silent)
     });
     if let Some(open) = open {
-        open.notes.push(format!(
-            "`{}` did not recover within {within} after {after}",
-            awaited.signal
-        ));
+        let unmet = unmet(within, after);
+        open.notes.push(format!("`{}` {unmet}", awaited.signal));
         return None;
     }
     out.find(Finding {
@@ -346,11 +353,14 @@ impl Oracle for Recovers {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
+        // One that was open already and did not recover breaks this expectation as well.
+        let unmet = self.unmet();
         finding.id.starts_with("unrecovered/")
+            || finding.notes.iter().any(|note| note.ends_with(&unmet))
     }
 
-    fn unfit(&self, _finding: &Finding) -> bool {
-        self.unfit()
+    fn unfit(&self, finding: &Finding) -> bool {
+        finding.id.starts_with("unrecovered/") && self.unfit()
     }
 
     fn fresh(&self, world: &World) -> Vec<Fresh> {

@@ -372,11 +372,18 @@ fn an_open_stall_is_not_found_twice() {
     net.until(12).node("miner-2").stuck = true;
     net.until(30).end();
     fails(&net, &["stalled/tx miner-2"]);
-    let notes = &net.verdict().findings[0].notes;
+    let verdict = net.verdict();
+    let notes = &verdict.findings[0].notes;
     assert_eq!(
         notes,
         &["`tx` did not recover within 6 layers after heal all"]
     );
+    // That it is another's finding does not make the promise kept.
+    let mut recover = verdict
+        .expectations
+        .iter()
+        .filter(|it| it.kind == "recover");
+    assert!(recover.all(|it| it.held == Held::No));
 }
 
 #[test]
