@@ -11,12 +11,15 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::substrate::docker::ledger::{Entry, Ledger};
+use crate::substrate::docker::remains::{Cleaned, Left, clean_blocking, remove_blocking};
 use crate::substrate::process::holders::holders;
 use crate::substrate::process::remains::Hunt;
 use crate::substrate::process::{KillReport, Leftover, Nonce, ProcessId, block, identity};
@@ -25,6 +28,8 @@ use crate::substrate::process::{KillReport, Leftover, Nonce, ProcessId, block, i
 const DIRECTORY: &str = ".intents";
 /// How long `clean` waits for the processes of one run to be gone.
 const CLEAN_BOUND: Duration = Duration::from_secs(5);
+/// How long removing everything of one run from an engine may take.
+const ENGINE_BOUND: Duration = Duration::from_secs(40);
 
 /// A member of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +70,11 @@ pub enum Intent {
     Directory {
         /// Its path.
         path: PathBuf,
+    },
+    /// Something is about to be made on a container engine, was made there, or is gone from it.
+    Docker {
+        /// What.
+        entry: Entry,
     },
 }
 
@@ -164,6 +174,8 @@ pub struct CleanedRun {
     pub intents: PathBuf,
     /// The run directories that it made, for the reader to look into.
     pub directories: Vec<PathBuf>,
+    /// How many containers, volumes and networks of it were removed.
+    pub removed: usize,
     /// What was found and done.
     pub state: RunState,
 }
@@ -273,14 +285,29 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
             _ => None,
         })
         .collect();
+    let mut removed = 0;
     let state = if is_live(&intents)? {
         RunState::Live
     } else {
-        remove_remains(&path, nonce, &intents)?
+        // Agents and their nodes are on the engine's machine, also where the engine's containers are seen as processes.
+        let engine = clean_blocking(&entries_of(&intents), ENGINE_BOUND);
+        match engine {
+            Cleaned::Live => RunState::Live,
+            Cleaned::Dead(removal) => {
+                removed = removal.removed;
+                remove_remains(&path, nonce, &intents, on_engine(removal.left))?
+            }
+            Cleaned::Unknown { why } => {
+                let why =
+                    format!("what it made on its container engine could not be looked for: {why}");
+                remove_remains(&path, nonce, &intents, vec![of_engine(why)])?
+            }
+        }
     };
     Ok(CleanedRun {
         intents: path,
         directories,
+        removed,
         state,
     })
 }
@@ -289,6 +316,7 @@ fn unreadable(intents: PathBuf, why: String) -> CleanedRun {
     CleanedRun {
         intents,
         directories: Vec::new(),
+        removed: 0,
         state: RunState::Unreadable { why },
     }
 }
@@ -352,7 +380,56 @@ fn is_live(intents: &[Intent]) -> io::Result<bool> {
     Ok(false)
 }
 
-fn remove_remains(path: &Path, nonce: &Nonce, intents: &[Intent]) -> io::Result<RunState> {
+/// A ledger whose entries are intents of this run.
+pub fn ledger(path: &Path) -> io::Result<Ledger> {
+    let log = Mutex::new(IntentLog::open(path)?);
+    Ok(Ledger::new(move |entry| {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.append(&Intent::Docker {
+            entry: entry.clone(),
+        })
+    }))
+}
+
+/// What a guard does about engines when its run is over: removes what the run's intents name. Returns what is left.
+pub(crate) fn remove_from_engine(path: &Path) -> Vec<Leftover> {
+    match read_intents(path) {
+        Ok(intents) => on_engine(remove_blocking(&entries_of(&intents), ENGINE_BOUND).left),
+        // Another guard has seen to it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => vec![of_engine(format!("intents cannot be read: {error}"))],
+    }
+}
+
+fn entries_of(intents: &[Intent]) -> Vec<Entry> {
+    let entries = intents.iter().filter_map(|intent| match intent {
+        Intent::Docker { entry } => Some(entry.clone()),
+        _ => None,
+    });
+    entries.collect()
+}
+
+fn on_engine(left: Vec<Left>) -> Vec<Leftover> {
+    left.iter()
+        .map(|left| of_engine(left.to_string()))
+        .collect()
+}
+
+/// What is left on an engine is no process of this machine.
+fn of_engine(why: String) -> Leftover {
+    Leftover {
+        pid: 0,
+        comm: String::new(),
+        why,
+    }
+}
+
+fn remove_remains(
+    path: &Path,
+    nonce: &Nonce,
+    intents: &[Intent],
+    on_engine: Vec<Leftover>,
+) -> io::Result<RunState> {
     let deadline = Instant::now() + CLEAN_BOUND;
     let hunt = Hunt {
         nonce: Some(nonce),
@@ -380,7 +457,8 @@ fn remove_remains(path: &Path, nonce: &Nonce, intents: &[Intent]) -> io::Result<
         });
         report.left.extend(left);
     }
-    let KillReport { killed, left } = report;
+    let KillReport { killed, mut left } = report;
+    left.extend(on_engine);
     if left.is_empty() {
         forget(path)?;
         Ok(RunState::Cleaned { killed })

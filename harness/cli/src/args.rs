@@ -58,6 +58,9 @@ pub(crate) struct RunArgs {
     /// Judge this one release plainly, instead of running the plan's controls
     #[arg(long, value_name = "NAME")]
     pub(crate) release: Option<String>,
+    /// Where nodes live [default: the plan's own, else process]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) substrate: Option<Where>,
     /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -123,6 +126,15 @@ pub(crate) struct CleanArgs {
     /// Where run directories are kept
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(crate) runs: PathBuf,
+}
+
+/// Where nodes live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Where {
+    /// Processes on this machine's loopback; no rights, no containers
+    Process,
+    /// Containers on a Docker engine
+    Docker,
 }
 
 /// What can be listed.

@@ -228,7 +228,8 @@ fn the_start_waits_for_the_slowest_role() {
     ] {
         let source = source.replace(ready, &format!("{ready}{within}"));
         let plan = read(name, source.as_bytes());
-        let genesis = tweedledum_core::run::genesis_after_ns(&plan);
+        let genesis =
+            tweedledum_core::run::genesis_after_ns(&plan, tweedledum_core::run::Pace::PROCESS);
         assert_eq!(genesis, (7 * 30 + ms + 12_000) * 1_000_000, "{within}");
     }
 }

@@ -9,7 +9,10 @@
 mod drops;
 pub mod evidence;
 pub mod flood;
-pub(crate) mod operator;
+pub(crate) mod floods;
+pub mod local;
+pub mod operator;
+pub mod request;
 mod stop;
 #[cfg(test)]
 pub(crate) mod testing;

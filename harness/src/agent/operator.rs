@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::observe::http::{ask, fetch, reason};
@@ -20,8 +20,9 @@ use crate::observe::http::{ask, fetch, reason};
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is asked of a PoET.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Act {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
     /// `POST /v1/updategateway`.
     SetGateways,
     /// `POST /v1/start`.
@@ -29,23 +30,23 @@ pub(crate) enum Act {
 }
 
 /// An act, and on whom.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
     /// What.
-    pub(crate) act: Act,
+    pub act: Act,
     /// The PoET's API.
-    pub(crate) poet: SocketAddr,
+    pub poet: SocketAddr,
     /// The API of each gateway.
-    pub(crate) gateways: Vec<SocketAddr>,
+    pub gateways: Vec<SocketAddr>,
 }
 
 /// An order that was carried out.
-#[derive(Debug)]
-pub(crate) struct Obeyed {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Obeyed {
     /// Whether the PoET shows it; `None` where its API tells nothing about it.
-    pub(crate) shown: Option<bool>,
+    pub shown: Option<bool>,
     /// What was asked and seen.
-    pub(crate) detail: BTreeMap<String, Value>,
+    pub detail: BTreeMap<String, Value>,
 }
 
 /// `GET /v1/info`, as far as it says anything about an order. Other fields are not looked at.

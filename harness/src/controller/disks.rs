@@ -4,93 +4,42 @@
 //! same disk for room; felt is the node's own call that got no room, or less than it asked for. A node of which the
 //! supervisor cannot know any more what it takes spoils all of it: that is told as not applied, whoever was hit before.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tweedledum_core::history::Grade;
+use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Step};
 
 use super::happened::Happened;
-use super::network::Site;
-use super::steps::{Detail, Reporter};
-use crate::substrate::process::disk::{Means, Reading, Wanted};
-use crate::substrate::process::{DiskAccount, DiskError, DiskStatus, DiskSupervisor, Spawner};
-
-/// What a probe asks for beyond what there is.
-const BLOCK: u64 = 4096;
+use super::steps::Reporter;
+use crate::substrate::disk::{BLOCK, DiskStatus, Reading, Wanted};
+use crate::substrate::{Detail, DiskHold};
 
 /// How often the end of a fault is looked for: the node goes on writing, and may take what the probe asks for.
 const LOOKS: u32 = 3;
 
-/// The disks that are held.
-#[derive(Debug, Default)]
-pub(super) struct Disks {
-    /// Lives as long as the nodes do.
-    _supervisor: Option<DiskSupervisor>,
-    disks: BTreeMap<String, Disk>,
-}
-
-/// The disk of one node.
+/// The disk of one node. What a probe asks for beyond what there is, is a block.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
-    account: DiskAccount,
+    hold: Arc<dyn DiskHold>,
     limit: Option<u64>,
     /// Faults that are on it: while there are any, hits are theirs and not the limit's.
     faults: Arc<AtomicU32>,
 }
 
-impl Disks {
-    /// Holds the disks of those nodes whose plan needs it; their limits are in force when this returns.
-    pub(super) async fn hold(site: &Site) -> Result<Self, DiskError> {
-        let limited = site.header.nodes.iter();
-        let limited = limited.filter_map(|node| Some((node.name.as_str(), node.disk?)));
-        let limits: BTreeMap<&str, u64> = limited.collect();
-        let steps = site.header.schedule.steps.iter();
-        let faulted = steps.filter(|step| step.action.holds_disk());
-        let faulted = faulted.map(|step| step.action.node());
-        let names: BTreeSet<&str> = limits.keys().copied().chain(faulted).collect();
-        if names.is_empty() {
-            return Ok(Self::default());
-        }
-        let supervisor = DiskSupervisor::start(Means::Own)?;
-        let mut disks = BTreeMap::new();
-        for name in names {
-            let Some(node) = site.nodes.get(name) else {
-                continue;
-            };
-            let disk = Disk {
-                account: supervisor.open(&node.directory.data())?,
-                limit: limits.get(name).copied(),
-                faults: Arc::default(),
-            };
-            disk.account.set(disk.normal()).await?;
-            disks.insert(name.to_owned(), disk);
-        }
-        Ok(Self {
-            _supervisor: Some(supervisor),
-            disks,
-        })
-    }
-
-    /// The account that a node takes disk on.
-    pub(super) fn account(&self, node: &str) -> Option<DiskAccount> {
-        self.get(node).map(|disk| disk.account.clone())
-    }
-
-    pub(super) fn get(&self, node: &str) -> Option<&Disk> {
-        self.disks.get(node)
-    }
-
-    /// Every disk with its node.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Disk)> {
-        self.disks.iter()
-    }
-}
-
 impl Disk {
+    /// A disk that is held, with the limit that it has from the start on.
+    pub(super) fn new(hold: Arc<dyn DiskHold>, limit: Option<u64>) -> Self {
+        Self {
+            hold,
+            limit,
+            faults: Arc::default(),
+        }
+    }
+
     /// What it is without a fault.
     fn normal(&self) -> Wanted {
         self.limit.map_or(Wanted::None, Wanted::Bytes)
@@ -106,19 +55,14 @@ fn whole_blocks(bytes: u64) -> u64 {
 }
 
 /// Shows that a limit holds, and goes on to watch the disk: what hits it, and what ends it.
-pub(super) async fn watch(
-    node: String,
-    disk: Disk,
-    spawner: Spawner,
-    loop_: mpsc::Sender<Happened>,
-) {
-    let mut status = disk.account.status();
+pub(super) async fn watch(node: String, disk: Disk, loop_: mpsc::Sender<Happened>) {
+    let mut status = disk.hold.status();
     let limit = Limit {
         node: &node,
         loop_: &loop_,
     };
     if disk.limit.is_some() {
-        limit.show(&disk, &spawner).await;
+        limit.show(&disk).await;
     }
     let (mut felt, mut broken) = (false, false);
     loop {
@@ -127,7 +71,7 @@ pub(super) async fn watch(
             let why = format!(
                 "the disk of {node} cannot be held: {why}; run the plan without disk limits and faults on it"
             );
-            let _ = loop_.send(Happened::SubstrateFailed { why }).await;
+            let _ = loop_.send(Happened::failed(why)).await;
             return;
         }
         if disk.limit.is_some() {
@@ -142,8 +86,8 @@ pub(super) async fn watch(
             }
         }
         if status.changed().await.is_err() {
-            let why = DiskError::Gone.to_string();
-            let _ = loop_.send(Happened::SubstrateFailed { why }).await;
+            let why = format!("nobody holds the disk of {node} any more");
+            let _ = loop_.send(Happened::failed(why)).await;
             return;
         }
     }
@@ -157,47 +101,47 @@ struct Limit<'a> {
 
 impl Limit<'_> {
     async fn told(&self, grade: Grade, held: bool, detail: Detail) {
-        let happened = Happened::Limited {
+        let happened = Happened::Told(Event::Limited {
             node: self.node.to_owned(),
             grade,
             held,
             detail,
-        };
+        });
         // The loop ends only after its tasks; at the very end nobody needs the message.
         let _ = self.loop_.send(happened).await;
     }
 
-    async fn show(&self, disk: &Disk, spawner: &Spawner) {
-        let reading = match disk.account.set(Wanted::Read).await {
+    async fn show(&self, disk: &Disk) {
+        let reading = match disk.hold.set(Wanted::Read).await {
             Ok(reading) => reading,
             Err(error) => {
-                let detail = Detail::from([("why".to_owned(), json!(error.to_string()))]);
+                let detail = Detail::from([("why".to_owned(), json!(error))]);
                 return self.told(Grade::Armed, false, detail).await;
             }
         };
         let held = disk.is_normal(reading);
         self.told(Grade::Armed, held, read(reading)).await;
         let asked = reading.cap.unwrap_or_default() + BLOCK;
-        let (held, detail) = full(disk, spawner, asked, reading).await;
+        let (held, detail) = full(disk, asked, reading).await;
         self.told(Grade::Applied, held, detail).await;
     }
 }
 
 /// Whether a probe that asks for more than the cap meets a full disk.
-async fn full(disk: &Disk, spawner: &Spawner, asked: u64, reading: Reading) -> (bool, Detail) {
+async fn full(disk: &Disk, asked: u64, reading: Reading) -> (bool, Detail) {
     let mut detail = read(reading);
     detail.insert("probe-asked".to_owned(), json!(asked));
-    let full = match spawner.probe_disk(&disk.account, asked).await {
+    let full = match disk.hold.probe(asked).await {
         Ok(probed) => {
             detail.insert("probe-errno".to_owned(), json!(probed.errno));
             probed.is_full()
         }
         Err(error) => {
-            detail.insert("why".to_owned(), json!(error.to_string()));
+            detail.insert("why".to_owned(), json!(error));
             false
         }
     };
-    let broken = disk.account.status().borrow().broken.clone();
+    let broken = disk.hold.status().borrow().broken.clone();
     if let Some(why) = &broken {
         detail.insert("why".to_owned(), json!(why));
     }
@@ -208,7 +152,6 @@ async fn full(disk: &Disk, spawner: &Spawner, asked: u64, reading: Reading) -> (
 pub(super) async fn see_through(
     step: Step,
     disk: Disk,
-    spawner: Spawner,
     stop: oneshot::Receiver<Step>,
     report: Reporter,
 ) {
@@ -216,18 +159,17 @@ pub(super) async fn see_through(
     let fault = Fault {
         step: &step,
         disk: &disk,
-        spawner: &spawner,
         report: &report,
     };
-    let mut status = disk.account.status();
+    let mut status = disk.hold.status();
     let before = status.borrow_and_update().hits;
-    let cap = match disk.account.set(wanted(&step.action, disk.limit)).await {
+    let cap = match disk.hold.set(wanted(&step.action, disk.limit)).await {
         Ok(reading) => {
             fault.begun(reading).await;
             reading.cap
         }
         Err(error) => {
-            report.carried(&step, Err(error.to_string())).await;
+            report.carried(&step, Err(error)).await;
             None
         }
     };
@@ -255,7 +197,6 @@ fn wanted(action: &Action, limit: Option<u64>) -> Wanted {
 struct Fault<'a> {
     step: &'a Step,
     disk: &'a Disk,
-    spawner: &'a Spawner,
     report: &'a Reporter,
 }
 
@@ -272,7 +213,7 @@ impl Fault<'_> {
         };
         self.proved(Grade::Armed, armed, read(reading)).await;
         let asked = reading.cap.unwrap_or_default() + BLOCK;
-        let (held, detail) = full(self.disk, self.spawner, asked, reading).await;
+        let (held, detail) = full(self.disk, asked, reading).await;
         self.proved(Grade::Applied, held, detail).await;
     }
 
@@ -308,9 +249,9 @@ impl Fault<'_> {
     }
 
     async fn end(&self, end: &Step, cap: Option<u64>) {
-        let normal = match self.disk.account.set(self.disk.normal()).await {
+        let normal = match self.disk.hold.set(self.disk.normal()).await {
             Ok(reading) => reading,
-            Err(error) => return self.report.carried(end, Err(error.to_string())).await,
+            Err(error) => return self.report.carried(end, Err(error)).await,
         };
         self.report.carried(end, Ok(())).await;
         let mut shown = self.gone(normal, cap).await;
@@ -318,7 +259,7 @@ impl Fault<'_> {
             if shown.0 {
                 break;
             }
-            if let Ok(reading) = self.disk.account.set(Wanted::Read).await {
+            if let Ok(reading) = self.disk.hold.set(Wanted::Read).await {
                 shown = self.gone(reading, cap).await;
             }
         }
@@ -331,7 +272,7 @@ impl Fault<'_> {
         let allowed = reading.room().is_none_or(|room| room >= denied);
         let mut detail = read(reading);
         detail.insert("probe-asked".to_owned(), json!(denied));
-        let answered = match self.spawner.probe_disk(&self.disk.account, denied).await {
+        let answered = match self.disk.hold.probe(denied).await {
             Ok(probed) => {
                 detail.insert("probe-errno".to_owned(), json!(probed.errno));
                 if allowed {
@@ -341,7 +282,7 @@ impl Fault<'_> {
                 }
             }
             Err(error) => {
-                detail.insert("why".to_owned(), json!(error.to_string()));
+                detail.insert("why".to_owned(), json!(error));
                 false
             }
         };

@@ -1,15 +1,16 @@
 //! What tasks of a run tell its loop.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use tweedledum_core::history::{ExitStatus, Grade, LayerRecord};
+use tweedledum_core::history::{ExitStatus, Grade};
+use tweedledum_core::run::Event;
 
-use crate::substrate::process::{NodePipes, NodeProcess, SpawnError};
+use crate::substrate::{Detail, Life, NodePipes};
 
 /// One message to the loop.
 #[derive(Debug)]
 pub(super) enum Happened {
-    /// A node's process runs.
+    /// A life of a node began.
     Started {
         /// The node.
         node: String,
@@ -17,17 +18,10 @@ pub(super) enum Happened {
         incarnation: u32,
         /// Until when it may become ready, in the history's time.
         ready_by_ns: u64,
-        /// Its process.
-        process: NodeProcess,
+        /// The life.
+        life: Arc<dyn Life>,
         /// Its output.
         pipes: NodePipes,
-    },
-    /// A node's process could not be made.
-    NotStarted {
-        /// The node.
-        node: String,
-        /// Why.
-        error: SpawnError,
     },
     /// A readiness check held.
     Ready {
@@ -36,22 +30,13 @@ pub(super) enum Happened {
         /// Which of its lives.
         incarnation: u32,
     },
-    /// A readiness check did not hold in time.
-    NotReady {
-        /// The node.
-        node: String,
-        /// Which of its lives.
-        incarnation: u32,
-        /// The last answer.
-        last_seen: String,
-    },
-    /// A node's process ended and its output was read to the end.
+    /// A life of a node ended and its output was read to the end.
     Exited {
         /// The node.
         node: String,
         /// Which of its lives.
         incarnation: u32,
-        /// What the kernel says.
+        /// What is known of the end.
         status: ExitStatus,
         /// Last lines of its output.
         tail: Vec<String>,
@@ -61,45 +46,28 @@ pub(super) enum Happened {
         /// The node.
         node: String,
     },
-    /// A layer is over.
-    LayerEnded(LayerRecord),
+    /// Anything that needs no bookkeeping here.
+    Told(Event),
+}
+
+impl Happened {
     /// A step's effect was made, or why not.
-    Carried {
-        /// The step.
-        step: u32,
-        /// Why not.
-        result: Result<(), String>,
-    },
-    /// A probe looked.
-    Proved {
-        /// The step that began the fault.
-        step: u32,
-        /// Which grade.
-        grade: Grade,
-        /// Whether it was seen.
-        held: bool,
-        /// What was measured.
-        detail: BTreeMap<String, serde_json::Value>,
-    },
-    /// A probe looked for a limit.
-    Limited {
-        /// The node.
-        node: String,
-        /// Which grade.
-        grade: Grade,
-        /// Whether it was seen.
-        held: bool,
-        /// What was measured.
-        detail: BTreeMap<String, serde_json::Value>,
-    },
+    pub(super) fn carried(step: u32, result: Result<(), String>) -> Self {
+        Self::Told(Event::Carried { step, result })
+    }
+
+    /// A probe looked for what the step `begun` began.
+    pub(super) fn proved(begun: u32, grade: Grade, held: bool, detail: Detail) -> Self {
+        Self::Told(Event::Proved {
+            step: begun,
+            grade,
+            held,
+            detail,
+        })
+    }
+
     /// The substrate cannot go on.
-    SubstrateFailed {
-        /// How.
-        why: String,
-    },
-    /// Everything is gone, except for what is listed.
-    TornDown {
-        /// What is left.
-        left: Vec<String>,
-    },
+    pub(super) fn failed(why: String) -> Self {
+        Self::Told(Event::SubstrateFailed { why })
+    }
 }

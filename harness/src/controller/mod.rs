@@ -1,11 +1,15 @@
 //! The one event loop of a run: whatever happens becomes an event for the state machine, and what it answers is done.
 //!
 //! The controller decides nothing. Policy is in `tweedledum_core::run`, so it can be tested in virtual time; here are the
-//! clock, the processes and the sockets. Everything concurrent lives in one `JoinSet` and reports into one bounded
-//! channel, so nothing outlives the run. To carry out a new action, see `steps`; to watch something new, see `watch`.
+//! clock and the tasks. Everything concurrent lives in one `JoinSet` and reports into one bounded channel, so nothing
+//! outlives the run. Where nodes live is behind the traits of [`substrate`](crate::substrate); nothing here knows which
+//! substrates there are. To carry out a new action, see `steps`; to watch something new, see `attach`.
 
+mod attach;
 mod disks;
+mod floods;
 mod happened;
+mod layers;
 mod network;
 mod steps;
 mod watch;
@@ -19,17 +23,19 @@ use tokio::sync::mpsc;
 use tweedledum_core::history::read;
 use tweedledum_core::history::{FULL, Record, SignalValue};
 use tweedledum_core::judge::{self, Judge};
+use tweedledum_core::launch;
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::run::{Command, Event, Machine};
+use tweedledum_core::schedule;
 use tweedledum_core::verdict::Verdict;
 
 use crate::agent::Dialect;
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::{Observation, Value};
 use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory};
-use crate::substrate::process::{AddressBlocks, Spawner};
-use crate::supervise::{GuardEvent, GuardEvents, RunContext, TEARDOWN_BOUND};
+use crate::substrate::{Ground, Identities, Request};
+use crate::supervise::{GuardEvent, GuardEvents, RunContext};
 
 use happened::Happened;
 use network::Site;
@@ -60,21 +66,19 @@ pub struct Job<'a> {
     pub dialects: &'a [Arc<dyn Dialect>],
     /// The run gives up after this much wall time.
     pub timeout: Duration,
+    /// Where nodes live.
+    pub ground: &'a dyn Ground,
     /// SHA-256 of each executable, by the path that the plan names it with.
     pub executables: BTreeMap<String, String>,
 }
 
-/// The place where runs happen: the supervised process, its guards and its addresses.
+/// The supervised process that runs happen in.
 #[derive(Debug)]
-pub struct Ground {
+pub struct Host {
     /// What the stub told.
     pub context: RunContext,
-    /// Starts nodes.
-    pub spawner: Spawner,
     /// What the guards tell.
     pub events: GuardEvents,
-    /// Addresses of nodes and agent.
-    pub blocks: AddressBlocks,
 }
 
 /// Why a run could not be conducted to an end. The guards still remove everything.
@@ -92,25 +96,43 @@ pub enum RunError {
     /// What was just written cannot be judged.
     #[error("the history cannot be judged: {0}")]
     Judge(#[from] read::ReadError),
-    /// No HTTP client.
-    #[error("cannot make the client that polls the nodes: {0}")]
-    Client(#[from] reqwest::Error),
-    /// Disks of nodes.
-    #[error(transparent)]
-    Disk(#[from] crate::substrate::process::DiskError),
-    /// More nodes than addresses.
-    #[error("node {0} has no address: a run of the process substrate has at most 1,000 nodes")]
-    NoAddress(String),
+    /// Where nodes live.
+    #[error("{0}")]
+    Substrate(String),
+    /// The substrate has no place for a node.
+    #[error("node {0} has no place on the substrate; this is a bug of the harness")]
+    NoPlace(String),
 }
 
 /// Runs a plan on one release to its end, and judges what was written. `on_record` sees every record as it is written.
 pub async fn run(
-    ground: &mut Ground,
+    host: &mut Host,
     job: &Job<'_>,
     directory: &ReleaseDirectory,
     on_record: &mut dyn FnMut(&Record),
 ) -> Result<Verdict, RunError> {
-    let site = Site::prepare(ground, job, directory)?;
+    let (happened, inbox) = mpsc::channel(CHANNEL);
+    let (saw, observations) = mpsc::channel(CHANNEL);
+    let schedule = schedule::resolve(job.plan, job.seed);
+    let seats = network::seats(job, &schedule, directory)?;
+    let directories = seats
+        .iter()
+        .map(|seat| (seat.node.clone(), seat.directory.clone()))
+        .collect();
+    let request = Request {
+        seats,
+        base: job.base.clone(),
+        dialects: job.dialects.to_vec(),
+        identities: Identities {
+            watcher: launch::identity(job.seed, "the agent"),
+            prober: launch::identity(job.seed, "the prober"),
+            netid: job.netid,
+        },
+        saw: saw.clone(),
+    };
+    let substrate = job.ground.open(request).await;
+    let substrate = substrate.map_err(RunError::Substrate)?;
+    let site = Site::prepare(host, job, schedule, substrate.as_ref(), directories)?;
     let path = directory.history();
     let history = HistoryWriter::create(&path, HISTORY_BYTES_MAX, full_line)?;
     let machine = Machine::new(
@@ -118,10 +140,8 @@ pub async fn run(
         &site.sources(),
         Judge::new(&site.header)?,
     );
-    let (happened, inbox) = mpsc::channel(CHANNEL);
-    let (saw, observations) = mpsc::channel(CHANNEL);
     let began_ns = site.began_ns;
-    let watch = watch::Watch::new(site, ground.spawner.clone(), happened, saw).await?;
+    let watch = watch::Watch::new(site, substrate, happened, &saw)?;
     let give_up = tokio::time::Instant::now() + job.timeout;
     let mut running = Running {
         machine,
@@ -132,7 +152,7 @@ pub async fn run(
         began_ns,
         give_up: Some(give_up),
     };
-    let ended = running.conduct(&mut ground.events, on_record).await;
+    let ended = running.conduct(&mut host.events, on_record).await;
     running.watch.close().await;
     ended?;
     // The verdict is that of the file, so that judging it again cannot give another.
@@ -182,7 +202,7 @@ impl Running {
                     Command::Prepare(step) => self.watch.prepare(&step),
                     Command::Carry(step) => self.watch.carry(step),
                     Command::WakeAt(ns) => wake_ns = ns,
-                    Command::TearDown => self.watch.tear_down(TEARDOWN_BOUND),
+                    Command::TearDown => self.watch.tear_down(),
                     Command::Finish => return Ok(()),
                 }
             }

@@ -1,20 +1,22 @@
 //! A network before its first process: addresses, directories, network files, keys, and the header of its history.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tweedledum_core::history::{ExpectInfo, FORMAT, FaultInfo, Header, NodeInfo, RoleInfo};
 use tweedledum_core::launch::{self, Launch, Network, Place};
 use tweedledum_core::plan::model::{Deed, Node, Source, Stop};
-use tweedledum_core::{run, schedule};
+use tweedledum_core::run;
+use tweedledum_core::schedule::{Action, Schedule};
 
-use super::{Ground, Job, RunError};
+use super::{Host, Job, RunError};
 use crate::agent::Dialect;
+use crate::agent::request::PingAt;
 use crate::clock::{monotonic_ns, unix_ns};
 use crate::store::{NodeDirectory, ReleaseDirectory, write_atomic};
 use crate::substrate::process::identity::boot_id;
+use crate::substrate::{DiskNeed, Seat, Substrate};
 
 /// The port that sessions are asked at, by its name in the role.
 const API_PORT: &str = "api";
@@ -29,8 +31,8 @@ pub(super) struct NodeSite {
     pub(super) directory: NodeDirectory,
     /// How it is stopped.
     pub(super) stop: Stop,
-    /// Its address.
-    pub(super) address: Option<Ipv4Addr>,
+    /// What its disk holds from the start on, in bytes.
+    pub(super) disk_limit: Option<u64>,
     /// Where it can be flooded and pinged, and in which protocol.
     pub(super) session: Option<Session>,
     /// Where its HTTP API listens, if it has one.
@@ -48,6 +50,17 @@ pub(super) struct Session {
     pub(super) dialect: Arc<dyn Dialect>,
 }
 
+impl Session {
+    /// Whom to ping.
+    pub(super) fn ping_at(&self) -> PingAt {
+        PingAt {
+            address: self.address,
+            key: self.key,
+            dialect: self.dialect.name().to_owned(),
+        }
+    }
+}
+
 /// A network before its first process.
 #[derive(Debug)]
 pub(super) struct Site {
@@ -59,34 +72,61 @@ pub(super) struct Site {
     pub(super) began_unix_ns: u64,
     /// Every node.
     pub(super) nodes: BTreeMap<String, NodeSite>,
-    /// The agent's own address.
-    pub(super) agent: IpAddr,
     /// Seed of the run.
     pub(super) seed: u64,
     /// Network id.
     pub(super) netid: u32,
-    /// Where relative paths of the plan start.
-    pub(super) base: PathBuf,
+    /// How long after the start of the run all nodes may have been started.
+    pub(super) started_by_ns: u64,
+}
+
+/// Makes every node's directory, and says what will be done to its disk.
+pub(super) fn seats(
+    job: &Job<'_>,
+    schedule: &Schedule,
+    directory: &ReleaseDirectory,
+) -> Result<Vec<Seat>, RunError> {
+    let mut seats = Vec::new();
+    for node in &job.plan.nodes {
+        let steps = schedule.steps.iter();
+        let faults: Vec<&Action> = steps
+            .map(|step| &step.action)
+            .filter(|action| action.holds_disk() && action.node() == node.name)
+            .collect();
+        let largest_cap = faults.iter().map(|action| match action {
+            Action::CapDisk { bytes, .. } => *bytes,
+            _ => 0,
+        });
+        let held = node.disk.is_some() || !faults.is_empty();
+        seats.push(Seat {
+            node: node.name.clone(),
+            directory: directory.node(&node.name)?,
+            disk: held.then_some(DiskNeed {
+                limit: node.disk,
+                largest_cap: largest_cap.max().unwrap_or(0),
+            }),
+        });
+    }
+    Ok(seats)
 }
 
 impl Site {
-    /// Fixes genesis, makes every node's directory and writes its network file. Starts nothing.
+    /// Fixes genesis and writes every node's network file. Starts nothing.
     pub(super) fn prepare(
-        ground: &Ground,
+        host: &Host,
         job: &Job<'_>,
-        directory: &ReleaseDirectory,
+        schedule: Schedule,
+        substrate: &dyn Substrate,
+        mut directories: BTreeMap<String, NodeDirectory>,
     ) -> Result<Self, RunError> {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
-        let genesis_ns = run::genesis_after_ns(plan);
+        let pace = job.ground.pace();
+        let genesis_ns = run::genesis_after_ns(plan, pace);
         let mut places = BTreeMap::new();
-        let mut directories = BTreeMap::new();
-        for (index, node) in plan.nodes.iter().enumerate() {
-            let address = ground
-                .blocks
-                .node(index)
-                .ok_or_else(|| RunError::NoAddress(node.name.clone()))?;
-            let own = directory.node(&node.name)?;
+        for node in &plan.nodes {
+            let spot = substrate.spot(&node.name);
+            let spot = spot.ok_or_else(|| RunError::NoPlace(node.name.clone()))?;
             let secret = launch::identity(job.seed, &node.name);
             let keys = dialect_of(job, node).map(|dialect| {
                 let id = dialect.signing_key(&secret);
@@ -94,14 +134,13 @@ impl Site {
             });
             let (key, id) = keys.unwrap_or_default();
             let place = Place {
-                address: address.to_string(),
-                data: own.data().display().to_string(),
-                network: own.network().display().to_string(),
+                address: spot.address.to_string(),
+                data: spot.data,
+                network: spot.network,
                 key,
                 id,
             };
             places.insert(node.name.clone(), place);
-            directories.insert(node.name.clone(), own);
         }
         let network = Network {
             plan,
@@ -129,28 +168,21 @@ impl Site {
                     launch,
                     directory: own,
                     stop: role.stop,
-                    address: places
-                        .get(&node.name)
-                        .and_then(|place| place.address.parse().ok()),
+                    disk_limit: node.disk,
                     session,
                     api: api.and_then(|api| api.parse().ok()),
                 },
             );
         }
-        let agent = ground
-            .blocks
-            .agent(0)
-            .ok_or_else(|| RunError::NoAddress("of the agent".to_owned()))?;
-        let header = header(ground, job, genesis_ns, began_unix_ns, &places)?;
+        let header = header(host, job, schedule, genesis_ns, began_unix_ns, &places)?;
         Ok(Self {
             header,
             began_ns,
             began_unix_ns,
             nodes,
-            agent: IpAddr::V4(agent),
             seed: job.seed,
             netid: job.netid,
-            base: job.base.clone(),
+            started_by_ns: pace.start_all_ns(plan.nodes.len()),
         })
     }
 
@@ -195,8 +227,9 @@ fn session(job: &Job<'_>, network: &Network<'_>, node: &Node) -> Option<Session>
 }
 
 fn header(
-    ground: &Ground,
+    host: &Host,
     job: &Job<'_>,
+    schedule: Schedule,
     genesis_ns: u64,
     started_unix_ns: u64,
     places: &BTreeMap<String, Place>,
@@ -237,14 +270,14 @@ fn header(
     });
     Ok(Header {
         format: FORMAT.to_owned(),
-        run: ground.context.nonce.to_string(),
+        run: host.context.nonce.to_string(),
         boot: boot_id()?,
         started_unix_ns,
         plan: plan.name.clone(),
         plan_digest: plan.digest.clone(),
         release: job.release.name.clone(),
         executables: job.executables.clone(),
-        substrate: "process/shared".to_owned(),
+        substrate: job.ground.name().to_owned(),
         genesis_ns,
         calendar: plan.calendar,
         nodes: plan
@@ -271,7 +304,7 @@ fn header(
             })
             .collect(),
         faults: faults.collect(),
-        schedule: schedule::resolve(plan, job.seed),
+        schedule,
         control: job.control.cloned(),
         fixed_end: plan.until.is_some(),
     })

@@ -1,7 +1,251 @@
-//! Where nodes live. Each substrate implements the same closed set of primitive effects.
+//! Where nodes live, and the few traits through which everybody else reaches any such place.
 //!
-//! To add a substrate, give it a directory here beside [`process`]. Nothing in this module decides
-//! what to do to a node: that is the schedule's part.
+//! ```text
+//! controller ── Ground ──► Substrate ──► Life      one life of one node
+//!   (a run)    (one release's network) ├─► Vantage   what acts and looks inside a node's network
+//!                                      └─► DiskHold  what a node's data may take
+//! ```
+//!
+//! Each trait has one subject. What counts as evidence, in which order proofs are made and what is recorded is the
+//! controller's, written once; a substrate says what it did and what it sees, in words of its own. To add a substrate,
+//! give it a directory here beside [`process`], implement the traits, and construct its [`Ground`] in the one place
+//! that knows which there are. Nothing in this module decides what to do to a node: that is the schedule's part.
 
+pub mod disk;
 pub mod docker;
 pub mod process;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tweedledum_core::history::ExitStatus;
+use tweedledum_core::launch::Launch;
+use tweedledum_core::run::Pace;
+
+use crate::agent::Dialect;
+use crate::agent::flood::{FloodReport, FloodSpec};
+use crate::agent::operator::{Obeyed, Order};
+use crate::agent::request::{Check, PingAt, PingEvery, Poll};
+use crate::observe::Observation;
+use crate::observe::ready::ExecEnd;
+use crate::store::NodeDirectory;
+use disk::{DiskStatus, Probed, Reading, Wanted};
+
+/// Something that a substrate does; the error says why it could not, as a lower-case fragment for the history.
+pub type Doing<'a, T> = BoxFuture<'a, Result<T, String>>;
+
+/// What was measured, for the record.
+pub type Detail = BTreeMap<String, Value>;
+
+/// The place where the releases of a run live, one after the other.
+pub trait Ground: Debug + Send + Sync {
+    /// What the history's header calls it.
+    fn name(&self) -> &'static str;
+
+    /// How long it takes for what it does.
+    fn pace(&self) -> Pace;
+
+    /// Makes everything of a network that outlives its nodes' lives. Starts no node; disks are held as the request says
+    /// when this returns.
+    fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>>;
+}
+
+/// A network that is about to be made.
+#[derive(Debug)]
+pub struct Request {
+    /// Its nodes, in the plan's order.
+    pub seats: Vec<Seat>,
+    /// Where relative paths of executables start.
+    pub base: PathBuf,
+    /// The protocols that agents speak.
+    pub dialects: Vec<Arc<dyn Dialect>>,
+    /// Who the agents are.
+    pub identities: Identities,
+    /// Where what agents see goes.
+    pub saw: mpsc::Sender<Observation>,
+}
+
+/// Who the agents of a network are.
+#[derive(Debug, Clone, Copy)]
+pub struct Identities {
+    /// Secret of those who ping all the time.
+    pub watcher: [u8; 32],
+    /// Secret of those who ping once for evidence.
+    pub prober: [u8; 32],
+    /// Network id of the network under test.
+    pub netid: u32,
+}
+
+/// One node of a network that is about to be made.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its name.
+    pub node: String,
+    /// Its directory on this machine, with an empty data directory.
+    pub directory: NodeDirectory,
+    /// What is done to its disk, if anything.
+    pub disk: Option<DiskNeed>,
+}
+
+/// What will be done to a node's disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiskNeed {
+    /// What it holds from the start on, in bytes.
+    pub limit: Option<u64>,
+    /// The largest that a fault makes it, in bytes.
+    pub largest_cap: u64,
+}
+
+/// A node's place as the node itself sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its data directory.
+    pub data: String,
+    /// Its network file.
+    pub network: String,
+}
+
+/// The network of one release.
+pub trait Substrate: Debug + Send + Sync {
+    /// Where a node lives; `None` for a name that is none of its nodes'.
+    fn spot(&self, node: &str) -> Option<Spot>;
+
+    /// What acts and looks inside a node's network.
+    fn vantage(&self, node: &str) -> Option<Arc<dyn Vantage>>;
+
+    /// A node's disk, where it is held.
+    fn disk(&self, node: &str) -> Option<Arc<dyn DiskHold>>;
+
+    /// Begins a life of a node. What is left of its former one is removed first.
+    fn start(&self, launch: Launch) -> Doing<'_, (Arc<dyn Life>, NodePipes)>;
+
+    /// Runs a command in a node's surroundings to its end, at most for `bound`.
+    fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd>;
+
+    /// Ends only when the substrate cannot be trusted any more, and says why.
+    fn failed(&self) -> BoxFuture<'_, String>;
+
+    /// Kills and removes everything of this network; what is still there after the substrate's own bound, in words.
+    fn tear_down(&self) -> BoxFuture<'_, Vec<String>>;
+}
+
+/// The read ends of a node's output, non-blocking.
+#[derive(Debug)]
+pub struct NodePipes {
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+/// One life of one node, from its start to its death.
+pub trait Life: Debug + Send + Sync {
+    /// Its process, for people.
+    fn pid(&self) -> Option<u32>;
+
+    /// Waits for the death. May be called by several tasks, and dropped at any time.
+    fn died(&self) -> BoxFuture<'_, Death>;
+
+    /// The death, if it was seen.
+    fn try_died(&self) -> Option<Death>;
+
+    /// Kills it without asking. Returns the instant just before, in nanoseconds of this machine's monotonic clock.
+    fn kill(&self) -> Doing<'_, u64>;
+
+    /// Asks it to end, frozen or not, and kills it when it does not within `grace`.
+    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped>;
+
+    /// Makes it stand still with everything that it ever started.
+    fn freeze(&self) -> Doing<'_, ()>;
+
+    /// Whether all of it stands still; what is seen is kept for [`at_work`](Self::at_work).
+    fn at_rest(&self) -> BoxFuture<'_, Seen>;
+
+    /// Who of it was at work since [`at_rest`](Self::at_rest) looked; nobody, if it was frozen all the time.
+    fn at_work(&self) -> BoxFuture<'_, Vec<String>>;
+
+    /// Lets all of it go on.
+    fn thaw(&self) -> Doing<'_, ()>;
+
+    /// Whether it goes on.
+    fn awake(&self) -> BoxFuture<'_, Seen>;
+}
+
+/// What a look showed: whether it is as it should be, and the substrate's own words for the record.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Seen {
+    /// Whether it is.
+    pub holds: bool,
+    /// What was seen.
+    pub detail: Detail,
+}
+
+/// The death of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// When that was seen, in nanoseconds of this machine's monotonic clock.
+    pub seen_ns: u64,
+}
+
+/// An orderly stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// The death.
+    pub death: Death,
+    /// It ignored being asked for the whole grace and was killed.
+    pub forced: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// What acts and looks inside a node's network: it outlives the node's lives.
+pub trait Vantage: Debug + Send + Sync {
+    /// The address that what it sends comes from.
+    fn address(&self) -> IpAddr;
+
+    /// Waits until the node is ready; returns how long that took.
+    fn until_ready(&self, check: Check, bound: Duration) -> Doing<'_, Duration>;
+
+    /// Polls these signals and pings the node from now on, in place of what was watched before.
+    fn watch(&self, polls: Vec<Poll>, ping: Option<PingEvery>) -> Doing<'_, ()>;
+
+    /// Pings the node once, from a socket of its own; the time of its answer, if one came.
+    fn ping(&self, at: PingAt, bound: Duration) -> Doing<'_, Option<Duration>>;
+
+    /// Gives a PoET its operator's order.
+    fn operate(&self, order: Order, bound: Duration) -> Doing<'_, Obeyed>;
+
+    /// Opens a flood's sockets and builds its datagrams.
+    fn prepare_flood(&self, flood: u32, dialect: String, spec: FloodSpec) -> Doing<'_, ()>;
+
+    /// Sends a prepared flood at this instant of this machine's monotonic clock, and waits until all is sent. Its ports
+    /// stay open.
+    fn start_flood(&self, flood: u32, at_ns: u64) -> Doing<'_, FloodReport>;
+
+    /// Stops a flood and waits until its ports are closed; `None` if it was never started.
+    fn stop_flood(&self, flood: u32) -> Doing<'_, Option<FloodReport>>;
+}
+
+/// A node's disk that is held.
+pub trait DiskHold: Debug + Send + Sync {
+    /// Makes the disk what it shall be, and reads it back.
+    fn set(&self, wanted: Wanted) -> Doing<'_, Reading>;
+
+    /// Asks the same disk for this much at once, as somebody else than the node, and gives it back.
+    fn probe(&self, bytes: u64) -> Doing<'_, Probed>;
+
+    /// What becomes of it. The channel closes when nobody holds it any more.
+    fn status(&self) -> tokio::sync::watch::Receiver<DiskStatus>;
+}

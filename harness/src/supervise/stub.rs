@@ -370,7 +370,10 @@ impl Stub<'_> {
     }
 
     fn finish(mut self, outcome: &Outcome) -> Supervised {
-        let report = self.remove_everything();
+        let mut report = self.remove_everything();
+        report
+            .left
+            .extend(undo::remove_from_engine(self.intents.path()));
         let watchdog = self.dismiss_watchdog();
         reap_children(|pid| self.bystanders.contains(&pid));
         if report.left.is_empty() {

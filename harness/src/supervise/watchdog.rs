@@ -149,6 +149,7 @@ impl Watchdog {
             }
             .run(deadline),
         );
+        report.left.extend(undo::remove_from_engine(&self.intents));
         if report.left.is_empty() {
             // An intent file that stays only makes `clean` look once more.
             let _ = undo::forget(&self.intents);

@@ -11,6 +11,7 @@ use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, List
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tweedledum_harness::observe::Observation;
+use tweedledum_harness::substrate::Identities;
 use tweedledum_harness::substrate::docker::Limits;
 use tweedledum_harness::substrate::docker::engine::Engine;
 use tweedledum_harness::substrate::docker::image::{Image, own_image};
@@ -169,8 +170,11 @@ impl Ground {
         let spec = PodSpec {
             node: node.to_owned(),
             data,
-            identity: [1; 32],
-            netid: 1,
+            identities: Identities {
+                watcher: [1; 32],
+                prober: [1; 32],
+                netid: 1,
+            },
             seen,
         };
         (self.run.pod(spec).await.unwrap(), sights)

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tweedledum_harness::clock::monotonic_ns;
+use tweedledum_harness::substrate::Identities;
 use tweedledum_harness::substrate::docker::Check;
 use tweedledum_harness::substrate::docker::pod::{Data, PodSpec};
 
@@ -20,8 +21,11 @@ fn twenty_nodes_start_at_once() {
         let specs = own.iter().map(|node| PodSpec {
             node: node.clone(),
             data: Data::Sized(4 << 20),
-            identity: [1; 32],
-            netid: 1,
+            identities: Identities {
+                watcher: [1; 32],
+                prober: [1; 32],
+                netid: 1,
+            },
             seen: seen.clone(),
         });
         let began = Instant::now();

@@ -106,8 +106,8 @@ impl Gateway {
         )?;
         let node = plan.nodes.first().ok_or("the plan has no node")?;
         let role = plan.roles.get(&node.role).ok_or("the plan has no role")?;
-        let directory = tempfile::tempdir_in(&stage.ground.context.runs)?.keep();
-        let address = stage.ground.blocks.node(0).ok_or("no address")?;
+        let directory = tempfile::tempdir_in(&stage.host.context.runs)?.keep();
+        let address = stage.ground.blocks().node(0).ok_or("no address")?;
         let secret = identity(SEED, &node.name);
         let key = UdpSession2020.public_key(&secret);
         let place = Place {
@@ -153,7 +153,7 @@ impl Gateway {
         sources: u32,
         over: Duration,
     ) -> Result<FloodReport, Failure> {
-        let agent = stage.ground.blocks.agent(0).ok_or("no address")?;
+        let agent = stage.ground.blocks().agent(0).ok_or("no address")?;
         let spec = FloodSpec {
             target: self.address,
             target_key: self.key,

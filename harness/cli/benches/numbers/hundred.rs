@@ -156,7 +156,7 @@ async fn run_until(
     plan: &Plan,
     enough: &mut dyn FnMut(&Record) -> bool,
 ) -> Result<(), Failure> {
-    let context = stage.ground.context.clone();
+    let context = stage.host.context.clone();
     let mut intents = IntentLog::open(&context.intents)?;
     let directory =
         RunDirectory::create(&context.runs, &plan.name, 0, &context.nonce, &mut intents)?;
@@ -170,6 +170,7 @@ async fn run_until(
         base: directory.path().to_owned(),
         dialects: &[Arc::new(UdpSession2020)],
         timeout: TIMEOUT,
+        ground: &stage.ground,
         executables: BTreeMap::new(),
     };
     let own = directory.release(RELEASE)?;
@@ -184,7 +185,7 @@ async fn run_until(
     let ended = tokio::select! {
         biased;
         Ok(_) = told.wait_for(|enough| *enough) => None,
-        ended = controller::run(&mut stage.ground, &job, &own, &mut on_record) => Some(ended),
+        ended = controller::run(&mut stage.host, &job, &own, &mut on_record) => Some(ended),
     };
     stage.clear().await?;
     match ended {

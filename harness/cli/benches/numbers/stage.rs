@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
-use tweedledum_harness::controller::Ground;
-use tweedledum_harness::substrate::process::{NodePipes, NodeProcess, NodeSpec, Program, Spawner};
+use tweedledum_harness::controller::Host;
+use tweedledum_harness::substrate::process::{
+    NodePipes, NodeProcess, NodeSpec, ProcessGround, Program, Spawner,
+};
 use tweedledum_harness::supervise::{TEARDOWN_BOUND, controller_enter};
 
 use crate::Failure;
@@ -19,8 +21,10 @@ const SOON: Duration = Duration::from_secs(20);
 /// Where processes are measured.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    /// What the controller's code calls its ground.
-    pub(crate) ground: Ground,
+    /// The supervised process that this is.
+    pub(crate) host: Host,
+    /// Where nodes live.
+    pub(crate) ground: ProcessGround,
 }
 
 impl Stage {
@@ -37,12 +41,8 @@ impl Stage {
             let blocks = guards.claim_addresses(&context, NODES_MAX).await?;
             let spawner = Spawner::new(context.clone(), guards, vec!["shim".into()]);
             let mut stage = Self {
-                ground: Ground {
-                    context,
-                    spawner,
-                    events,
-                    blocks,
-                },
+                host: Host { context, events },
+                ground: ProcessGround::new(spawner, blocks),
             };
             let worked = work(&mut stage).await;
             let cleared = stage.clear().await;
@@ -63,17 +63,17 @@ impl Stage {
             program,
             args: args.into_iter().collect(),
             env: BTreeMap::new(),
-            cwd: self.ground.context.runs.clone(),
+            cwd: self.host.context.runs.clone(),
         };
-        Ok(self.ground.spawner.start(&spec).await?)
+        Ok(self.ground.spawner().start(&spec).await?)
     }
 
     /// Kills all nodes and lets the guards forget them.
     pub(crate) async fn clear(&self) -> Result<(), Failure> {
-        let nodes = self.ground.spawner.nodes();
-        let report = self.ground.spawner.teardown(TEARDOWN_BOUND);
+        let nodes = self.ground.spawner().nodes();
+        let report = self.ground.spawner().teardown(TEARDOWN_BOUND);
         self.ground
-            .spawner
+            .spawner()
             .retire(&nodes.iter().collect::<Vec<_>>())
             .await?;
         if report.left.is_empty() {

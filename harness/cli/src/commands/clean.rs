@@ -31,19 +31,21 @@ fn told(run: &CleanedRun) -> String {
     let intents = run.intents.display();
     let mut text = match &run.state {
         RunState::Live => format!("{intents}: the run lives; nothing was touched"),
-        RunState::Cleaned { killed: 0 } => {
+        RunState::Cleaned { killed: 0 } if run.removed == 0 => {
             format!("{intents}: the run is dead and had left nothing")
         }
         RunState::Cleaned { killed } => {
             format!(
-                "{intents}: the run was dead; {} killed, nothing is left",
-                processes(*killed)
+                "{intents}: the run was dead; {} killed{}, nothing is left",
+                processes(*killed),
+                things(run.removed)
             )
         }
         RunState::Left { killed, left } => {
             let mut text = format!(
-                "{intents}: the run was dead; {} killed, and this is left:",
-                processes(*killed)
+                "{intents}: the run was dead; {} killed{}, and this is left:",
+                processes(*killed),
+                things(run.removed)
             );
             for left in left {
                 let _ = write!(text, "\n  {}", what_is_left(left));
@@ -63,8 +65,8 @@ fn told(run: &CleanedRun) -> String {
     text
 }
 
-fn what_is_left(left: &Leftover) -> String {
-    // Of some things only their sockets can be seen.
+pub(super) fn what_is_left(left: &Leftover) -> String {
+    // Of some things only their sockets can be seen, and what is on an engine is no process here.
     if left.pid == 0 {
         return left.why.clone();
     }
@@ -75,6 +77,15 @@ fn processes(count: usize) -> String {
     match count {
         1 => "1 process was".to_owned(),
         _ => format!("{count} processes were"),
+    }
+}
+
+/// Containers, volumes and networks, if there were any.
+fn things(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", 1 thing was removed from its container engine".to_owned(),
+        _ => format!(", {count} things were removed from its container engine"),
     }
 }
 
@@ -120,6 +131,7 @@ mod tests {
             let run = CleanedRun {
                 intents: "runs/.intents/x.jsonl".into(),
                 directories: vec!["/runs/y".into()],
+                removed: 0,
                 state,
             };
             let text = told(&run);

@@ -14,15 +14,19 @@ use tweedledum_core::report::text;
 use tweedledum_core::schedule;
 use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
-use tweedledum_harness::controller::{self, Ground, Job};
+use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::process::{Spawner, disk};
-use tweedledum_harness::supervise::{self, SuperviseConfig};
-use tweedledum_harness::undo::IntentLog;
+use tweedledum_harness::substrate::Ground;
+use tweedledum_harness::substrate::docker::DockerGround;
+use tweedledum_harness::substrate::docker::run::Words;
+use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
+use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
+use tweedledum_harness::undo::{self, IntentLog};
 
+use super::clean::what_is_left;
 use super::judged::Judged;
 use super::{Failure, internal, read_plan, schedule_of};
-use crate::args::RunArgs;
+use crate::args::{RunArgs, Where};
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
@@ -42,10 +46,11 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    if held || plan.nodes.iter().any(|node| node.disk.is_some()) {
+    let process = place(args) == Where::Process;
+    if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
             message: error.to_string(),
-            hint: "this machine cannot hold disks of nodes; all other plans run".to_owned(),
+                hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
     let mut controller = internal::words("controller");
@@ -63,10 +68,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
         printer.note(&format!("error: {reason}"));
     }
     for left in &supervised.left {
-        printer.note(&format!(
-            "left behind: process {} ({}): {}",
-            left.pid, left.comm, left.why
-        ));
+        printer.note(&format!("left behind: {}", what_is_left(left)));
     }
     Ok(supervised.code)
 }
@@ -111,40 +113,83 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
         .build()?;
     runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
-        let blocks = guards
-            .claim_addresses(&context, plan.nodes.len())
-            .await
-            .map_err(|error| substrate(&error))?;
-        let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
-        let mut ground = Ground {
-            context,
-            spawner,
-            events,
-            blocks,
+        // Interrupts come through the links to the guards, whoever else needs these.
+        let ground = ground(args, &context, guards.clone(), plan.nodes.len()).await?;
+        let mut host = Host { context, events };
+        let work = Work {
+            args,
+            plan: &plan,
+            turns: &turns,
+            executables: &executables,
+            ground: ground.as_ref(),
         };
-        conduct(args, &plan, &turns, &executables, &mut ground, printer).await
+        let conducted = conduct(&work, &mut host, printer).await;
+        drop(guards);
+        conducted
     })
 }
 
-/// Runs every turn, one after the other, and says how they compare.
-async fn conduct(
+/// Where nodes live.
+fn place(args: &RunArgs) -> Where {
+    args.substrate.unwrap_or(Where::Process)
+}
+
+/// The one place that knows which substrates there are.
+async fn ground(
     args: &RunArgs,
-    plan: &Plan,
-    turns: &[Turn<'_>],
-    executables: &BTreeMap<String, String>,
-    ground: &mut Ground,
-    printer: &Printer,
-) -> Result<u8, Failure> {
+    context: &RunContext,
+    guards: Guards,
+    nodes: usize,
+) -> Result<Box<dyn Ground>, Failure> {
+    let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
+    match place(args) {
+        Where::Process => {
+            let blocks = guards.claim_addresses(context, nodes).await;
+            let blocks = blocks.map_err(|error| substrate(&error))?;
+            let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
+            Ok(Box::new(ProcessGround::new(spawner, blocks)))
+        }
+        Where::Docker => {
+            let words = Words {
+                agent: vec!["agent".to_owned()],
+                keeper: vec!["internal".to_owned(), "keeper".to_owned()],
+            };
+            let ledger = undo::ledger(&context.intents)?;
+            let executable = Path::new("/proc/self/exe");
+            let reached = DockerGround::reach(context.nonce, executable, words, ledger).await;
+            Ok(Box::new(reached.map_err(Failure::Substrate)?))
+        }
+    }
+}
+
+/// What is to be run, and where.
+struct Work<'a> {
+    args: &'a RunArgs,
+    plan: &'a Plan,
+    turns: &'a [Turn<'a>],
+    executables: &'a BTreeMap<String, String>,
+    ground: &'a dyn Ground,
+}
+
+/// Runs every turn, one after the other, and says how they compare.
+async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<u8, Failure> {
+    let Work {
+        args,
+        plan,
+        turns,
+        executables,
+        ground,
+    } = *work;
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let seed = args.seed.unwrap_or(plan.seed);
     let drawn = schedule_of(&args.plan, plan, seed)?;
-    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &drawn));
+    let worst = Duration::from_nanos(schedule::wall_ns_max(plan, &drawn, ground.pace()));
     let timeout = args.timeout.unwrap_or(worst * 2);
     let dialects: Vec<Arc<dyn Dialect>> = vec![Arc::new(UdpSession2020)];
-    let mut intents = IntentLog::open(&ground.context.intents)?;
-    let runs = ground.context.runs.clone();
+    let mut intents = IntentLog::open(&host.context.intents)?;
+    let runs = host.context.runs.clone();
     let directory =
-        RunDirectory::create(&runs, &plan.name, seed, &ground.context.nonce, &mut intents)
+        RunDirectory::create(&runs, &plan.name, seed, &host.context.nonce, &mut intents)
             .map_err(|error| substrate(&error))?;
     fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
     let drawn = serde_json::to_vec_pretty(&drawn).unwrap_or_default();
@@ -163,10 +208,11 @@ async fn conduct(
             base: directory_of(&args.plan),
             dialects: &dialects,
             timeout,
+            ground,
             executables: executables.clone(),
         };
         let mut progress = Progress::new(printer, plan, &release.name);
-        let verdict = controller::run(ground, &job, &own, &mut |record| progress.saw(record))
+        let verdict = controller::run(host, &job, &own, &mut |record| progress.saw(record))
             .await
             .map_err(|error| substrate(&error))?;
         progress.done();

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tweedledum_core::launch::identity;
 use tweedledum_harness::clock::unix_ns;
 use tweedledum_harness::observe::{Observation, Value};
+use tweedledum_harness::substrate::Identities;
 use tweedledum_harness::substrate::docker::engine::Engine;
 use tweedledum_harness::substrate::docker::image::{Image, own_image};
 use tweedledum_harness::substrate::docker::ledger::Ledger;
@@ -222,8 +223,11 @@ async fn play(run: &DockerRun, image: Image, nodes: Vec<String>) {
     let specs = nodes.iter().map(|node| PodSpec {
         node: node.clone(),
         data: Data::Sized(16 << 20),
-        identity: identity(0, "the agent"),
-        netid: 116,
+        identities: Identities {
+            watcher: identity(0, "the agent"),
+            prober: identity(0, "the agent"),
+            netid: 116,
+        },
         seen: seen.clone(),
     });
     let pods = run.pods(specs.collect(), |_| {}).await.unwrap();

@@ -232,6 +232,8 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// The kernel killed it for lack of memory, where that can be told from a kill.
+    OutOfMemory,
     /// It is gone, and nobody learnt how: somebody else reaped it.
     Lost,
 }

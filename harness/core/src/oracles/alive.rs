@@ -150,6 +150,10 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
                 "{node} was killed by signal 9, which the harness did not send: the kernel may have run out of memory"
             ),
         ),
+        (None, ExitStatus::OutOfMemory) => (
+            "crash/out-of-memory".to_owned(),
+            format!("{node} {}", ended(status)),
+        ),
         (None, ExitStatus::Signal(_)) => (
             "crash/signal".to_owned(),
             format!("{node} {}", ended(status)),
@@ -202,7 +206,7 @@ fn stop(
         ExitStatus::Code(code) => expected.is_empty() || expected.contains(&code),
         // Killed outright, as in a hurried teardown: nobody asked.
         ExitStatus::Signal(SIGKILL) => true,
-        ExitStatus::Signal(_) | ExitStatus::Lost => expected.is_empty(),
+        ExitStatus::Signal(_) | ExitStatus::OutOfMemory | ExitStatus::Lost => expected.is_empty(),
     };
     if orderly {
         return None;
@@ -232,6 +236,7 @@ fn ended(status: ExitStatus) -> String {
     match status {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
+        ExitStatus::OutOfMemory => "was killed by the kernel for lack of memory".to_owned(),
         ExitStatus::Lost => "ended nobody knows how, since another process reaped it".to_owned(),
     }
 }

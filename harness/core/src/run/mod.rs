@@ -21,17 +21,36 @@ use crate::time::Calendar;
 /// process substrate takes well under a millisecond, one over a container engine's API up to a second under load.
 pub const HEAL_BOUND_NS: u64 = 5_000_000_000;
 
-/// How long it may take to start `nodes` nodes, in nanoseconds: 30 ms each, twice what 100 nodes were measured to take on
-/// two busy cores.
-pub const fn spawn_budget_ns(nodes: usize) -> u64 {
-    nodes as u64 * 30_000_000
+/// How long a substrate takes for what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// For starting one node more, in nanoseconds.
+    pub start_each_ns: u64,
+}
+
+impl Pace {
+    /// Processes: twice what 100 nodes were measured to take on two busy cores.
+    pub const PROCESS: Self = Self {
+        start_each_ns: 30_000_000,
+    };
+
+    /// Containers: each is made, gets its files and is started through the engine's API, several at once.
+    pub const DOCKER: Self = Self {
+        start_each_ns: 400_000_000,
+    };
+
+    /// How long it may take to start `nodes` nodes, in nanoseconds.
+    pub const fn start_all_ns(self, nodes: usize) -> u64 {
+        (nodes as u64).saturating_mul(self.start_each_ns)
+    }
 }
 
 /// How long a plan's nodes may take to become ready: all are started, and then the slowest role has what it declares as
 /// `ready: { within: ... }`. Genesis is fixed before the first spawn, so this cannot be cut short when all are ready.
-pub fn start_budget_ns(plan: &Plan) -> u64 {
+pub fn start_budget_ns(plan: &Plan, pace: Pace) -> u64 {
     let slowest = plan.roles.values().map(|role| role.ready_within_ns).max();
-    spawn_budget_ns(plan.nodes.len()).saturating_add(slowest.unwrap_or_default())
+    pace.start_all_ns(plan.nodes.len())
+        .saturating_add(slowest.unwrap_or_default())
 }
 
 /// How long before genesis all nodes must be ready: an epoch, in which they register for the first round, never under 1 s.
@@ -40,8 +59,8 @@ pub fn lead_ns(calendar: Calendar) -> u64 {
 }
 
 /// How long after the first spawn genesis is. It is fixed before that spawn, since nodes get it as a setting.
-pub fn genesis_after_ns(plan: &Plan) -> u64 {
-    start_budget_ns(plan).saturating_add(lead_ns(plan.calendar))
+pub fn genesis_after_ns(plan: &Plan, pace: Pace) -> u64 {
+    start_budget_ns(plan, pace).saturating_add(lead_ns(plan.calendar))
 }
 
 /// Something that happened, in the order in which the controller's one loop saw it.

@@ -11,14 +11,14 @@ use crate::run;
 use crate::time::{MICRO, ProtocolTime, Span};
 
 /// Wall time one release takes at the most: start, genesis, schedule, undo and orderly stop.
-pub fn wall_ns_max(plan: &Plan, schedule: &Schedule) -> u64 {
+pub fn wall_ns_max(plan: &Plan, schedule: &Schedule, pace: run::Pace) -> u64 {
     let grace_ns = plan
         .roles
         .values()
         .map(|role| role.stop.grace_ns)
         .max()
         .unwrap_or(0);
-    run::genesis_after_ns(plan)
+    run::genesis_after_ns(plan, pace)
         .saturating_add(plan.calendar.ns_of(Span(schedule.ends_at.0.max(0))))
         .saturating_add(run::HEAL_BOUND_NS)
         .saturating_add(grace_ns)
@@ -68,7 +68,7 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
     }
     let controls = plan.controls.len().max(1) as u64;
     // Whole seconds, rounded up: nobody plans by the millisecond.
-    let seconds = wall_ns_max(plan, schedule).div_ceil(1_000_000_000);
+    let seconds = wall_ns_max(plan, schedule, run::Pace::PROCESS).div_ceil(1_000_000_000);
     let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
     let _ = writeln!(
         out,

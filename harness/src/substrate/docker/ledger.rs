@@ -143,6 +143,8 @@ pub enum Entry {
         /// Its id.
         id: String,
     },
+    /// All that was recorded so far is removed, and that was looked at.
+    Gone,
 }
 
 /// Where entries go. A handle that can be cloned. It returns when an entry is on the disk.

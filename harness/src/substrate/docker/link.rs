@@ -5,6 +5,7 @@
 //! Times that the agent reports are brought to this machine's monotonic clock: on the same kernel
 //! they are the same, elsewhere the difference is measured.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -19,10 +20,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::wire::{
-    Answer, Check, Clocks, Disk, Frames, Hello, Order, Ordered, PingAt, PingEvery, Poll, Said,
-    Sockets, Waiting, encode,
+    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, encode,
 };
 use crate::agent::flood::{FloodReport, FloodSpec};
+use crate::agent::operator;
+use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::clock::monotonic_ns;
 use crate::observe::{NodeName, Observation, excerpt};
 use crate::substrate::process::identity::boot_id;
@@ -217,6 +219,22 @@ impl AgentLink {
         }
     }
 
+    /// Gives a PoET its operator's order; what came of it.
+    pub async fn operate(
+        &self,
+        order: operator::Order,
+        bound: Duration,
+    ) -> Result<operator::Obeyed, LinkError> {
+        // The order is given within one bound and its effect looked for within another.
+        match self
+            .ask(Order::Operate { order, bound }, bound * 2 + ANSWER_BOUND)
+            .await?
+        {
+            Answer::Obeyed(obeyed) => Ok(obeyed),
+            _ => Err(self.other()),
+        }
+    }
+
     /// Opens a flood's sockets and builds its datagrams. `flood` names it on this link.
     pub async fn prepare_flood(
         &self,
@@ -285,6 +303,15 @@ impl AgentLink {
     pub async fn sockets(&self) -> Result<Sockets, LinkError> {
         match self.ask(Order::Sockets, ANSWER_BOUND).await? {
             Answer::Sockets(sockets) => Ok(sockets),
+            _ => Err(self.other()),
+        }
+    }
+
+    /// The processes of the pod but the agent's own, by their number there, and how long each has
+    /// worked.
+    pub async fn working(&self) -> Result<BTreeMap<i32, Working>, LinkError> {
+        match self.ask(Order::Working, ANSWER_BOUND).await? {
+            Answer::Working(working) => Ok(working),
             _ => Err(self.other()),
         }
     }

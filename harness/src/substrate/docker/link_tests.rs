@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::net::UdpSocket;
 
 use super::super::inside::serve;
-use super::super::wire::{FRAME_MAX, Read, Sight};
+use super::super::wire::{FRAME_MAX, Sight};
 use super::*;
+use crate::agent::request::Read;
 use crate::agent::testing::TextDialect;
 use crate::agent::{DatagramKind, Dialect};
 use crate::observe::testing::block;
@@ -62,8 +63,10 @@ fn pair() -> Pair {
 
 fn hello(ip: std::net::Ipv4Addr) -> Hello {
     Hello {
+        node: "n".to_owned(),
         address: ip.into(),
-        identity: [1; 32],
+        watcher: [1; 32],
+        prober: [1; 32],
         netid: 116,
     }
 }

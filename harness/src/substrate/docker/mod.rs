@@ -9,7 +9,8 @@
 //! Reading order: [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an
 //! image), [`ledger`] (what is recorded before it is made), [`run`] (keeper and network of a run),
 //! [`pod`] and [`node`] (what the controller uses), `wire` and [`link`] (what harness and agent
-//! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed).
+//! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed),
+//! [`ground`] with `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)).
 //!
 //! Nothing here decides what to do to a node, and nothing touches a container, volume or network
 //! that its run has not recorded.
@@ -18,9 +19,12 @@ mod container;
 mod elf;
 pub mod engine;
 mod exec;
+pub mod ground;
+mod held;
 pub mod image;
 pub mod inside;
 pub mod ledger;
+mod life;
 pub mod link;
 pub mod node;
 pub mod pod;
@@ -28,7 +32,10 @@ pub mod remains;
 pub mod run;
 pub mod subnet;
 mod tar;
+mod vantage;
 mod wire;
 
+pub use crate::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 pub use container::{DockerError, Limits, State};
-pub use wire::{Check, Disk, PingAt, PingEvery, Poll, Read, Socket, Sockets};
+pub use ground::DockerGround;
+pub use wire::{Disk, Socket, Sockets};

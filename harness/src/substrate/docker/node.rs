@@ -87,6 +87,7 @@ pub struct Death {
 #[derive(Clone, Debug)]
 pub struct Life {
     node: Node,
+    pid: Option<u32>,
     death: watch::Receiver<Option<Death>>,
 }
 
@@ -202,6 +203,11 @@ impl Node {
         let (stdout, to_stdout) = output_pipe().map_err(spec)?;
         let (stderr, to_stderr) = output_pipe().map_err(spec)?;
         container::start(engine, &self.0.id, self.name()).await?;
+        // For people; one that is dead already has none.
+        let pid = self.state().await.ok().and_then(|state| {
+            let pid = u32::try_from(state.pid).ok()?;
+            (pid > 0).then_some(pid)
+        });
         let (tell, death) = watch::channel(None);
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -210,6 +216,7 @@ impl Node {
         Ok((
             Life {
                 node: self.clone(),
+                pid,
                 death,
             },
             NodePipes { stdout, stderr },
@@ -253,6 +260,11 @@ impl Life {
     /// The node.
     pub fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Its process on the engine's host, for people.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
     }
 
     /// Sends a signal. Returns the instant just before, in nanoseconds of `CLOCK_MONOTONIC`. Stop

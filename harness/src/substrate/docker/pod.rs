@@ -24,6 +24,7 @@ use super::node::{Node, NodeSpec};
 use super::run::DockerRun;
 use super::wire::Hello;
 use crate::observe::{NodeName, Observation};
+use crate::substrate::Identities;
 
 /// How long an agent's first answer may take: its container was started, nothing else is.
 const GREETING_BOUND: Duration = Duration::from_secs(20);
@@ -45,10 +46,8 @@ pub struct PodSpec {
     pub node: String,
     /// Its data.
     pub data: Data,
-    /// Secret of the one who pings it.
-    pub identity: [u8; 32],
-    /// Network id of the network under test.
-    pub netid: u32,
+    /// Who pings it.
+    pub identities: Identities,
     /// Where what the agent sees goes.
     pub seen: mpsc::Sender<Observation>,
 }
@@ -116,9 +115,11 @@ impl Pod {
         container::start(engine, &agent, &format!("the agent of {node}")).await?;
         let link = AgentLink::open(&NodeName::from(node), input, output, spec.seen);
         let hello = Hello {
+            node: node.to_owned(),
             address: address.into(),
-            identity: spec.identity,
-            netid: spec.netid,
+            watcher: spec.identities.watcher,
+            prober: spec.identities.prober,
+            netid: spec.identities.netid,
         };
         link.greet(hello, GREETING_BOUND).await?;
         let took = began.elapsed();

@@ -5,23 +5,31 @@
 //! enough, since anybody can copy them. Removing what is gone already is fine, so a run's own
 //! teardown, its watchdog and `clean` may all do it, even at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
-    InspectNetworkOptions, ListContainersOptions, RemoveVolumeOptions,
+    InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
+    RemoveVolumeOptions,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::container::{self, DockerError, inspect};
 use super::engine::{Engine, status_of};
+use super::inside::AFTER;
 use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
 use crate::substrate::process::Nonce;
 
 /// Pause before removing again what was in use: a network keeps its endpoints for a moment.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
+/// died was seen to be carried out within 2 s on a busy host.
+const QUIET: Duration = Duration::from_secs(4);
+/// How much later than it should a keeper may go.
+const KEEPER_LATE: Duration = Duration::from_secs(10);
 
 /// Something that could not be removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +66,12 @@ struct Recorded {
     things: BTreeMap<Thing, Option<String>>,
 }
 
+impl Default for Cleaned {
+    fn default() -> Self {
+        Self::Dead(Removal::default())
+    }
+}
+
 impl Recorded {
     fn read(entries: &[Entry]) -> Option<Self> {
         let (engine, nonce) = entries.iter().find_map(|entry| match entry {
@@ -69,13 +83,15 @@ impl Recorded {
             match entry {
                 Entry::Engine { .. } => {}
                 Entry::Planned { things: planned } => {
+                    // A later release of the run has things of the same names.
                     for thing in planned {
-                        things.entry(thing.clone()).or_insert(None);
+                        things.insert(thing.clone(), None);
                     }
                 }
                 Entry::Made { thing, id } => {
                     things.insert(thing.clone(), Some(id.clone()));
                 }
+                Entry::Gone => things.clear(),
             }
         }
         Some(Self {
@@ -132,13 +148,29 @@ pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration
         }
         return removal;
     }
-    // Nodes are joined to their agents, volumes and networks are in use by both.
-    let order: [&[Role]; 4] = [
-        &[Role::Node],
-        &[Role::Agent],
-        &[Role::Data, Role::Network],
-        &[Role::Keeper],
-    ];
+    remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
+    remove_in_order(
+        engine,
+        &recorded,
+        &[&[Role::Keeper]],
+        deadline,
+        &mut removal,
+    )
+    .await;
+    removal.left.sort_by(|a, b| a.name.cmp(&b.name));
+    removal
+}
+
+/// Nodes are joined to their agents, volumes and networks are in use by both.
+const BEFORE_KEEPER: [&[Role]; 3] = [&[Role::Node], &[Role::Agent], &[Role::Data, Role::Network]];
+
+async fn remove_in_order(
+    engine: &Engine,
+    recorded: &Recorded,
+    order: &[&[Role]],
+    deadline: Instant,
+    removal: &mut Removal,
+) {
     for roles in order {
         let mut removing = JoinSet::new();
         for (thing, id) in &recorded.things {
@@ -161,8 +193,73 @@ pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration
             }
         }
     }
+}
+
+/// Removes everything of a run whose own process is dead. What that had asked for last may be made after this has
+/// looked, so it looks again until nothing has appeared for a while; until then the keeper stays.
+async fn remove_of_dead(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
+    let deadline = Instant::now() + bound;
+    let Some(recorded) = Recorded::read(entries) else {
+        return Removal::default();
+    };
+    if recorded.things.is_empty() || recorded.engine != engine.about().id {
+        return remove_recorded(engine, entries, bound).await;
+    }
+    let mut removal = Removal::default();
+    let mut quiet_since = Instant::now();
+    remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
+    while quiet_since.elapsed() < QUIET && Instant::now() < deadline {
+        tokio::time::sleep(AGAIN).await;
+        let there = appeared(engine, &recorded).await;
+        if there.unwrap_or(true) {
+            // What was left by the look before is looked for by this one.
+            removal.left.clear();
+            remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
+            quiet_since = Instant::now();
+        }
+    }
+    remove_in_order(
+        engine,
+        &recorded,
+        &[&[Role::Keeper]],
+        deadline,
+        &mut removal,
+    )
+    .await;
     removal.left.sort_by(|a, b| a.name.cmp(&b.name));
     removal
+}
+
+/// Whether anything that was recorded, but the keeper, is there.
+async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, bollard::errors::Error> {
+    let docker = engine.docker();
+    let label = vec![format!("{NONCE_LABEL}={}", recorded.nonce)];
+    let filters = HashMap::from([("label".to_owned(), label)]);
+    let containers = docker.list_containers(Some(ListContainersOptions {
+        all: true,
+        filters: Some(filters.clone()),
+        ..ListContainersOptions::default()
+    }));
+    let volumes = docker.list_volumes(Some(ListVolumesOptions {
+        filters: Some(filters.clone()),
+    }));
+    let networks = docker.list_networks(Some(ListNetworksOptions {
+        filters: Some(filters),
+    }));
+    let (containers, volumes, networks) = tokio::join!(containers, volumes, networks);
+    let containers = containers?
+        .into_iter()
+        .flat_map(|it| it.names.unwrap_or_default());
+    let containers = containers.map(|name| name.trim_start_matches('/').to_owned());
+    let volumes = volumes?
+        .volumes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|it| it.name);
+    let networks = networks?.into_iter().filter_map(|it| it.name);
+    let there: BTreeSet<String> = containers.chain(volumes).chain(networks).collect();
+    let mut ours = recorded.things.keys();
+    Ok(ours.any(|thing| thing.role != Role::Keeper && there.contains(&thing.name)))
 }
 
 /// What clean-up found of one recorded run.
@@ -184,7 +281,7 @@ pub enum Cleaned {
 pub async fn clean(engine: &Engine, entries: &[Entry], bound: Duration) -> Cleaned {
     match is_dead(engine, entries).await {
         Ok(false) => Cleaned::Live,
-        Ok(true) => Cleaned::Dead(remove_recorded(engine, entries, bound).await),
+        Ok(true) => Cleaned::Dead(remove_of_dead(engine, entries, bound).await),
         Err(error) => Cleaned::Unknown {
             why: error.to_string(),
         },
@@ -194,36 +291,60 @@ pub async fn clean(engine: &Engine, entries: &[Entry], bound: Duration) -> Clean
 /// What a guard does that has no event loop: reaches the recorded engine and removes everything of
 /// the run, whether its keeper still runs or not, since the guard knows that the run is over.
 pub fn remove_blocking(entries: &[Entry], bound: Duration) -> Removal {
+    let removed = on_recorded_engine(entries, |engine| async move {
+        remove_of_dead(&engine, entries, bound).await
+    });
+    removed.unwrap_or_else(|why| Removal {
+        removed: 0,
+        left: vec![everything(why)],
+    })
+}
+
+/// What `clean` does that has no event loop, with a run whose processes are dead: waits until its keeper is gone, which
+/// it is soon after them, and removes everything. A keeper that stays belongs to a run that lives where its processes
+/// cannot be seen from here.
+pub fn clean_blocking(entries: &[Entry], bound: Duration) -> Cleaned {
+    let cleaned = on_recorded_engine(entries, |engine| async move {
+        let patience = Instant::now() + AFTER + KEEPER_LATE;
+        while matches!(is_dead(&engine, entries).await, Ok(false)) {
+            if Instant::now() >= patience {
+                return Cleaned::Live;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        clean(&engine, entries, bound).await
+    });
+    cleaned.unwrap_or_else(|why| Cleaned::Unknown { why })
+}
+
+fn everything(why: String) -> Left {
+    Left {
+        kind: Kind::Container,
+        name: "everything on the engine".to_owned(),
+        why,
+    }
+}
+
+/// Reaches the engine that a run was on, with a runtime of its own.
+fn on_recorded_engine<'a, T: Default, F: Future<Output = T> + 'a>(
+    entries: &'a [Entry],
+    act: impl FnOnce(Engine) -> F,
+) -> Result<T, String> {
     let address = entries.iter().find_map(|entry| match entry {
         Entry::Engine { address, .. } => Some(address.clone()),
         _ => None,
     });
-    let Some(address) = address else {
-        return Removal::default();
+    let anything = Recorded::read(entries).is_some_and(|recorded| !recorded.things.is_empty());
+    let Some(address) = address.filter(|_| anything) else {
+        return Ok(T::default());
     };
-    let failed = |why: String| {
-        let name = "everything on the engine".to_owned();
-        Removal {
-            removed: 0,
-            left: vec![Left {
-                kind: Kind::Container,
-                name,
-                why,
-            }],
-        }
-    };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(error.to_string()),
-    };
+        .map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        match Engine::connect(address).await {
-            Ok(engine) => remove_recorded(&engine, entries, bound).await,
-            Err(error) => failed(error.to_string()),
-        }
+        let engine = Engine::connect(address).await;
+        Ok(act(engine.map_err(|error| error.to_string())?).await)
     })
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::container::{self, DockerError, attach, host_config, record, without_rights};
@@ -67,6 +67,7 @@ pub(super) struct Inner {
     keeper: String,
     /// Held open for the run's whole life; its end is what makes the keeper go.
     keeping: Mutex<Option<Keeping>>,
+    unkept: watch::Receiver<bool>,
     at_once: Semaphore,
 }
 
@@ -130,7 +131,8 @@ impl DockerRun {
         ];
         things.extend(of_nodes);
         record(ledger, Entry::Planned { things }).await?;
-        let (keeper, keeping) = keep(engine, ledger, &spec).await?;
+        let (tell, unkept) = watch::channel(false);
+        let (keeper, keeping) = keep(engine, ledger, &spec, tell).await?;
         let (network, subnet) = connect(engine, ledger, &spec).await?;
         let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
         Ok(Self(Arc::new(Inner {
@@ -141,6 +143,7 @@ impl DockerRun {
             subnet,
             keeper,
             keeping: Mutex::new(Some(keeping)),
+            unkept,
             at_once: Semaphore::new(at_once),
         })))
     }
@@ -219,9 +222,23 @@ impl DockerRun {
             .running)
     }
 
+    /// Waits until the keeper's stream ends; without it others may take the run for dead.
+    pub async fn unkept(&self) {
+        let mut unkept = self.0.unkept.clone();
+        // A sender that is dropped has ended with the run itself.
+        if unkept.wait_for(|gone| *gone).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Removes everything of the run, and looks whether anything is left.
     pub async fn tear_down(&self, bound: Duration) -> Removal {
         let removal = remove_recorded(&self.0.engine, &self.0.ledger.entries(), bound).await;
+        if removal.left.is_empty()
+            && let Err(error) = record(&self.0.ledger, Entry::Gone).await
+        {
+            tracing::warn!(%error, "guards will look once more");
+        }
         self.0
             .keeping
             .lock()
@@ -249,6 +266,7 @@ async fn keep(
     engine: &Engine,
     ledger: &Ledger,
     spec: &RunSpec,
+    tell_gone: watch::Sender<bool>,
 ) -> Result<(String, Keeping), DockerError> {
     let thing = Thing::of(&spec.nonce, Role::Keeper, None);
     let body = ContainerCreateBody {
@@ -277,6 +295,7 @@ async fn keep(
                 tracing::warn!(words = %String::from_utf8_lossy(&words), "the keeper complains");
             }
         }
+        tell_gone.send_replace(true);
     });
     Ok((
         id,

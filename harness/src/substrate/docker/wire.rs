@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::agent::flood::{FloodReport, FloodSpec};
-use crate::observe::poll::Extract;
-use crate::observe::prometheus::MetricName;
+use crate::agent::operator;
+use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value};
 
 /// The longest message: a table of some thousand sockets. Anything longer is no message of ours.
@@ -96,6 +96,11 @@ pub(crate) enum Order {
     },
     /// Pings once.
     Ping { target: PingAt, bound: Duration },
+    /// Gives a PoET its operator's order, and looks at what came of it.
+    Operate {
+        order: operator::Order,
+        bound: Duration,
+    },
     /// Opens a flood's sockets and builds its datagrams.
     PrepareFlood {
         flood: u32,
@@ -115,6 +120,8 @@ pub(crate) enum Order {
     ProbeDisk { bytes: u64 },
     /// The sockets of the pod.
     Sockets,
+    /// The processes of the pod but the agent's own, and how long each has worked.
+    Working,
     /// Takes everything back and exits.
     Bye,
 }
@@ -122,81 +129,16 @@ pub(crate) enum Order {
 /// Who the agent is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hello {
+    /// Whose agent it is.
+    pub(crate) node: String,
     /// The pod's own address.
     pub(crate) address: std::net::IpAddr,
-    /// Secret of the one who pings.
-    pub(crate) identity: [u8; 32],
+    /// Secret of the one who pings all the time.
+    pub(crate) watcher: [u8; 32],
+    /// Secret of the one who pings once for evidence.
+    pub(crate) prober: [u8; 32],
     /// Network id of the network under test.
     pub(crate) netid: u32,
-}
-
-/// What it means for a node to be ready, as far as an agent can see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Check {
-    /// A page answers with this status.
-    Http {
-        /// The page.
-        url: String,
-        /// The status.
-        status: u16,
-    },
-    /// A TCP connection is accepted.
-    Tcp(SocketAddr),
-}
-
-/// One signal to be polled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Poll {
-    /// Its name.
-    pub signal: String,
-    /// The page that has it.
-    pub url: String,
-    /// Where on the page.
-    pub read: Read,
-    /// How often.
-    pub period: Duration,
-}
-
-/// How a value is taken out of a page; see [`Extract`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Read {
-    /// What is at a JSON pointer.
-    Json(String),
-    /// A metric's name, with labels in braces if it has any.
-    Metric(String),
-}
-
-impl Read {
-    pub(crate) fn extract(&self) -> Result<Extract, String> {
-        match self {
-            Self::Json(pointer) => Ok(Extract::Json(pointer.clone())),
-            Self::Metric(name) => MetricName::parse(name)
-                .map(Extract::Metric)
-                .ok_or_else(|| format!("`{name}` is no name of a metric")),
-        }
-    }
-}
-
-/// Whom to ping, and in which protocol.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PingAt {
-    /// The node's UDP address.
-    pub address: SocketAddr,
-    /// Its public key.
-    pub key: [u8; 32],
-    /// The protocol's name.
-    pub dialect: String,
-}
-
-/// A ping that is repeated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PingEvery {
-    /// Whom.
-    pub target: PingAt,
-    /// How often.
-    pub period: Duration,
 }
 
 /// What an agent says.
@@ -223,11 +165,13 @@ pub(crate) enum Answer {
     /// How long it took.
     Ready(Duration),
     Ping(Option<Duration>),
+    Obeyed(operator::Obeyed),
     Flood(FloodReport),
     Disk(Disk),
     /// The error of the attempt; `None` if it succeeded.
     Probe(Option<i32>),
     Sockets(Sockets),
+    Working(BTreeMap<i32, Working>),
 }
 
 /// The agent's clocks at one moment.
@@ -249,6 +193,19 @@ pub struct Disk {
     pub ballast_wanted: u64,
     /// What it has taken.
     pub ballast: u64,
+    /// How often it was found without a free block since the agent began to look, counted once until there is one again.
+    pub full: u64,
+}
+
+/// What a process has done in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Working {
+    /// Its name.
+    pub comm: String,
+    /// When it began, in the kernel's ticks.
+    pub start: u64,
+    /// How long its threads were on a processor, in nanoseconds.
+    pub ran_ns: Option<u64>,
 }
 
 /// The sockets of a pod.

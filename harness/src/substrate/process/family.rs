@@ -166,7 +166,7 @@ impl Kin<'_> {
 }
 
 /// Whether every thread of a process is stopped, and how long they have run.
-fn threads(pid: i32) -> (bool, Option<u64>) {
+pub(crate) fn threads(pid: i32) -> (bool, Option<u64>) {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return (false, None);
     };

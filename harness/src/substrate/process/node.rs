@@ -96,15 +96,6 @@ pub struct Stopped {
     pub took: Duration,
 }
 
-/// The read ends of a node's output, non-blocking.
-#[derive(Debug)]
-pub struct NodePipes {
-    /// Standard output.
-    pub stdout: OwnedFd,
-    /// Standard error.
-    pub stderr: OwnedFd,
-}
-
 /// A started node, or its shim before the go.
 #[derive(Clone, Debug)]
 pub struct NodeProcess(Arc<Inner>);

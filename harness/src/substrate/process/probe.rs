@@ -11,7 +11,8 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 
-use super::node::{Exit, NodePipes};
+use super::NodePipes;
+use super::node::Exit;
 use super::spawner::{NodeSpec, SpawnError, Spawner};
 
 /// How much of each stream is kept: enough for a reason, and bounded.

@@ -19,10 +19,11 @@ use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use thiserror::Error;
 
+use super::NodePipes;
 use super::disk::{DiskAccount, DiskError, Probed, Whose};
 use super::identity::{NODE_VARIABLE, ProcStat, RUN_VARIABLE, own_pid, snapshot};
 use super::launch::{Launch, launch};
-use super::node::{NodePipes, NodeProcess, NodeSignal};
+use super::node::{NodeProcess, NodeSignal};
 use super::packet::{PacketSocket, Received, receive_on, send_on};
 use super::remains::{Hunt, KillReport, reap_children, wait_for_deaths};
 use super::shim::{ExecError, FromShim, ShimProgram, ToShim};

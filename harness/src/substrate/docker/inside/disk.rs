@@ -18,14 +18,17 @@ use super::super::wire::Disk;
 /// Volumes are allocated in these steps.
 const PAGE: u64 = 4096;
 
-/// How soon what a node gives back is taken: well within a layer.
-pub(super) const TOP_UP: Duration = Duration::from_millis(20);
+/// How often a held volume is looked at, and how soon what a node gives back is taken: a node that
+/// finds no room writes and removes within some milliseconds.
+pub(super) const TOP_UP: Duration = Duration::from_millis(5);
 
 /// The data volume.
 #[derive(Debug)]
 pub(super) struct Volume {
     root: std::path::PathBuf,
     ballast: Mutex<Ballast>,
+    /// Used once somebody holds it.
+    held: tokio::sync::Notify,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +36,9 @@ struct Ballast {
     file: Option<std::fs::File>,
     wanted: u64,
     held: u64,
+    /// Whether there was no free block at the last look, and how often that began.
+    is_full: bool,
+    full: u64,
 }
 
 impl Volume {
@@ -40,6 +46,7 @@ impl Volume {
         Self {
             root,
             ballast: Mutex::default(),
+            held: tokio::sync::Notify::new(),
         }
     }
 
@@ -49,8 +56,14 @@ impl Volume {
         fs::set_permissions(&self.root, std::fs::Permissions::from_mode(0o777))
     }
 
+    /// Waits until somebody holds it.
+    pub(super) async fn held(&self) {
+        self.held.notified().await;
+    }
+
     /// Takes this much, or gives back what is too much.
     pub(super) fn want(&self, bytes: u64) -> io::Result<Disk> {
+        self.held.notify_one();
         let mut ballast = self.ballast();
         ballast.wanted = bytes.min(self.statvfs()?.size()).next_multiple_of(PAGE);
         if ballast.wanted < ballast.held {
@@ -60,13 +73,20 @@ impl Volume {
             ballast.held = ballast.wanted;
         }
         self.take(&mut ballast)?;
+        // What the ballast itself has filled hit nobody yet.
+        ballast.is_full = self.statvfs()?.free() < PAGE;
         self.state_with(&ballast)
     }
 
-    /// Takes what is still missing; true if nothing is.
-    pub(super) fn top_up(&self) -> io::Result<bool> {
+    /// Takes what is still missing, and looks whether there is room; true if nothing is missing.
+    pub(super) fn look(&self) -> io::Result<bool> {
         let mut ballast = self.ballast();
         self.take(&mut ballast)?;
+        let is_full = self.statvfs()?.free() < PAGE;
+        if is_full && !ballast.is_full {
+            ballast.full += 1;
+        }
+        ballast.is_full = is_full;
         Ok(ballast.held >= ballast.wanted)
     }
 
@@ -77,6 +97,8 @@ impl Volume {
 
     /// Tries to allocate this much; the error number with which that failed.
     pub(super) fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
+        // While this is held nobody looks, so that what a probe takes for a moment fills nothing.
+        let _ballast = self.ballast();
         let file = nameless(&self.root)?;
         match fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
             Ok(()) => Ok(None),
@@ -122,6 +144,7 @@ impl Volume {
             free: seen.free(),
             ballast_wanted: ballast.wanted,
             ballast: ballast.held,
+            full: ballast.full,
         })
     }
 
@@ -164,7 +187,7 @@ mod tests {
         volume.open_to_all().unwrap();
         let disk = volume.want(10_000).unwrap();
         assert_eq!((disk.ballast_wanted, disk.ballast), (12_288, 12_288));
-        assert!(volume.top_up().unwrap());
+        assert!(volume.look().unwrap());
         assert_eq!(volume.want(0).unwrap().ballast, 0);
         assert_eq!(volume.probe(4096).unwrap(), None);
         let more_than_any_disk = volume.probe(1 << 60).unwrap();

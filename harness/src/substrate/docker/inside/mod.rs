@@ -9,7 +9,6 @@
 //! unless it is handled, and processes that lost their parent are its to reap.
 
 mod disk;
-mod floods;
 mod keeper;
 mod serve;
 
@@ -23,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::agent::Dialect;
 use crate::substrate::process::raise_nofile;
 
+pub(crate) use keeper::AFTER;
 pub use keeper::keeper_main;
 pub(crate) use serve::serve;
 

@@ -1,5 +1,6 @@
 //! The agent's loop: orders in, answers and sights out, over any pair of streams.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -8,19 +9,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::wire::{
-    Answer, Check, Clocks, Frames, Hello, Order, Ordered, PingAt, PingEvery, Poll, Said, Sight,
-    Socket, Sockets, encode,
+    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, Working, encode,
 };
 use super::disk::{TOP_UP, Volume};
-use super::floods::Floods;
 use crate::agent::Dialect;
+use crate::agent::local::{LocalAgent, LocalSpec};
 use crate::clock::monotonic_ns;
-use crate::observe::ping::{PingFrom, PingTarget, PingWatch, Pinger};
-use crate::observe::poll::{Poller, SignalPoll, http_client};
+use crate::observe::poll::http_client;
 use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
-use crate::observe::ready::{Ready, until_ready};
 use crate::observe::{NodeName, Observation};
-use crate::substrate::process::identity::boot_id;
+use crate::substrate::process::ProcStat;
+use crate::substrate::process::family::threads;
+use crate::substrate::process::identity::{boot_id, own_pid, snapshot};
+use crate::substrate::{Identities, Vantage as _};
 
 /// Messages on their way out. A full channel holds observers back; it loses nothing.
 const CHANNEL: usize = 256;
@@ -33,22 +34,11 @@ const SOCKETS_MAX: usize = 2000;
 #[derive(Debug)]
 struct Agent {
     dialects: Vec<Arc<dyn Dialect>>,
-    hello: OnceLock<Hello>,
     volume: Volume,
-    floods: Floods,
     client: reqwest::Client,
     saw: mpsc::Sender<Observation>,
-    node: NodeName,
-    watched: tokio::sync::Mutex<Watched>,
-}
-
-/// What is watched, and the sockets that pings come from: one per protocol for the agent's whole
-/// life, so that they take one session of the node.
-#[derive(Debug, Default)]
-struct Watched {
-    poller: Option<Poller>,
-    pings: Option<PingWatch>,
-    pinger: Option<(String, Arc<Pinger>)>,
+    /// What acts and looks, from the greeting on.
+    local: OnceLock<LocalAgent>,
 }
 
 /// Serves until the input closes or `Bye` comes. The error says what could not be read.
@@ -62,13 +52,10 @@ pub(crate) async fn serve(
     let (saw, seen) = mpsc::channel(CHANNEL);
     let agent = Arc::new(Agent {
         dialects,
-        hello: OnceLock::new(),
         volume: Volume::new(volume),
-        floods: Floods::default(),
         client: http_client(None).map_err(|error| error.to_string())?,
         saw,
-        node: NodeName::from("the node"),
-        watched: tokio::sync::Mutex::default(),
+        local: OnceLock::new(),
     });
     let mut streams = JoinSet::new();
     streams.spawn(write_all(to_say, output));
@@ -153,13 +140,14 @@ async fn pass_on(mut seen: mpsc::Receiver<Observation>, say: mpsc::Sender<Said>)
     }
 }
 
-/// Takes what nodes give back of a volume whose ballast is not complete.
+/// Looks at a volume that is held: whether it is full, and what nodes give back while its ballast is not complete.
 async fn keep_ballast(agent: Arc<Agent>) {
+    agent.volume.held().await;
     let mut ticks = tokio::time::interval(TOP_UP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        if let Err(error) = agent.volume.top_up() {
+        if let Err(error) = agent.volume.look() {
             tracing::debug!(%error, "ballast cannot be taken now");
         }
     }
@@ -171,118 +159,66 @@ impl Agent {
         Ok(match order {
             Order::Hello(hello) => {
                 self.volume.open_to_all().map_err(told)?;
-                if self.hello.set(hello).is_err() {
+                if self.local.set(self.local_of(hello)).is_err() {
                     return Err("it was greeted before".to_owned());
                 }
                 Answer::Clock(clocks()?)
             }
             Order::Clock => Answer::Clock(clocks()?),
             Order::Ready { check, bound } => {
-                let ready = match check {
-                    Check::Http { url, status } => Ready::Http {
-                        client: self.client.clone(),
-                        url,
-                        status,
-                    },
-                    Check::Tcp(address) => Ready::Tcp(address),
-                };
-                let took = until_ready(&self.node, ready, bound).await;
-                Answer::Ready(took.map_err(|error| error.to_string())?)
+                Answer::Ready(self.local()?.until_ready(check, bound).await?)
             }
             Order::Watch { polls, ping } => {
-                self.watch(polls, ping).await?;
+                self.local()?.watch(polls, ping).await?;
                 Answer::Done
             }
-            Order::Ping { target, bound } => {
-                // A socket of its own: an answer to an earlier ping must not count for this one.
-                let pinger = self.bind(&target.dialect).await?;
-                let ping = pinger.ping(&self.target(&target), bound).await;
-                match ping.send_error {
-                    Some(why) => return Err(format!("the ping was not sent: {why}")),
-                    None => Answer::Ping(ping.rtt),
-                }
+            Order::Ping { target, bound } => Answer::Ping(self.local()?.ping(target, bound).await?),
+            Order::Operate { order, bound } => {
+                Answer::Obeyed(self.local()?.operate(order, bound).await?)
             }
             Order::PrepareFlood {
                 flood,
                 dialect,
                 spec,
             } => {
-                self.floods
-                    .prepare(flood, self.dialect(&dialect)?, spec)
-                    .await?;
+                self.local()?.prepare_flood(flood, dialect, spec).await?;
                 Answer::Done
             }
             Order::StartFlood { flood, at_ns } => {
-                Answer::Flood(self.floods.start(flood, at_ns).await?)
+                Answer::Flood(self.local()?.start_flood(flood, at_ns).await?)
             }
             Order::StopFlood { flood } => self
-                .floods
-                .stop(flood)
+                .local()?
+                .stop_flood(flood)
                 .await?
                 .map_or(Answer::Done, Answer::Flood),
             Order::Ballast { bytes } => Answer::Disk(self.volume.want(bytes).map_err(told)?),
             Order::Disk => Answer::Disk(self.volume.state().map_err(told)?),
             Order::ProbeDisk { bytes } => Answer::Probe(self.volume.probe(bytes).map_err(told)?),
             Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
+            Order::Working => Answer::Working(working().map_err(told)?),
             Order::Bye => Answer::Done,
         })
     }
 
-    async fn watch(&self, polls: Vec<Poll>, ping: Option<PingEvery>) -> Result<(), String> {
-        let mut signals = Vec::new();
-        for poll in polls {
-            signals.push(SignalPoll {
-                node: NodeName::clone(&self.node),
-                signal: poll.signal.as_str().into(),
-                url: poll.url.as_str().into(),
-                read: poll.read.extract()?,
-                period: poll.period,
-            });
-        }
-        let mut watched = self.watched.lock().await;
-        watched.poller =
-            (!signals.is_empty()).then(|| Poller::start(&self.client, signals, &self.saw));
-        watched.pings = None;
-        if let Some(PingEvery { target, period }) = ping {
-            let pinger = match &watched.pinger {
-                Some((dialect, pinger)) if *dialect == target.dialect => Arc::clone(pinger),
-                _ => {
-                    let pinger = Arc::new(self.bind(&target.dialect).await?);
-                    watched.pinger = Some((target.dialect.clone(), Arc::clone(&pinger)));
-                    pinger
-                }
-            };
-            let targets = vec![self.target(&target)];
-            watched.pings = Some(pinger.watch(targets, period, period, &self.saw));
-        }
-        Ok(())
+    fn local(&self) -> Result<&LocalAgent, String> {
+        let local = self.local.get();
+        local.ok_or_else(|| "it was not greeted yet".to_owned())
     }
 
-    async fn bind(&self, dialect: &str) -> Result<Pinger, String> {
-        let hello = self.hello.get().ok_or("it was not greeted yet")?;
-        let from = PingFrom {
-            ip: hello.address,
-            identity: hello.identity,
-            netid: hello.netid,
-        };
-        Pinger::bind(self.dialect(dialect)?, from)
-            .await
-            .map_err(|error| error.to_string())
-    }
-
-    fn dialect(&self, name: &str) -> Result<Arc<dyn Dialect>, String> {
-        let found = self.dialects.iter().find(|dialect| dialect.name() == name);
-        found
-            .cloned()
-            .ok_or_else(|| format!("no protocol `{name}` is known here"))
-    }
-
-    fn target(&self, target: &PingAt) -> PingTarget {
-        PingTarget {
-            node: NodeName::clone(&self.node),
-            address: target.address,
-            key: target.key,
-        }
+    fn local_of(&self, hello: Hello) -> LocalAgent {
+        LocalAgent::new(LocalSpec {
+            node: NodeName::from(hello.node),
+            address: hello.address,
+            identities: Identities {
+                watcher: hello.watcher,
+                prober: hello.prober,
+                netid: hello.netid,
+            },
+            dialects: self.dialects.clone(),
+            client: self.client.clone(),
+            saw: self.saw.clone(),
+        })
     }
 }
 
@@ -292,6 +228,23 @@ fn clocks() -> Result<Clocks, String> {
         monotonic_ns: monotonic_ns(),
         boot,
     })
+}
+
+/// Everybody in the pod but this process: those of the node, whatever they did to leave it.
+fn working() -> std::io::Result<BTreeMap<i32, Working>> {
+    let own = own_pid();
+    let others = snapshot()?.into_values();
+    let others = others.filter(|stat| stat.pid != own && !stat.is_dead());
+    let of = |stat: ProcStat| {
+        let (_, ran_ns) = threads(stat.pid);
+        let working = Working {
+            comm: stat.comm,
+            start: stat.start,
+            ran_ns,
+        };
+        (stat.pid, working)
+    };
+    Ok(others.map(of).collect())
 }
 
 fn sockets() -> std::io::Result<Sockets> {

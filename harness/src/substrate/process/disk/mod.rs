@@ -45,7 +45,7 @@ use account::Account;
 use supervisor::{Meter, Order, Supervisor};
 use watches::Watches;
 
-pub use probe::Probed;
+pub use crate::substrate::disk::{DiskStatus, Hit, Probed, Reading, Wanted};
 
 /// How the supervisor writes in a node's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,64 +63,6 @@ pub(crate) enum Whose {
     Node,
     /// A probe's of our own.
     Probe,
-}
-
-/// What a disk shall be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// As it is.
-    Read,
-    /// Without a cap.
-    None,
-    /// At most this many bytes.
-    Bytes(u64),
-    /// What is taken now, and this much more; never more than `most`.
-    Leave {
-        /// In bytes.
-        bytes: u64,
-        /// In bytes.
-        most: Option<u64>,
-    },
-}
-
-/// What the supervisor says a disk is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// In bytes, whole blocks.
-    pub cap: Option<u64>,
-    /// In bytes, whole blocks.
-    pub used: u64,
-}
-
-impl Reading {
-    /// What may still be taken; `None` without a cap.
-    pub fn room(&self) -> Option<u64> {
-        Some(self.cap?.saturating_sub(self.used))
-    }
-}
-
-/// A call that was refused or shortened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hit {
-    /// Its name.
-    pub call: &'static str,
-    /// How many bytes it was about.
-    pub asked: u64,
-    /// How many of them there was room for; 0 is ENOSPC.
-    pub given: u64,
-}
-
-/// What has become of a disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DiskStatus {
-    /// Calls that were refused or shortened.
-    pub hits: u64,
-    /// The last of them.
-    pub last_hit: Option<Hit>,
-    /// Why what the node takes cannot be counted any more.
-    pub broken: Option<String>,
-    /// Why the node cannot run under a cap at all.
-    pub refused: Option<String>,
 }
 
 /// Why disks cannot be held.

@@ -7,28 +7,8 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, openat};
-use serde::{Deserialize, Serialize};
 
-/// What a probe met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Probed {
-    /// How much it asked for, in bytes.
-    pub asked: u64,
-    /// 0 when it got it, else the system's error number.
-    pub errno: i32,
-}
-
-impl Probed {
-    /// The disk was full.
-    pub fn is_full(&self) -> bool {
-        self.errno == libc::ENOSPC
-    }
-
-    /// It got what it asked for.
-    pub fn got_it(&self) -> bool {
-        self.errno == 0
-    }
-}
+use crate::substrate::disk::Probed;
 
 /// Asks for room in the working directory.
 pub(crate) fn ask(bytes: u64) -> Probed {

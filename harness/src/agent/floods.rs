@@ -23,10 +23,10 @@ struct StopOf(tokio::sync::Notify);
 
 /// All floods of an agent. Dropping them stops them.
 #[derive(Debug, Default)]
-pub(super) struct Floods(Mutex<BTreeMap<u32, Flood>>);
+pub(crate) struct Floods(Mutex<BTreeMap<u32, Flood>>);
 
 impl Floods {
-    pub(super) async fn prepare(
+    pub(crate) async fn prepare(
         &self,
         flood: u32,
         dialect: Arc<dyn Dialect>,
@@ -47,7 +47,7 @@ impl Floods {
     }
 
     /// Starts a prepared flood and waits until all is sent.
-    pub(super) async fn start(&self, flood: u32, at_ns: u64) -> Result<FloodReport, String> {
+    pub(crate) async fn start(&self, flood: u32, at_ns: u64) -> Result<FloodReport, String> {
         let Some(Flood::Prepared(prepared)) = self.all().remove(&flood) else {
             return Err(format!("flood {flood} is not prepared"));
         };
@@ -73,7 +73,7 @@ impl Floods {
     }
 
     /// Stops a flood and waits until its ports are closed; `None` for one that was never started.
-    pub(super) async fn stop(&self, flood: u32) -> Result<Option<FloodReport>, String> {
+    pub(crate) async fn stop(&self, flood: u32) -> Result<Option<FloodReport>, String> {
         let found = self.all().remove(&flood);
         match found {
             None => Err(format!("there is no flood {flood}")),

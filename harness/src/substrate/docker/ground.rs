@@ -1,0 +1,270 @@
+//! The Docker substrate behind the seam: one engine and image per run, one network of pods per release.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _, select_all};
+use tweedledum_core::launch::{Launch, Program};
+use tweedledum_core::run::Pace;
+
+use super::container::Limits;
+use super::engine::Engine;
+use super::held::{HeldDisk, size_of};
+use super::image::{Image, own_image};
+use super::ledger::Ledger;
+use super::life::ContainerLife;
+use super::node::{Node, NodeSpec};
+use super::pod::{Data, Pod, PodSpec};
+use super::run::{DockerRun, RunSpec, Words};
+use super::vantage::PodVantage;
+use crate::observe::ready::ExecEnd;
+use crate::substrate::process::Nonce;
+use crate::substrate::{
+    DiskHold, DiskNeed, Doing, Ground, Life, NodePipes, Request, Spot, Substrate, Vantage,
+};
+
+/// Where a node finds its data and its network file.
+const DATA: &str = "/data";
+const NETWORK: &str = "/run/tweedledum/network.json";
+
+/// How long removing everything of a release may take.
+pub const REMOVE_BOUND: Duration = Duration::from_secs(30);
+
+/// Containers on an engine.
+#[derive(Debug)]
+pub struct DockerGround {
+    engine: Engine,
+    image: Image,
+    words: Words,
+    nonce: Nonce,
+    ledger: Ledger,
+}
+
+impl DockerGround {
+    /// Reaches the engine and makes sure that our executable is on it. What will be made there goes into `ledger` first.
+    ///
+    /// # Errors
+    /// No engine, or one that refuses; what to do stands in the text.
+    pub async fn reach(
+        nonce: Nonce,
+        executable: &Path,
+        words: Words,
+        ledger: Ledger,
+    ) -> Result<Self, String> {
+        let engine = Engine::find().await.map_err(|error| error.to_string())?;
+        let image = own_image(&engine, executable).await;
+        let image = image.map_err(|error| error.to_string())?;
+        Ok(Self {
+            engine,
+            image,
+            words,
+            nonce,
+            ledger,
+        })
+    }
+
+    async fn make(&self, request: Request) -> Result<Arc<dyn Substrate>, String> {
+        let spec = RunSpec {
+            nonce: self.nonce,
+            nodes: request.seats.iter().map(|seat| seat.node.clone()).collect(),
+            image: self.image.clone(),
+            words: self.words.clone(),
+        };
+        let run = DockerRun::begin(&self.engine, spec, &self.ledger).await;
+        let run = run.map_err(|error| error.to_string())?;
+        match self.furnish(&run, request).await {
+            Ok(network) => Ok(Arc::new(network)),
+            Err(why) => {
+                let left = run.tear_down(REMOVE_BOUND).await.left;
+                let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+                if left.is_empty() {
+                    return Err(why);
+                }
+                Err(format!("{why}; left behind: {}", left.join("; ")))
+            }
+        }
+    }
+
+    async fn furnish(&self, run: &DockerRun, request: Request) -> Result<Network, String> {
+        let needs: Vec<Option<DiskNeed>> = request.seats.iter().map(|seat| seat.disk).collect();
+        let specs = request.seats.iter().map(|seat| PodSpec {
+            node: seat.node.clone(),
+            data: seat
+                .disk
+                .map_or(Data::Plain, |need| Data::Sized(size_of(need))),
+            identities: request.identities,
+            seen: request.saw.clone(),
+        });
+        let pods = run.pods(specs.collect(), |progress| {
+            tracing::debug!(?progress, "a pod is made");
+        });
+        let pods = pods.await.map_err(|error| error.to_string())?;
+        let mut homes = BTreeMap::new();
+        for (pod, need) in pods.into_iter().zip(needs) {
+            let disk = match need {
+                Some(need) => Some(Arc::new(HeldDisk::hold(&pod, need).await?)),
+                None => None,
+            };
+            let vantage = Arc::new(PodVantage::new(&pod));
+            let name = pod.name().to_owned();
+            homes.insert(name, Home { pod, vantage, disk });
+        }
+        Ok(Network {
+            run: run.clone(),
+            image: self.image.clone(),
+            base: request.base,
+            images: tokio::sync::Mutex::default(),
+            homes,
+            nodes: Mutex::default(),
+        })
+    }
+}
+
+impl Ground for DockerGround {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::DOCKER
+    }
+
+    fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>> {
+        self.make(request).boxed()
+    }
+}
+
+/// What of a node outlives its lives.
+#[derive(Debug)]
+struct Home {
+    pod: Pod,
+    vantage: Arc<PodVantage>,
+    disk: Option<Arc<HeldDisk>>,
+}
+
+/// The containers of one release.
+#[derive(Debug)]
+struct Network {
+    run: DockerRun,
+    image: Image,
+    base: PathBuf,
+    /// Images of the plan's own executables, by their path.
+    images: tokio::sync::Mutex<BTreeMap<PathBuf, Image>>,
+    homes: BTreeMap<String, Home>,
+    /// Nodes that had a life.
+    nodes: Mutex<BTreeMap<String, Node>>,
+}
+
+impl Network {
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<String, Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn begin(&self, launch: Launch) -> Result<(Arc<dyn Life>, NodePipes), String> {
+        let home = self.homes.get(&launch.node).ok_or("no such node")?;
+        let known = self.nodes().get(&launch.node).cloned();
+        let node = match known {
+            // A later life is one of the same container, on what it has left there.
+            Some(node) => node,
+            None => {
+                let node = home.pod.node(self.spec(&launch).await?).await;
+                let node = node.map_err(|error| error.to_string())?;
+                self.nodes().insert(launch.node.clone(), node.clone());
+                node
+            }
+        };
+        let (life, pipes) = node.start().await.map_err(|error| error.to_string())?;
+        let agent = home.pod.agent().clone();
+        Ok((Arc::new(ContainerLife::new(life, agent)), pipes))
+    }
+
+    async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {
+        let image = match &launch.program {
+            Program::Own => self.image.clone(),
+            Program::Path(path) => self.image_of(self.base.join(path)).await?,
+        };
+        let file = format!("{:#}\n", launch.network);
+        Ok(NodeSpec {
+            image,
+            command: launch.args.clone(),
+            replace_entry_point: false,
+            env: launch.env.clone(),
+            data: DATA.to_owned(),
+            files: BTreeMap::from([(NETWORK.to_owned(), file.into_bytes())]),
+            limits: Limits::default(),
+        })
+    }
+
+    /// An executable of the plan's own becomes an image as ours does.
+    async fn image_of(&self, path: PathBuf) -> Result<Image, String> {
+        let mut images = self.images.lock().await;
+        if let Some(image) = images.get(&path) {
+            return Ok(image.clone());
+        }
+        let image = own_image(self.run.engine(), &path).await;
+        let image = image.map_err(|error| error.to_string())?;
+        images.insert(path, image.clone());
+        Ok(image)
+    }
+}
+
+impl Substrate for Network {
+    fn spot(&self, node: &str) -> Option<Spot> {
+        let home = self.homes.get(node)?;
+        Some(Spot {
+            address: home.pod.address().into(),
+            data: DATA.to_owned(),
+            network: NETWORK.to_owned(),
+        })
+    }
+
+    fn vantage(&self, node: &str) -> Option<Arc<dyn Vantage>> {
+        let home = self.homes.get(node)?;
+        Some(Arc::clone(&home.vantage) as Arc<dyn Vantage>)
+    }
+
+    fn disk(&self, node: &str) -> Option<Arc<dyn DiskHold>> {
+        let disk = self.homes.get(node)?.disk.as_ref()?;
+        Some(Arc::clone(disk) as Arc<dyn DiskHold>)
+    }
+
+    fn start(&self, launch: Launch) -> Doing<'_, (Arc<dyn Life>, NodePipes)> {
+        self.begin(launch).boxed()
+    }
+
+    fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd> {
+        let node = self.nodes().get(node).cloned();
+        async move {
+            let node = node.ok_or("it was never started")?;
+            let ended = node.exec(argv, bound).await;
+            ended.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        let agents = self.homes.iter().map(|(name, home)| {
+            async move {
+                let why = home.pod.agent().gone().await;
+                format!("the agent of {name} is gone, and its node with it: {why}")
+            }
+            .boxed()
+        });
+        let keeper = async {
+            self.run.unkept().await;
+            "the run's keeper is gone, so others may take the run for dead".to_owned()
+        };
+        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper.boxed()]).collect();
+        async move { select_all(all).await.0 }.boxed()
+    }
+
+    fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
+        async move {
+            let removal = self.run.tear_down(REMOVE_BOUND).await;
+            removal.left.iter().map(ToString::to_string).collect()
+        }
+        .boxed()
+    }
+}

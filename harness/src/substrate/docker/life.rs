@@ -1,0 +1,150 @@
+//! A life of a node as a container: the engine signals and freezes it, and the agent, which shares its process
+//! namespace, says whether anything of it was at work.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde_json::json;
+use tweedledum_core::history::ExitStatus;
+
+use super::container::DockerError;
+use super::link::AgentLink;
+use super::node;
+use super::wire::Working;
+use crate::substrate::process::{ExitKind, NodeSignal, StoppedBy};
+use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
+
+/// A life of a node.
+#[derive(Debug)]
+pub(super) struct ContainerLife {
+    life: node::Life,
+    agent: AgentLink,
+    /// Who there was, and how long each had worked, when it stood still.
+    at_rest: Mutex<BTreeMap<i32, Working>>,
+}
+
+impl ContainerLife {
+    pub(super) fn new(life: node::Life, agent: AgentLink) -> Self {
+        Self {
+            life,
+            agent,
+            at_rest: Mutex::default(),
+        }
+    }
+
+    async fn paused(&self) -> Result<bool, String> {
+        told(self.life.node().state().await.map(|state| state.paused))
+    }
+
+    async fn rest(&self) -> Seen {
+        let mut detail = Detail::new();
+        let holds = match (self.paused().await, self.agent.working().await) {
+            (Ok(paused), Ok(working)) => {
+                detail.insert("paused".to_owned(), json!(paused));
+                detail.insert("processes".to_owned(), json!(working.len()));
+                let anybody = !working.is_empty();
+                *self.at_rest.lock().unwrap_or_else(PoisonError::into_inner) = working;
+                paused && anybody
+            }
+            (paused, working) => {
+                let why = paused
+                    .err()
+                    .or(working.err().map(|error| error.to_string()));
+                detail.insert("unseen".to_owned(), json!(why));
+                false
+            }
+        };
+        Seen { holds, detail }
+    }
+
+    async fn worked(&self) -> Vec<String> {
+        let now = match self.agent.working().await {
+            Ok(now) => now,
+            Err(error) => return vec![error.to_string()],
+        };
+        if now.is_empty() {
+            return vec!["nobody was seen".to_owned()];
+        }
+        let before = self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let worked = now.iter().filter(|(pid, now)| before.get(pid) != Some(now));
+        worked
+            .map(|(pid, now)| format!("{pid} ({})", now.comm))
+            .collect()
+    }
+}
+
+fn told<T>(result: Result<T, DockerError>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+fn death(death: node::Death) -> Death {
+    let status = match death.exit.kind {
+        _ if death.oom => ExitStatus::OutOfMemory,
+        ExitKind::Code(code) => ExitStatus::Code(code),
+        ExitKind::Signal(signal) => ExitStatus::Signal(signal),
+        ExitKind::Lost => ExitStatus::Lost,
+    };
+    Death {
+        status,
+        seen_ns: death.exit.seen_ns,
+    }
+}
+
+impl Life for ContainerLife {
+    fn pid(&self) -> Option<u32> {
+        self.life.pid()
+    }
+
+    fn died(&self) -> BoxFuture<'_, Death> {
+        async { death(self.life.died().await) }.boxed()
+    }
+
+    fn try_died(&self) -> Option<Death> {
+        self.life.try_died().map(death)
+    }
+
+    fn kill(&self) -> Doing<'_, u64> {
+        async { told(self.life.signal(NodeSignal::Kill).await) }.boxed()
+    }
+
+    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
+        async move {
+            let (stopped, how) = told(self.life.terminate(grace).await)?;
+            Ok(Stopped {
+                death: death(how),
+                forced: stopped.by == StoppedBy::Kill,
+                took: stopped.took,
+            })
+        }
+        .boxed()
+    }
+
+    fn freeze(&self) -> Doing<'_, ()> {
+        async { told(self.life.signal(NodeSignal::Stop).await).map(drop) }.boxed()
+    }
+
+    fn at_rest(&self) -> BoxFuture<'_, Seen> {
+        self.rest().boxed()
+    }
+
+    fn at_work(&self) -> BoxFuture<'_, Vec<String>> {
+        self.worked().boxed()
+    }
+
+    fn thaw(&self) -> Doing<'_, ()> {
+        async { told(self.life.signal(NodeSignal::Cont).await).map(drop) }.boxed()
+    }
+
+    fn awake(&self) -> BoxFuture<'_, Seen> {
+        async {
+            let paused = self.paused().await;
+            Seen {
+                holds: paused == Ok(false),
+                detail: Detail::from([("paused".to_owned(), json!(paused.ok()))]),
+            }
+        }
+        .boxed()
+    }
+}

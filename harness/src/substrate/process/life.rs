@@ -1,0 +1,157 @@
+//! A life of a node as a process: its own signals, its family, what `/proc` shows of both.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde_json::json;
+use tweedledum_core::history::ExitStatus;
+
+use super::family::at_work;
+use super::node::{Exit, ExitKind, NodeProcess, NodeSignal, StoppedBy};
+use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
+
+/// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
+const STATE_BOUND: Duration = Duration::from_secs(2);
+
+/// A life of a node.
+#[derive(Debug, Clone)]
+pub(super) struct ProcessLife {
+    /// Its process.
+    pub(super) process: NodeProcess,
+    /// The node's own address, by whose sockets strays of it are known.
+    pub(super) address: Option<Ipv4Addr>,
+}
+
+impl ProcessLife {
+    /// Does something that reads all of `/proc` beside the event loop.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&NodeProcess) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, String> {
+        let process = self.process.clone();
+        tokio::task::spawn_blocking(move || act(&process))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+
+    async fn rest(&self) -> Seen {
+        let address = self.address;
+        // What left the process group did not get the signal.
+        let stopped = self
+            .blocking(move |process| process.stop_family(address, STATE_BOUND))
+            .await;
+        let mut detail = Detail::new();
+        let holds = match &stopped {
+            Ok(members) => {
+                detail.insert("processes".to_owned(), json!(members.len()));
+                !members.is_empty() && members.iter().all(|member| member.stopped)
+            }
+            Err(why) => {
+                detail.insert("unseen".to_owned(), json!(why));
+                false
+            }
+        };
+        Seen { holds, detail }
+    }
+
+    async fn worked(&self) -> Vec<String> {
+        let address = self.address;
+        let before = self.process.family_when_stopped();
+        match self.blocking(move |process| process.family(address)).await {
+            Ok(now) if now.is_empty() => vec!["nobody was seen".to_owned()],
+            Ok(now) => at_work(&before, &now),
+            Err(why) => vec![why],
+        }
+    }
+
+    /// The process's state once it is not stopped, else the last one seen within [`STATE_BOUND`]; `None` when it is gone.
+    async fn going(&self) -> Option<char> {
+        let deadline = Instant::now() + STATE_BOUND;
+        loop {
+            let state = self.process.state()?.state;
+            if state != 'T' || Instant::now() >= deadline {
+                return Some(state);
+            }
+            // The kernel announces no change of this state to anyone but the parent's wait, which the exit watcher uses.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn death(exit: Exit) -> Death {
+    let status = match exit.kind {
+        ExitKind::Code(code) => ExitStatus::Code(code),
+        ExitKind::Signal(signal) => ExitStatus::Signal(signal),
+        ExitKind::Lost => ExitStatus::Lost,
+    };
+    Death {
+        status,
+        seen_ns: exit.seen_ns,
+    }
+}
+
+fn told<T>(result: io::Result<T>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+impl Life for ProcessLife {
+    fn pid(&self) -> Option<u32> {
+        u32::try_from(self.process.pid()).ok()
+    }
+
+    fn died(&self) -> BoxFuture<'_, Death> {
+        async { death(self.process.exited().await) }.boxed()
+    }
+
+    fn try_died(&self) -> Option<Death> {
+        self.process.try_exit().map(death)
+    }
+
+    fn kill(&self) -> Doing<'_, u64> {
+        async { told(self.process.signal(NodeSignal::Kill)) }.boxed()
+    }
+
+    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
+        async move {
+            let stopped = told(self.process.terminate(grace).await)?;
+            Ok(Stopped {
+                death: death(stopped.exit),
+                forced: stopped.by == StoppedBy::Kill,
+                took: stopped.took,
+            })
+        }
+        .boxed()
+    }
+
+    fn freeze(&self) -> Doing<'_, ()> {
+        async { told(self.process.signal(NodeSignal::Stop)).map(drop) }.boxed()
+    }
+
+    fn at_rest(&self) -> BoxFuture<'_, Seen> {
+        self.rest().boxed()
+    }
+
+    fn at_work(&self) -> BoxFuture<'_, Vec<String>> {
+        self.worked().boxed()
+    }
+
+    fn thaw(&self) -> Doing<'_, ()> {
+        let address = self.address;
+        self.blocking(move |process| process.continue_family(address, STATE_BOUND))
+            .boxed()
+    }
+
+    fn awake(&self) -> BoxFuture<'_, Seen> {
+        async {
+            let state = self.going().await;
+            Seen {
+                holds: state.is_some_and(|state| state != 'T'),
+                detail: Detail::from([("state".to_owned(), json!(state.map(String::from)))]),
+            }
+        }
+        .boxed()
+    }
+}
