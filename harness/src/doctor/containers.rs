@@ -1,12 +1,10 @@
 //! Tries the Docker substrate: a run of one node on the engine, made and removed as runs are.
 //!
-//! What is made is recorded in a file of its own before it is made. The file goes when everything is gone; where this
-//! process is killed in between, the next examination of the same user finds it and removes what it names.
+//! What is made is [recorded](super::record) before it is made, and removed whatever the steps give.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
@@ -14,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 
+use super::record::{REMOVAL_BOUND, Record, clean_dead};
 use super::report::{Tried, Trouble};
 use super::scratch::Said;
 use super::steps::Step;
@@ -21,13 +20,14 @@ use super::{Bench, Kit, shared};
 use crate::agent::evidence::FloodEvidence;
 use crate::clock::monotonic_ns;
 use crate::observe::Observation;
+use crate::substrate::Identities;
 use crate::substrate::docker::engine::{Engine, EngineAddress, EngineEnv, EngineError};
 use crate::substrate::docker::image::{Image, own_image};
-use crate::substrate::docker::ledger::{Entry, Ledger, NONCE_LABEL, read_entries};
+use crate::substrate::docker::ledger::NONCE_LABEL;
 use crate::substrate::docker::link::LinkError;
 use crate::substrate::docker::node::{Life, Node, NodeSpec};
 use crate::substrate::docker::pod::{Data, Pod, PodSpec};
-use crate::substrate::docker::remains::{self, Cleaned};
+use crate::substrate::docker::remains;
 use crate::substrate::docker::run::{DockerRun, RunSpec};
 use crate::substrate::docker::{Check, DockerError, Limits};
 use crate::substrate::process::{ExitKind, NodePipes, NodeSignal, Nonce, OwnExecutable};
@@ -40,16 +40,12 @@ const PORT: u16 = 7000;
 const VOLUME: u64 = 1 << 20;
 /// How long anything inside a pod may take that takes milliseconds.
 const BOUND: Duration = Duration::from_secs(20);
-/// How long a paused node is asked in vain.
+/// How long a paused node is watched.
 const SILENCE: Duration = Duration::from_millis(500);
 /// The time over which the flood is spread.
 const OVER: Duration = Duration::from_millis(500);
-/// How long removing may take.
-const REMOVAL_BOUND: Duration = Duration::from_secs(30);
 /// `CAP_NET_ADMIN`.
 const NET_ADMIN_BIT: u32 = 12;
-/// What records of examinations are called, with the nonce between the two.
-const RECORD: (&str, &str) = ("tweedledum-doctor-", ".jsonl");
 
 /// What has been made so far.
 struct Ground<'a> {
@@ -187,7 +183,7 @@ impl Ground<'_> {
 
     async fn make_pod(&mut self) -> Tried {
         let engine = self.engine()?.clone();
-        let before = clean_dead(&engine).await;
+        let before = clean_dead().await;
         let record = Record::make(&self.nonce).map_err(|error| Trouble {
             fix: Some("set TMPDIR to a directory that can be written".to_owned()),
             ..Trouble::system(
@@ -212,8 +208,11 @@ impl Ground<'_> {
         let spec = PodSpec {
             node: NODE.to_owned(),
             data: Data::Sized(VOLUME),
-            identity: [1; 32],
-            netid: 1,
+            identities: Identities {
+                watcher: [1; 32],
+                prober: [2; 32],
+                netid: 1,
+            },
             seen,
         };
         let pod = run
@@ -372,11 +371,19 @@ impl Ground<'_> {
         let refused = |error: DockerError| docker_trouble(&error);
         life.signal(NodeSignal::Stop).await.map_err(refused)?;
         let paused = life.node().state().await.map_err(refused)?.paused;
-        // The kernel still accepts for it, so what does not change is what the node reads: only the state tells here.
+        let agent = self.pod()?.agent();
+        let lost = |error: LinkError| link_trouble(&error);
+        let before = agent.working().await.map_err(lost)?;
         tokio::time::sleep(SILENCE).await;
+        let later = agent.working().await.map_err(lost)?;
         let still = life.node().state().await.map_err(refused)?.paused;
         life.signal(NodeSignal::Cont).await.map_err(refused)?;
         let after = life.node().state().await.map_err(refused)?;
+        if before.is_empty() || before != later {
+            return Err(Trouble::new(
+                "the agent saw the paused node at work, or did not see it",
+            ));
+        }
         if !paused || !still {
             return Err(Trouble::new(
                 "the engine paused it and does not show it paused",
@@ -479,9 +486,12 @@ fn engine_trouble(error: &EngineError) -> Trouble {
         }
         _ => None,
     };
+    let why = error.to_string();
+    let said = fix.as_deref().and_then(|fix| why.strip_suffix(fix));
+    let why = said.map_or(why.as_str(), |why| why.trim_end_matches("; "));
     Trouble {
-        fix,
-        ..Trouble::new(error.to_string())
+        fix: fix.clone(),
+        ..Trouble::new(why)
     }
 }
 
@@ -561,119 +571,4 @@ async fn carrying(engine: &Engine, nonce: &Nonce) -> Result<Vec<String>, Trouble
         .map(|volume| volume.name);
     let networks = networks.into_iter().filter_map(|network| network.name);
     Ok(containers.chain(volumes).chain(networks).collect())
-}
-
-/// The file that names what is made. While its examination lives, it is locked.
-struct Record {
-    path: PathBuf,
-    ledger: Ledger,
-    _alive: std::fs::File,
-}
-
-impl Record {
-    fn make(nonce: &Nonce) -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("{}{nonce}{}", RECORD.0, RECORD.1));
-        let ledger = Ledger::in_file(&path)?;
-        let (alive, _) = fs_err::File::open(&path)?.into_parts();
-        alive.try_lock().map_err(io::Error::from)?;
-        Ok(Self {
-            path,
-            ledger,
-            _alive: alive,
-        })
-    }
-}
-
-/// Removes what examinations of this user have left that were killed. Says so, to be added to what a step saw.
-async fn clean_dead(engine: &Engine) -> String {
-    let mut cleaned = 0;
-    for path in records() {
-        let Some(entries) = dead(&path) else { continue };
-        match remains::clean(engine, &entries, REMOVAL_BOUND).await {
-            Cleaned::Dead(removal) if removal.left.is_empty() => {
-                cleaned += 1;
-                if let Err(error) = fs_err::remove_file(&path) {
-                    tracing::warn!(%error, "a record of an examination is left");
-                }
-            }
-            // Another engine's, or one that will be tried again.
-            other => {
-                tracing::warn!(path = %path.display(), ?other, "an earlier examination has left something")
-            }
-        }
-    }
-    match cleaned {
-        0 => String::new(),
-        _ => format!("; what {cleaned} killed examinations had left was removed first"),
-    }
-}
-
-fn records() -> Vec<PathBuf> {
-    let Ok(entries) = fs_err::read_dir(std::env::temp_dir()) else {
-        return Vec::new();
-    };
-    let is_record = |path: &PathBuf| {
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        name.starts_with(RECORD.0) && name.ends_with(RECORD.1)
-    };
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.filter(is_record).collect()
-}
-
-/// What a record names, if its examination is dead. In a directory of everybody's, only a file is believed that nobody but
-/// this user could have written: a record names what is removed.
-fn dead(path: &Path) -> Option<Vec<Entry>> {
-    use std::os::unix::fs::MetadataExt as _;
-    let about = fs_err::symlink_metadata(path).ok()?;
-    let own = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
-    if !about.is_file() || !own {
-        return None;
-    }
-    let (file, _) = fs_err::File::open(path).ok()?.into_parts();
-    // Its owner holds the lock from before the first entry on.
-    file.try_lock().ok()?;
-    read_entries(path)
-        .ok()
-        .filter(|entries| !entries.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_believed_when_its_owner_is_dead_and_nobody_else_could_have_written_it() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("record.jsonl");
-        let entry = Entry::Engine {
-            address: EngineAddress {
-                url: "unix:///x".to_owned(),
-                from: "a test".to_owned(),
-            },
-            id: "E".to_owned(),
-            nonce: Nonce::from_bytes([7; 16]),
-        };
-        std::fs::write(&path, serde_json::to_string(&entry).unwrap() + "\n").unwrap();
-        let mode = |mode| {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        mode(0o644);
-        assert_eq!(dead(&path), Some(vec![entry]));
-        let alive = std::fs::File::open(&path).unwrap();
-        alive.try_lock().unwrap();
-        assert_eq!(dead(&path), None, "its examination lives");
-        drop(alive);
-        mode(0o666);
-        assert_eq!(dead(&path), None, "anybody could have written it");
-        mode(0o644);
-        let link = directory.path().join("link.jsonl");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(dead(&link), None, "a link");
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(dead(&path), None, "nothing was made yet");
-    }
 }

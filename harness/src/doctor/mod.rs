@@ -13,6 +13,7 @@ mod child;
 mod containers;
 mod isolated;
 mod namespaces;
+mod record;
 pub mod report;
 pub mod scratch;
 mod shared;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Dialect;
 use crate::substrate::docker::run::Words;
-use crate::substrate::process::{Nonce, OwnExecutable};
+use crate::substrate::process::{Nonce, OwnExecutable, raise_nofile};
 use report::{Outcome, Report, StepReport, TierReport, Tried, Trouble};
 use steps::StepRow;
 use tiers::{SubstrateKind, TIERS, Tier};
@@ -75,9 +76,14 @@ pub async fn examine(
     progress: &dyn Fn(&str),
 ) -> io::Result<Report> {
     let (exe, nonce) = (OwnExecutable::open()?, Nonce::random()?);
+    // Runs do so too; what that does not give fails where it is needed.
+    if let Err(error) = raise_nofile() {
+        tracing::warn!(%error, "the limit of open files stays");
+    }
     let kernel = rustix::system::uname();
     let mut report = Report {
         format: FORMAT,
+        nonce,
         kernel: kernel.release().to_string_lossy().into_owned(),
         tiers: Vec::new(),
         left: Vec::new(),

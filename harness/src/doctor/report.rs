@@ -9,6 +9,7 @@ use tweedledum_core::history::Grade;
 
 use super::steps::{Serves, StepRow};
 use super::tiers::{self, SubstrateKind, Tier};
+use crate::substrate::process::Nonce;
 
 /// What was found on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,8 @@ use super::tiers::{self, SubstrateKind, Tier};
 pub struct Report {
     /// Of the report itself.
     pub format: u32,
+    /// What everything that was made carries.
+    pub nonce: Nonce,
     /// The kernel that the harness runs on.
     pub kernel: String,
     /// Every tier of what was asked for.
@@ -400,6 +403,7 @@ mod tests {
         }
         let report = Report {
             format: 1,
+            nonce: Nonce::from_bytes([1; 16]),
             kernel: "6".to_owned(),
             tiers: vec![
                 tier("process/shared", &[]),

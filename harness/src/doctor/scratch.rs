@@ -61,7 +61,8 @@ fn say(said: &Said) -> io::Result<()> {
 }
 
 fn write(bytes: usize) -> io::Result<Said> {
-    let mut file = fs_err::File::create_new("written")?;
+    // The plain file: an error has its number then.
+    let (mut file, _) = fs_err::File::create_new("written")?.into_parts();
     let data = vec![0xA5; bytes];
     let first = file.write(&data)?;
     let then = match file.write(&data) {

@@ -337,7 +337,7 @@ pub const DOCKER: &[StepRow] = &[
     StepRow {
         step: Step::Freeze,
         name: "freeze",
-        tries: "pauses the node through the API, sees it paused and not answering, lets it go on and sees it answer",
+        tries: "pauses the node through the API, sees it shown paused and the agent see nothing of it at work, lets it go on and reaches it",
         serves: Serves::Only(&[Capability::Freeze]),
         after: &[Step::Node],
         fix: "give the engine a freezer cgroup",

@@ -130,7 +130,7 @@ fn docker(capability: Capability) -> Option<How> {
         ),
         Capability::Freeze => how(
             "pause and unpause through the engine's API",
-            "the engine shows it paused, no answer to the agent's ping",
+            "the engine shows it paused, the agent sees nothing of it at work, no answer to a ping",
             Grade::Felt,
         ),
         Capability::Flood => how(
@@ -140,8 +140,8 @@ fn docker(capability: Capability) -> Option<How> {
         ),
         Capability::Disk => how(
             "a tmpfs volume of a size, and ballast of the agent",
-            "the agent asks for more than there is: ENOSPC, and not after",
-            Grade::Applied,
+            "the agent asks for more than there is: ENOSPC, and not after; felt is no free block left",
+            Grade::Felt,
         ),
         Capability::Operate => how(
             "a request to its API, by the agent",

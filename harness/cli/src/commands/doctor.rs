@@ -13,6 +13,7 @@ use tweedledum_harness::doctor::{self, Kit, Stop};
 use tweedledum_harness::substrate::docker::run::Words;
 
 use super::{Failure, internal};
+use crate::args::Where;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
 
@@ -20,20 +21,11 @@ use crate::printer::Printer;
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Where nodes would live [default: all of them]
-    #[arg(long, value_enum, value_name = "NAME")]
-    substrate: Option<Asked>,
+    #[arg(long, value_enum, value_name = "WHERE")]
+    substrate: Option<Where>,
     /// What is written to standard output
     #[arg(long, value_enum, default_value_t = Form::Text)]
     format: Form,
-}
-
-/// A substrate on the command line.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Asked {
-    /// Processes of this machine
-    Process,
-    /// Containers of an engine
-    Docker,
 }
 
 /// Forms of the report.
@@ -46,9 +38,9 @@ enum Form {
 }
 
 pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
-    let substrate = args.substrate.map(|asked| match asked {
-        Asked::Process => SubstrateKind::Process,
-        Asked::Docker => SubstrateKind::Docker,
+    let substrate = args.substrate.map(|place| match place {
+        Where::Process => SubstrateKind::Process,
+        Where::Docker => SubstrateKind::Docker,
     });
     let words = |part| internal::words(part).into_iter();
     let text = |part| words(part).map(|word| word.to_string_lossy().into_owned());
