@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod clock;
 pub mod controller;
+pub mod doctor;
 pub mod observe;
 pub mod store;
 pub mod substrate;

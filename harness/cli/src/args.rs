@@ -27,10 +27,12 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Judge a recorded run again from its history
     Judge(JudgeArgs),
-    /// List fault kinds, oracles, roles or releases
+    /// List fault kinds, oracles, roles or releases, or how each substrate carries faults out
     List(ListArgs),
     /// Print the JSON Schema of the plan format
     Schema,
+    /// Try for real what faults need of this machine and of an engine: what works, what fails with which errno, and the fix
+    Doctor(crate::commands::doctor::DoctorArgs),
     /// Remove what dead runs have left; never touches a live run or anything that is not ours
     Clean(CleanArgs),
     /// Print a completion script for a shell
@@ -146,6 +148,8 @@ pub(crate) enum Listed {
     Roles,
     /// The bundled releases and their switches
     Releases,
+    /// Every fault kind on every substrate: how it is done and proved (Markdown)
+    Conformance,
 }
 
 /// Forms of output.

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Judge(args) => commands::judge::run(&args, &printer),
         Command::List(args) => commands::list::run(&args, &printer),
         Command::Schema => commands::schema::run(&printer),
+        Command::Doctor(args) => commands::doctor::run(&args, &printer),
         Command::Clean(args) => commands::clean::run(&args, &printer),
         Command::Completions { shell } => commands::completions::run(shell, &printer),
         Command::Node(args) => return tweedledum_nodes::run(args),

@@ -7,6 +7,7 @@
 //! Nothing here touches a socket, a file, a clock or entropy: times and texts are passed in. `clippy.toml` beside this
 //! package bans the calls that would. To add a fault see [`faults`], to add an oracle see [`oracles`].
 
+pub mod capability;
 pub mod causes;
 pub mod control;
 pub mod faults;

@@ -13,11 +13,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use tweedledum_core::capability::Capability;
+use tweedledum_core::faults;
 use tweedledum_core::launch::{Network, Place};
-use tweedledum_core::plan::model::{Node, Release};
+use tweedledum_core::plan::model::{Deed, Node, Release};
 use tweedledum_core::plan::{
     Catalogue, Diagnostic, PLAN_BYTES_MAX, Plan, bundled_roles, parse, render, render_role,
 };
+use tweedledum_core::schedule::{Class, Part};
 use tweedledum_core::time::{Calendar, Span};
 
 const ROLES: &str = include_str!("plans/roles.yaml");
@@ -381,4 +384,39 @@ fn never_silent(bytes: &[u8]) -> Result<(), TestCaseError> {
         prop_assert!(text.contains("error"));
     }
     Ok(())
+}
+
+/// A kind's own line says what its actions and their undo need, no more and no less: `doctor` and the conformance table
+/// believe it.
+#[test]
+fn every_kind_needs_what_its_actions_need() {
+    let cases = cases("good");
+    let (name, _, source) = cases.iter().find(|case| case.0 == "everything").unwrap();
+    let plan = read(name, source);
+    let schedule = tweedledum_core::schedule::resolve(&plan, plan.seed);
+    let mut needed: BTreeMap<&str, BTreeSet<Capability>> = BTreeMap::new();
+    for entry in &plan.timeline {
+        let Deed::Fault(kind, _) = &entry.what else {
+            continue;
+        };
+        for step in schedule
+            .steps
+            .iter()
+            .filter(|step| step.entry == entry.name)
+        {
+            let needs = needed.entry(kind).or_default();
+            needs.insert(step.action.needs());
+            if let Part::Begins {
+                class: Class::Restores(undo),
+                ..
+            } = &step.part
+            {
+                needs.insert(undo.needs());
+            }
+        }
+    }
+    for kind in faults::ALL {
+        let declared: BTreeSet<Capability> = kind.needs().iter().copied().collect();
+        assert_eq!(needed.get(kind.name()), Some(&declared), "{}", kind.name());
+    }
 }

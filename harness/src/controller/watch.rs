@@ -207,9 +207,10 @@ impl Watch {
                     self.tasks.spawn(async move {
                         let frozen =
                             matches!(step.action, Action::Freeze { .. } | Action::Thaw { .. });
-                        let _turn = match frozen {
-                            true => Some(turn.lock().await),
-                            false => None,
+                        let _turn = if frozen {
+                            Some(turn.lock().await)
+                        } else {
+                            None
                         };
                         steps::carry(step, target, report).await;
                     });

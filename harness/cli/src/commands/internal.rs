@@ -1,4 +1,5 @@
-//! Parts of a run that it starts itself: watchdog, controller, shim, keeper. Users never call them.
+//! Parts of a run that it starts itself: watchdog, controller, shim, keeper; and what `doctor` tries things on. Users never
+//! call them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ enum Part {
     Controller(RunArgs),
     /// Shows that a run on an engine lives
     Keeper,
+    /// Is what `doctor` tries things on
+    Scratch { words: Vec<OsString> },
     /// Waits for its go, then becomes a node
     #[command(trailing_var_arg = true, allow_hyphen_values = true)]
     Shim { words: Vec<OsString> },
@@ -58,6 +61,7 @@ pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
                 ExitCode::from(supervise::EXIT_SUBSTRATE)
             }
         },
+        Part::Scratch { words } => ExitCode::from(tweedledum_harness::doctor::scratch::main(words)),
         Part::Shim { words } => ExitCode::from(shim_main(words)),
     }
 }

@@ -1,4 +1,4 @@
-//! `list`: fault kinds, oracles, roles and releases, from their registries.
+//! `list`: fault kinds, oracles, roles, releases and the conformance table, from their registries.
 
 use std::fmt::Write as _;
 
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
                 }
             }
         }
+        Listed::Conformance => out.push_str(&tweedledum_harness::doctor::tiers::conformance()),
         Listed::Releases => {
             for base in tweedledum_nodes::releases::BASES {
                 let _ = writeln!(out, "{:<12} {}", base.name, base.about);

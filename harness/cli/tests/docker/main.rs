@@ -6,9 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::print_stdout, reason = "times that are worth reading")]
 
+mod doctor;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -33,9 +35,13 @@ const LAYER: Duration = Duration::from_millis(250);
 /// From the first pod's making to genesis: fifteen pods are up in half of that.
 const START: Duration = Duration::from_secs(15);
 
+/// Held by every test that uses the image, since one of them removes it at its end.
+static ONE_IMAGE: Mutex<()> = Mutex::new(());
+
 #[test]
 #[ignore = "needs a Docker engine"]
 fn the_bundled_network_advances_in_containers() {
+    let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,6 +9,7 @@
 mod bad_plans;
 mod bad_support;
 mod disks;
+mod doctor;
 mod golden;
 mod incident;
 mod interrupted;

@@ -5,6 +5,7 @@
 //! plan's own limit, or none.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -46,6 +47,10 @@ impl FaultKind for CapDisk {
 
     fn impact(&self) -> Impact {
         Impact::Stressed
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Disk]
     }
 
     fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {

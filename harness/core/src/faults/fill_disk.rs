@@ -4,6 +4,7 @@
 //! does not hurt the machine's own disk. Healing brings back the plan's own limit, or none.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -45,6 +46,10 @@ impl FaultKind for FillDisk {
 
     fn impact(&self) -> Impact {
         Impact::Stressed
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Disk]
     }
 
     fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {

@@ -5,6 +5,7 @@
 //! own age limit, or on `last-after`, which holds the last source back until the first has aged.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class, Datagrams};
@@ -72,6 +73,10 @@ impl FaultKind for FloodSessions {
 
     fn impact(&self) -> Impact {
         Impact::Stressed
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Flood]
     }
 
     fn requires(&self) -> Option<&'static str> {

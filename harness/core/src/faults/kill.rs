@@ -1,6 +1,7 @@
 //! `kill`: SIGKILL, as a power cut of one machine. Healing starts the node again on the data it left.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -34,6 +35,10 @@ impl FaultKind for Kill {
 
     fn impact(&self) -> Impact {
         Impact::Impaired
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Kill, Capability::Start]
     }
 
     fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {

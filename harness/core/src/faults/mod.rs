@@ -1,10 +1,11 @@
 //! Fault kinds: one file each, and one line in [`ALL`].
 //!
-//! A kind declares its parameters in a table, its impact, what its targets must speak, and how it expands into actions
-//! of the small closed set in [`crate::schedule::Action`]. It never touches anything: substrates carry actions out.
+//! A kind declares its parameters in a table, its impact, what its targets must speak, which capabilities of a substrate it
+//! needs, and how it expands into actions of the small closed set in [`crate::schedule::Action`]. It never touches anything: substrates carry actions out.
 //! To add one: copy `pause.rs`, add a line to [`ALL`], add `plans/faults/<kind>.yaml`. The registry's tests then check
 //! names, tables, the example and that every action has an undo or says why it has none.
 
+use crate::capability::Capability;
 use crate::params::{Param, Params};
 use crate::plan::Selector;
 use crate::plan::model::Node;
@@ -103,6 +104,9 @@ pub trait FaultKind: Sync + std::fmt::Debug {
 
     /// What it does to its targets' duty to make progress.
     fn impact(&self) -> Impact;
+
+    /// What a substrate must be able to do for it: first what begins it, then what takes it back, where that is another.
+    fn needs(&self) -> &'static [Capability];
 
     /// The protocol that every target's role must speak.
     fn requires(&self) -> Option<&'static str> {

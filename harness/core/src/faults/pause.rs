@@ -1,6 +1,7 @@
 //! `pause`: SIGSTOP, as a machine that hangs: sockets stay open and nobody answers.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -34,6 +35,10 @@ impl FaultKind for Pause {
 
     fn impact(&self) -> Impact {
         Impact::Impaired
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Freeze]
     }
 
     fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {

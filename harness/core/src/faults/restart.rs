@@ -1,6 +1,7 @@
 //! `restart`: a node goes down and comes back at the same address with the same data.
 
 use super::{Among, Effect, FaultKind, Impact, Lasting};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -48,6 +49,10 @@ impl FaultKind for Restart {
 
     fn impact(&self) -> Impact {
         Impact::Impaired
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Kill, Capability::Start]
     }
 
     fn lasting(&self, params: &Params) -> Lasting {

@@ -4,6 +4,7 @@
 //! back. To have others later, add another entry. It hurts nobody, so it excuses nobody: its target counts as stressed.
 
 use super::{Among, Effect, FaultKind, Impact, Lasting};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -45,6 +46,10 @@ impl FaultKind for SetGateways {
 
     fn impact(&self) -> Impact {
         Impact::Stressed
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Operate]
     }
 
     fn requires(&self) -> Option<&'static str> {

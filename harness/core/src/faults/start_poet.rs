@@ -4,6 +4,7 @@
 //! target counts as stressed.
 
 use super::{Among, Effect, FaultKind, Impact, Lasting};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -45,6 +46,10 @@ impl FaultKind for StartPoet {
 
     fn impact(&self) -> Impact {
         Impact::Stressed
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Operate]
     }
 
     fn requires(&self) -> Option<&'static str> {

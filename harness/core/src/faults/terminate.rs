@@ -1,6 +1,7 @@
 //! `terminate`: an orderly stop, as an operator would do it. Healing starts the node again.
 
 use super::{Among, Effect, FaultKind, Impact};
+use crate::capability::Capability;
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Node;
 use crate::schedule::{Action, Class};
@@ -34,6 +35,10 @@ impl FaultKind for Terminate {
 
     fn impact(&self) -> Impact {
         Impact::Impaired
+    }
+
+    fn needs(&self) -> &'static [Capability] {
+        &[Capability::Kill, Capability::Start]
     }
 
     fn expand(&self, _params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {

@@ -12,6 +12,7 @@ pub use tolerance::tolerated;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capability::Capability;
 use crate::faults::Impact;
 use crate::time::{ProtocolTime, Span};
 
@@ -114,10 +115,21 @@ pub enum Datagrams {
 impl Action {
     /// Whether it needs the node's disk to be held from its start on.
     pub fn holds_disk(&self) -> bool {
-        matches!(
-            self,
-            Self::CapDisk { .. } | Self::FillDisk { .. } | Self::FreeDisk { .. }
-        )
+        self.needs() == Capability::Disk
+    }
+
+    /// What a substrate must be able to do to carry it out.
+    pub fn needs(&self) -> Capability {
+        match self {
+            Self::Kill { .. } | Self::Terminate { .. } => Capability::Kill,
+            Self::Start { .. } => Capability::Start,
+            Self::Freeze { .. } | Self::Thaw { .. } => Capability::Freeze,
+            Self::Flood { .. } | Self::EndFlood { .. } => Capability::Flood,
+            Self::CapDisk { .. } | Self::FillDisk { .. } | Self::FreeDisk { .. } => {
+                Capability::Disk
+            }
+            Self::SetGateways { .. } | Self::StartPoet { .. } => Capability::Operate,
+        }
     }
 
     /// The node it is about.

@@ -114,7 +114,7 @@ struct Inner {
 }
 
 impl NodeProcess {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         id: ProcessId,
         key: u64,
