@@ -218,7 +218,7 @@ mod tests {
             let file = io::BufReader::with_capacity(room, &text[..]);
             assert_eq!(read_lines(file).collect::<Vec<_>>(), at_once);
         }
-        let broken: Vec<_> = read_lines(io::BufReader::new(Fails(&text[..60]))).collect();
+        let broken: Vec<_> = read_lines(io::BufReader::new(Fails(&text[..55]))).collect();
         assert_eq!(broken.len(), 2);
         assert!(
             matches!(&broken[1], Err(ReadError::Io { line: 2, why }) if why == "no such sector")

@@ -1,6 +1,6 @@
 //! Counters and gauges, and their text for `/metrics` (`OpenMetrics`, which Prometheus reads).
 //!
-//! To add one, add a field, and a line in [`Metrics::new`]. Counters get `_total` when written.
+//! To add one, add a field, and a line in [`Metrics::registry`]. Counters get `_total` when written.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
