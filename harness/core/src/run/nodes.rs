@@ -51,9 +51,8 @@ impl NodeView {
     /// between the decision to kill it and the kill.
     pub(super) fn death(&self, status: ExitStatus, forced: bool) -> Death {
         let by_harness = match (self.ending, status) {
-            (None, _) => false,
-            // That was the kernel's doing, whatever the harness was about to do.
-            (Some(_), ExitStatus::OutOfMemory) => false,
+            // Lack of memory was the kernel's doing, whatever the harness was about to do.
+            (None, _) | (Some(_), ExitStatus::OutOfMemory) => false,
             (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
             (Some(_), ExitStatus::Signal(SIGKILL) | ExitStatus::Lost) => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
