@@ -295,7 +295,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
             Cleaned::Live => RunState::Live,
             Cleaned::Dead(removal) => {
                 removed = removal.removed;
-                remove_remains(&path, nonce, &intents, on_engine(removal.left))?
+                remove_remains(&path, nonce, &intents, on_engine(&removal.left))?
             }
             Cleaned::Unknown { why } => {
                 let why =
@@ -394,7 +394,7 @@ pub fn ledger(path: &Path) -> io::Result<Ledger> {
 /// What a guard does about engines when its run is over: removes what the run's intents name. Returns what is left.
 pub(crate) fn remove_from_engine(path: &Path) -> Vec<Leftover> {
     match read_intents(path) {
-        Ok(intents) => on_engine(remove_blocking(&entries_of(&intents), ENGINE_BOUND).left),
+        Ok(intents) => on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left),
         // Another guard has seen to it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => vec![of_engine(format!("intents cannot be read: {error}"))],
@@ -409,7 +409,7 @@ fn entries_of(intents: &[Intent]) -> Vec<Entry> {
     entries.collect()
 }
 
-fn on_engine(left: Vec<Left>) -> Vec<Leftover> {
+fn on_engine(left: &[Left]) -> Vec<Leftover> {
     left.iter()
         .map(|left| of_engine(left.to_string()))
         .collect()

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "times that are worth reading")]
 
 mod doctor;
+mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -165,15 +165,14 @@ impl Network {
     async fn begin(&self, launch: Launch) -> Result<(Arc<dyn Life>, NodePipes), String> {
         let home = self.homes.get(&launch.node).ok_or("no such node")?;
         let known = self.nodes().get(&launch.node).cloned();
-        let node = match known {
-            // A later life is one of the same container, on what it has left there.
-            Some(node) => node,
-            None => {
-                let node = home.pod.node(self.spec(&launch).await?).await;
-                let node = node.map_err(|error| error.to_string())?;
-                self.nodes().insert(launch.node.clone(), node.clone());
-                node
-            }
+        // A later life is one of the same container, on what it has left there.
+        let node = if let Some(node) = known {
+            node
+        } else {
+            let node = home.pod.node(self.spec(&launch).await?).await;
+            let node = node.map_err(|error| error.to_string())?;
+            self.nodes().insert(launch.node.clone(), node.clone());
+            node
         };
         let (life, pipes) = node.start().await.map_err(|error| error.to_string())?;
         let agent = home.pod.agent().clone();

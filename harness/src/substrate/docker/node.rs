@@ -413,14 +413,33 @@ async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Deat
     tell.send_replace(Some(death));
 }
 
-/// The engine tells a signal as 128 and its number. A node that exits with such a code by itself
-/// is taken for one that was killed.
+/// The engine tells a signal as 128 and its number, and no other way. Only a number whose signal ends
+/// a process that does not handle it is taken for that; a node that exits with such a code by itself,
+/// as a shell does whose command was killed, cannot be told from one that was killed.
 fn exit_kind(code: i64) -> ExitKind {
     match i32::try_from(code) {
-        Ok(code @ 129..=192) => ExitKind::Signal(code - 128),
+        Ok(code @ 129..=192) if ends(code - 128) => ExitKind::Signal(code - 128),
         Ok(code) => ExitKind::Code(code),
         Err(_) => ExitKind::Lost,
     }
+}
+
+/// Whether a signal ends a process that does nothing about it: all but those that stop or continue it
+/// or are ignored, and the two that the C library keeps to itself.
+fn ends(signal: i32) -> bool {
+    !matches!(
+        signal,
+        libc::SIGCHLD
+            | libc::SIGCONT
+            | libc::SIGSTOP
+            | libc::SIGTSTP
+            | libc::SIGTTIN
+            | libc::SIGTTOU
+            | libc::SIGURG
+            | libc::SIGWINCH
+            | 32
+            | 33
+    )
 }
 
 /// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
@@ -463,6 +482,7 @@ mod tests {
             (128, ExitKind::Code(128)),
             (134, ExitKind::Signal(6)),
             (137, ExitKind::Signal(9)),
+            (145, ExitKind::Code(145)),
             (255, ExitKind::Code(255)),
             (i64::MAX, ExitKind::Lost),
         ] {

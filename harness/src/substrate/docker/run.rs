@@ -227,7 +227,7 @@ impl DockerRun {
         let mut unkept = self.0.unkept.clone();
         // A sender that is dropped has ended with the run itself.
         if unkept.wait_for(|gone| *gone).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

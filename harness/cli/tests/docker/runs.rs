@@ -1,0 +1,238 @@
+//! Whole runs on a real engine: every plan gives what it declares, and whoever of a run is killed, nothing of it stays.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
+use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
+
+/// Until a killed run is gone: its guards look for a while whether anything of it still appears.
+const GONE_BOUND: Duration = Duration::from_mins(2);
+/// Until a run has nodes.
+const START_BOUND: Duration = Duration::from_mins(1);
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Everything on the engine that carries the nonce of any run in this directory of runs.
+fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let docker = bollard::Docker::connect_with_defaults().unwrap();
+        let mut found = BTreeSet::new();
+        for nonce in nonces {
+            let label = vec![format!("{NONCE_LABEL}={nonce}")];
+            let filters = Some(HashMap::from([("label".to_owned(), label)]));
+            let containers = ListContainersOptions {
+                all: true,
+                filters: filters.clone(),
+                ..ListContainersOptions::default()
+            };
+            let volumes = ListVolumesOptions {
+                filters: filters.clone(),
+            };
+            let networks = ListNetworksOptions { filters };
+            let containers = docker.list_containers(Some(containers)).await.unwrap();
+            let volumes = docker.list_volumes(Some(volumes)).await.unwrap();
+            let networks = docker.list_networks(Some(networks)).await.unwrap();
+            found.extend(
+                containers
+                    .into_iter()
+                    .flat_map(|it| it.names.unwrap_or_default()),
+            );
+            found.extend(
+                volumes
+                    .volumes
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|it| it.name),
+            );
+            found.extend(networks.into_iter().filter_map(|it| it.name));
+        }
+        found
+    })
+}
+
+/// Nonces of the runs that are, or were, in this directory: of intents and of markers.
+fn nonces(runs: &Path) -> BTreeSet<String> {
+    let mut nonces = BTreeSet::new();
+    for entry in std::fs::read_dir(runs.join(".intents"))
+        .into_iter()
+        .flatten()
+    {
+        let path = entry.unwrap().path();
+        nonces.extend(
+            path.file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned()),
+        );
+    }
+    for entry in std::fs::read_dir(runs).into_iter().flatten() {
+        let marker = entry.unwrap().path().join("run.json");
+        if let Ok(text) = std::fs::read_to_string(marker) {
+            let marker: serde_json::Value = serde_json::from_str(&text).unwrap();
+            nonces.insert(marker["nonce"].as_str().unwrap().to_owned());
+        }
+    }
+    nonces
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shipped executable is what is tested"
+)]
+fn tweedledum(words: &[&str], runs: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tweedledum"));
+    command
+        .args(words)
+        .arg("--runs")
+        .arg(runs)
+        .current_dir(root())
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a plan on the engine and holds that it exits so and leaves nothing.
+#[track_caller]
+fn gives(plan: &str, runs: &Path) {
+    let words = ["run", plan, "--substrate", "docker"];
+    let ended = tweedledum(&words, runs).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{plan}\n{told}");
+    let nonces = nonces(runs);
+    assert!(!nonces.is_empty(), "{plan} made no run");
+    assert_eq!(on_engine(&nonces), BTreeSet::new(), "left by {plan}");
+}
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn every_fault_gives_what_its_plan_declares() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    for plan in [
+        "kill",
+        "restart",
+        "terminate",
+        "pause",
+        "cap-disk",
+        "fill-disk",
+        "flood-sessions",
+        "set-gateways",
+        "start-poet",
+    ] {
+        gives(&format!("plans/faults/{plan}.yaml"), dir.path());
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn the_flood_and_the_incident_give_what_they_declare() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    gives("plans/flood.yaml", dir.path());
+    gives("plans/tweedledee/incident.yaml", dir.path());
+}
+
+/// Processes below this one, by the word that says what they are.
+fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
+    let mut parts = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let (Ok(stat), Ok(words)) = (
+            std::fs::read_to_string(path.join("stat")),
+            std::fs::read_to_string(path.join("cmdline")),
+        ) else {
+            continue;
+        };
+        let after = stat.rsplit(") ").next().unwrap_or_default();
+        let parent = after.split(' ').nth(1).and_then(|word| word.parse().ok());
+        if parent != Some(stub) {
+            continue;
+        }
+        let pid = path.file_name().unwrap().to_string_lossy().parse().unwrap();
+        for part in ["watchdog", "controller"] {
+            if words.split('\0').nth(2) == Some(part) {
+                parts.insert(part, pid);
+            }
+        }
+    }
+    parts
+}
+
+fn kill(pid: i32) {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Waits until a condition holds, with a bound that says what was missing.
+fn until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + bound;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not within {bound:?}: {what}");
+        // Engines tell nobody outside of a run what appears; so it is looked again.
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
+/// A run of which nodes exist on the engine.
+fn going(runs: &Path) -> (Child, BTreeMap<&'static str, i32>, BTreeSet<String>) {
+    let words = ["run", "plans/faults/kill.yaml", "--substrate", "docker"];
+    let mut child = tweedledum(&words, runs)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    // What nobody reads would hold the run up; what it says is of no interest here.
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(drop));
+    let stub = child.id();
+    let nonces = until(START_BOUND, "a node on the engine", || {
+        let nonces = nonces(runs);
+        let there = on_engine(&nonces);
+        there
+            .iter()
+            .any(|name| name.ends_with("-node"))
+            .then_some(nonces)
+    });
+    (child, parts(stub), nonces)
+}
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn whoever_is_killed_nothing_stays() {
+    for who in [
+        &["controller"][..],
+        &["stub"],
+        &["watchdog", "stub", "controller"],
+    ] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (mut child, parts, nonces) = going(dir.path());
+        for part in who {
+            match parts.get(part) {
+                Some(pid) => kill(*pid),
+                None => child.kill().unwrap(),
+            }
+        }
+        child.wait().unwrap();
+        if who.len() == 3 {
+            let cleaned = tweedledum(&["clean"], dir.path()).output().unwrap();
+            let told = String::from_utf8_lossy(&cleaned.stderr);
+            assert_eq!(cleaned.status.code(), Some(0), "{told}");
+            assert!(told.contains("removed from its container engine"), "{told}");
+        }
+        until(GONE_BOUND, "nothing on the engine", || {
+            on_engine(&nonces).is_empty().then_some(())
+        });
+        until(GONE_BOUND, "no intents", || {
+            let left = std::fs::read_dir(dir.path().join(".intents")).unwrap();
+            (left.count() == 0).then_some(())
+        });
+    }
+}
