@@ -1,12 +1,13 @@
 //! Limits of a process of this machine by a cgroup of its own, in either generation of cgroups.
 //!
 //! A group is made below the one that this process is in, holds one child, and is removed with it. The kernel removes none
-//! by itself: if this process is killed in between, an empty directory stays.
+//! by itself: if this process is killed in between, an empty directory stays. Errors are the system's own, with their
+//! number, and what was being done names the file.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use tweedledum_core::capability::Capability;
 
 use super::report::Trouble;
@@ -128,14 +129,14 @@ impl Place {
                 .map_err(|error| Trouble::system("finding this process's cgroup", &error))
         };
         let (groups, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);
-        find(controller, &groups, &mounts, |path| path.is_dir())
+        find(controller, &groups, &mounts, Path::is_dir)
             .ok_or_else(|| Trouble::new(format!("no {controller} cgroup is mounted here")))
     }
 
     fn make(&self, controller: &str, nonce: &Nonce) -> Result<Group, Trouble> {
         let path = self.directory.join(format!("tweedledum-doctor-{nonce}"));
         let system = |what: String| move |error: io::Error| Trouble::system(&what, &error);
-        fs::create_dir(&path).map_err(system(format!("making a {controller} cgroup")))?;
+        fs::create_dir(&path).map_err(system(format!("making {}", path.display())))?;
         let group = Group(path);
         if self.v2 {
             let has = |group: &Group| {
@@ -205,6 +206,18 @@ mod tests {
     const V1: &str = "31 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
         32 25 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
         33 25 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn a_refusal_has_its_number_and_names_the_file() {
+        let place = Place {
+            directory: "/no/such/cgroup".into(),
+            v2: false,
+        };
+        let nonce = Nonce::from_bytes([7; 16]);
+        let trouble = place.make("cpu", &nonce).unwrap_err();
+        assert_eq!(trouble.errno, Some(libc::ENOENT));
+        assert!(trouble.why.contains("/no/such/cgroup/"), "{}", trouble.why);
+    }
 
     #[test]
     fn both_generations_are_found() {

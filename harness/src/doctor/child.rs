@@ -198,8 +198,8 @@ impl Child {
         killed.map_err(|error| Trouble::system("a child could not be killed", &error))
     }
 
-    /// Stops it, looks, lets it go on, and looks again.
-    pub(super) async fn stand_still(&self) -> Result<usize, Trouble> {
+    /// Stops it, looks, lets it go on, and looks again. Blocks for as long as that takes.
+    pub(super) fn stand_still(&self) -> Result<usize, Trouble> {
         use crate::substrate::process::family::at_work;
         let system = |what: &'static str| move |error: io::Error| Trouble::system(what, &error);
         let none: Option<Ipv4Addr> = None;

@@ -436,13 +436,12 @@ impl Ground<'_> {
     async fn remove(&mut self, record: &Record) -> Tried {
         let engine = self.engine()?.clone();
         (self.life, self.node, self.pod, self.sights) = (None, None, None, None);
-        let removal = match self.run.take() {
-            Some(run) => run.tear_down(REMOVAL_BOUND).await,
+        let removal = if let Some(run) = self.run.take() {
+            run.tear_down(REMOVAL_BOUND).await
+        } else {
             // A run that could not begin has removed its things already; what is gone is fine.
-            None => {
-                let entries = record.ledger.entries();
-                remains::remove_recorded(&engine, &entries, REMOVAL_BOUND).await
-            }
+            let entries = record.ledger.entries();
+            remains::remove_recorded(&engine, &entries, REMOVAL_BOUND).await
         };
         let mut left: Vec<String> = removal.left.iter().map(ToString::to_string).collect();
         // Looked for by another way than that of the removal: by the label alone.
@@ -478,7 +477,7 @@ fn engine_trouble(error: &EngineError) -> Trouble {
             Some(next.clone())
         }
         EngineError::Denied { .. } => Some(
-            "join the socket's group (`ls -l` shows it, often `sudo usermod -aG docker $USER`, then log in again) or run as a user who may"
+            "join the socket's group (often `sudo usermod -aG docker $USER`, then log in again) or run as a user who may"
                 .to_owned(),
         ),
         EngineError::Context { .. } => {
@@ -490,6 +489,7 @@ fn engine_trouble(error: &EngineError) -> Trouble {
     let said = fix.as_deref().and_then(|fix| why.strip_suffix(fix));
     let why = said.map_or(why.as_str(), |why| why.trim_end_matches("; "));
     Trouble {
+        errno: matches!(error, EngineError::Denied { .. }).then_some(libc::EACCES),
         fix: fix.clone(),
         ..Trouble::new(why)
     }

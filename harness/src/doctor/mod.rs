@@ -159,14 +159,14 @@ impl Bench<'_> {
 
     /// Takes the outcome of a row that is tried in any case; `None` where there was nothing to try it on.
     fn conclude(&mut self, row: &'static StepRow, tried: Option<Tried>, took: Duration) {
-        self.steps.push(match tried {
-            Some(tried) => StepReport::of(row, tried, took),
-            None => {
-                let why = self.in_the_way(row);
-                let why = why.unwrap_or_else(|| "not tried: nothing was made".to_owned());
-                StepReport::untried(row, why)
-            }
-        });
+        let step = if let Some(tried) = tried {
+            StepReport::of(row, tried, took)
+        } else {
+            let why = self.in_the_way(row);
+            let why = why.unwrap_or_else(|| "not tried: nothing was made".to_owned());
+            StepReport::untried(row, why)
+        };
+        self.steps.push(step);
     }
 
     fn finish(self) -> Vec<StepReport> {

@@ -65,12 +65,9 @@ fn user() -> Result<(), (&'static str, io::Error)> {
         ("/proc/self/uid_map", format!("0 {uid} 1")),
         ("/proc/self/gid_map", format!("0 {gid} 1")),
     ] {
-        // The plain call: its error has a number and no file's name around it.
-        let file = fs_err::OpenOptions::new().write(true).open(file);
-        let written = file.and_then(|file| {
-            let (mut file, _) = file.into_parts();
-            io::Write::write_all(&mut file, text.as_bytes())
-        });
+        // Not through `fs_err`: its errors have no number.
+        let file = std::fs::OpenOptions::new().write(true).open(file);
+        let written = file.and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
         written.map_err(|error| ("mapping this user to root", error))?;
     }
     Ok(())
@@ -98,13 +95,11 @@ fn network() -> Result<(), (&'static str, io::Error)> {
 }
 
 fn tun() -> Result<(), (&'static str, io::Error)> {
-    let device = fs_err::OpenOptions::new()
+    let device = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
-        .open("/dev/net/tun");
-    let (device, _) = device
-        .map_err(|error| ("opening /dev/net/tun", error))?
-        .into_parts();
+        .open("/dev/net/tun")
+        .map_err(|error| ("opening /dev/net/tun", error))?;
     let flags = libc::IFF_TUN | libc::IFF_NO_PI;
     let mut request = named(c"td-doctor");
     request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or_default();

@@ -51,7 +51,7 @@ pub(super) async fn clean_dead() -> String {
             }
             // Another engine's, or one that will be tried again.
             other => {
-                tracing::warn!(path = %path.display(), ?other, "an earlier examination has left something")
+                tracing::warn!(path = %path.display(), ?other, "an earlier examination has left something");
             }
         }
     }

@@ -121,24 +121,10 @@ impl Trouble {
     pub(super) fn system(what: &str, error: &std::io::Error) -> Self {
         Self {
             why: format!("{what}: {error}"),
-            errno: errno_of(error),
+            errno: error.raw_os_error(),
             fix: None,
         }
     }
-}
-
-/// The error number, also of an error that a file's name was wrapped around.
-fn errno_of(error: &std::io::Error) -> Option<i32> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && let Some(errno) = io.raw_os_error()
-        {
-            return Some(errno);
-        }
-        cause = inner.source();
-    }
-    None
 }
 
 /// What a step saw.

@@ -153,7 +153,7 @@ fn addresses(nonce: &Nonce) -> Tried {
 async fn freeze(nursery: &Nursery<'_>) -> Tried {
     let directory = directory()?;
     let child = nursery.start(Becomes::Scratch(&[]), directory.path())?;
-    let stood = child.stand_still().await;
+    let stood = child.stand_still();
     child.end().await?;
     stood.map(|members| format!("state T in all threads of {members} process, then running again"))
 }
@@ -404,8 +404,8 @@ fn address_space(pid: i32) -> io::Result<()> {
         current: Some(ADDRESS_SPACE),
         maximum: Some(ADDRESS_SPACE),
     };
-    prlimit(pid, Resource::As, wanted.clone())?;
-    let read = prlimit(pid, Resource::As, wanted.clone())?;
+    prlimit(pid, Resource::As, wanted)?;
+    let read = prlimit(pid, Resource::As, wanted)?;
     if read == wanted {
         Ok(())
     } else {
