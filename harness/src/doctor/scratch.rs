@@ -2,7 +2,7 @@
 //! how it went in one line of JSON, and ends, or serves until it is killed.
 //!
 //! `write BYTES`: one write of so much into a new file of its directory. `serve ADDRESS`: UDP and TCP there, as a node has
-//! them. `namespaces`: see [`namespaces`](super::namespaces). Nothing here decides what that means.
+//! them. `namespaces`: see the module beside this one. Nothing here decides what that means.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};

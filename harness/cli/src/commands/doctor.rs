@@ -65,7 +65,7 @@ pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(cannot)?;
+        .map_err(|error| cannot(&error))?;
     let examined: std::io::Result<_> = runtime.block_on(async {
         let (stop, mut listening) = (Stop::default(), JoinSet::new());
         let ends = [
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
         Ok((report, interrupted))
     });
     bar.finish_and_clear();
-    let (report, interrupted) = examined.map_err(cannot)?;
+    let (report, interrupted) = examined.map_err(|error| cannot(&error))?;
     match args.format {
         Form::Text => printer.text(&report.text()),
         Form::Json => printer.json(&json!(report)),
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
 }
 
 /// What nothing can be tried without.
-fn cannot(error: std::io::Error) -> Failure {
+fn cannot(error: &std::io::Error) -> Failure {
     Failure::Substrate(format!("nothing can be tried on this machine: {error}"))
 }
 

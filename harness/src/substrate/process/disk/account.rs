@@ -1,7 +1,7 @@
 //! The disk of one node: what each of its calls does to the ledger, and what is answered.
 //!
 //! A call that fits is done by the kernel and booked before it is; one that crosses the cap is done up to the last block
-//! that fits by [`perform`](super::perform); with no block left it fails with ENOSPC. Everything that is not about a file of
+//! that fits by `perform`; with no block left it fails with ENOSPC. Everything that is not about a file of
 //! the directory goes on at once.
 //!
 //! **What is booked is the most that a call could take**, and reality is looked up (`reconcile`) before a call is refused or
