@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     /// Judge this one release plainly, instead of running the plan's controls
     #[arg(long, value_name = "NAME")]
     pub(crate) release: Option<String>,
-    /// Where nodes live [default: the plan's own, else process]
+    /// Where nodes live [default: process]
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) substrate: Option<Where>,
     /// Seed of everything random [default: the plan's own, else 0]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tweedledum_core::plan::Plan;
-use tweedledum_core::plan::model::{Control, Habitat, Release};
+use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::report::text;
 use tweedledum_core::schedule;
 use tweedledum_core::verdict::Verdict;
@@ -46,7 +46,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    let process = place(args, &plan) == Habitat::Process;
+    let process = place(args) == Where::Process;
     if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
             message: error.to_string(),
@@ -114,8 +114,7 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let habitat = place(args, &plan);
-        let ground = ground(habitat, &context, guards.clone(), plan.nodes.len()).await?;
+        let ground = ground(args, &context, guards.clone(), plan.nodes.len()).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
@@ -130,31 +129,27 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     })
 }
 
-/// Where nodes live: where the command line says, else where the plan does.
-fn place(args: &RunArgs, plan: &Plan) -> Habitat {
-    match args.substrate {
-        Some(Where::Process) => Habitat::Process,
-        Some(Where::Docker) => Habitat::Docker,
-        None => plan.habitat,
-    }
+/// Where nodes live.
+fn place(args: &RunArgs) -> Where {
+    args.substrate.unwrap_or(Where::Process)
 }
 
 /// The one place that knows which substrates there are.
 async fn ground(
-    habitat: Habitat,
+    args: &RunArgs,
     context: &RunContext,
     guards: Guards,
     nodes: usize,
 ) -> Result<Box<dyn Ground>, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
-    match habitat {
-        Habitat::Process => {
+    match place(args) {
+        Where::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
             let blocks = blocks.map_err(|error| substrate(&error))?;
             let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
-        Habitat::Docker => {
+        Where::Docker => {
             let words = Words {
                 agent: vec!["agent".to_owned()],
                 keeper: vec!["internal".to_owned(), "keeper".to_owned()],

@@ -114,9 +114,6 @@ pub(super) const FORMAT: u64 = 1;
 /// Node names become `ROLE-i`; a run of more needs more than one machine.
 pub(super) const NODES_MAX: u64 = 1000;
 
-/// Where nodes can live.
-pub(super) const SUBSTRATES: &[&str] = &["process", "docker"];
-
 pub(super) static PLAN: Mapping = Mapping {
     name: "plan",
     doc: "A network, a timeline of faults, expectations and controls.",
@@ -142,12 +139,6 @@ pub(super) static PLAN: Mapping = Mapping {
             },
             "0",
             "The seed of everything random, unless the command line names another.",
-        ),
-        defaults(
-            "substrate",
-            Takes::Word(SUBSTRATES),
-            "process",
-            "Where nodes live, unless the command line says: processes on this machine, or containers on a Docker engine.",
         ),
         required(
             "network",

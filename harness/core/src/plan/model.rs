@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Selector, SourceSpan};
 use crate::params::Params;
-use crate::run::Pace;
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// One plan: a network, a timeline of faults, expectations and controls.
@@ -18,8 +17,6 @@ pub struct Plan {
     pub digest: String,
     /// The seed of everything random in its schedule, unless the command line names another.
     pub seed: u64,
-    /// Where its nodes live, unless the command line says.
-    pub habitat: Habitat,
     /// Layer length and layers per epoch.
     pub calendar: Calendar,
     /// Every node, role by role in the order of the plan, then by index.
@@ -38,26 +35,6 @@ pub struct Plan {
     pub expect: Vec<Expectation>,
     /// The end of the run, where the plan fixes it.
     pub until: Option<ProtocolTime>,
-}
-
-/// Where nodes live: `substrate` in a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Habitat {
-    /// Processes on this machine.
-    #[default]
-    Process,
-    /// Containers on a Docker engine.
-    Docker,
-}
-
-impl Habitat {
-    /// How long what it does takes there.
-    pub const fn pace(self) -> Pace {
-        match self {
-            Self::Process => Pace::PROCESS,
-            Self::Docker => Pace::DOCKER,
-        }
-    }
 }
 
 /// A named node of the network.

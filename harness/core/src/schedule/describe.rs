@@ -68,7 +68,7 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
     }
     let controls = plan.controls.len().max(1) as u64;
     // Whole seconds, rounded up: nobody plans by the millisecond.
-    let seconds = wall_ns_max(plan, schedule, plan.habitat.pace()).div_ceil(1_000_000_000);
+    let seconds = wall_ns_max(plan, schedule, run::Pace::PROCESS).div_ceil(1_000_000_000);
     let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
     let _ = writeln!(
         out,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::keys::{self, PLAN};
-use super::model::{Habitat, Plan, Release, Role};
+use super::model::{Plan, Release, Role};
 use super::raw::{self, Kind, Node, shorten};
 use super::reader::{Field, Fields, Network, Reader};
 use super::{Diagnostic, SourceSpan};
@@ -145,10 +145,6 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         .get("plan")
         .and_then(|field| plan_name(reader, &field));
     let seed = fields.count(reader, "seed");
-    let habitat = match fields.word(reader, "substrate") {
-        Some("docker") => Habitat::Docker,
-        _ => Habitat::Process,
-    };
 
     let network = fields
         .get("network")
@@ -190,7 +186,6 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         name: name.unwrap_or_default(),
         digest: hex::encode(Sha256::digest(bytes)),
         seed: seed.unwrap_or_default(),
-        habitat,
         calendar,
         roles,
         nodes: nodes.unwrap_or_default(),
