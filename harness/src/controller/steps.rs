@@ -122,14 +122,17 @@ async fn kill(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) 
     };
     report.carried(step, Ok(())).await;
     let death = life.died().await;
-    let detail = Detail::from([
+    let mut detail = Detail::from([
         (
             "dead-after-us".to_owned(),
             json!(death.seen_ns.saturating_sub(decided) / 1000),
         ),
         ("ended".to_owned(), json!(death.status)),
     ]);
-    let held = matches!(death.status, ExitStatus::Signal(9));
+    // Only now: looking for the others must not delay the death of the node itself.
+    let extinct = life.extinct().await;
+    detail.extend(extinct.detail);
+    let held = extinct.holds && matches!(death.status, ExitStatus::Signal(9));
     report
         .proved(step.id, Grade::Applied, held, detail.clone())
         .await;
@@ -150,17 +153,20 @@ async fn terminate(step: &Step, life: &dyn Life, target: &Target, report: &Repor
         let _ = report.loop_.send(Happened::Forced { node }).await;
     }
     report.carried(step, Ok(())).await;
-    let detail = Detail::from([
+    let extinct = life.extinct().await;
+    let mut detail = Detail::from([
         ("ended".to_owned(), json!(stopped.death.status)),
         (
             "took-ms".to_owned(),
             json!(u64::try_from(stopped.took.as_millis()).unwrap_or(u64::MAX)),
         ),
     ]);
+    detail.extend(extinct.detail);
+    let held = extinct.holds;
     report
-        .proved(step.id, Grade::Applied, true, detail.clone())
+        .proved(step.id, Grade::Applied, held, detail.clone())
         .await;
-    report.proved(step.id, Grade::Felt, true, detail).await;
+    report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
 async fn freeze(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) {

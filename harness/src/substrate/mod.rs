@@ -165,6 +165,16 @@ pub trait Life: Debug + Send + Sync {
     /// Asks it to end, frozen or not, and kills it when it does not within `grace`.
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped>;
 
+    /// Once it is dead: kills what it had started and what lives on, and says whether nobody does. Where all of a node dies
+    /// with it, as in a container, there is nothing to do.
+    fn extinct(&self) -> BoxFuture<'_, Seen> {
+        let holds = true;
+        Box::pin(std::future::ready(Seen {
+            holds,
+            detail: Detail::new(),
+        }))
+    }
+
     /// Makes it stand still with everything that it ever started.
     fn freeze(&self) -> Doing<'_, ()>;
 

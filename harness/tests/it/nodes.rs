@@ -134,6 +134,23 @@ fn whatever_left_the_group_of_a_node_stops_with_it() {
     assert_eq!(chain.wait_for_end(), 0);
 }
 
+/// What left the session of a killed node lives on after its leader, and is killed after it; another node's is not.
+#[test]
+fn whatever_left_the_session_of_a_node_dies_with_it() {
+    let mut chain = Chain::start(&["kill-family"]);
+    let told = chain.wait_for("killed");
+    // One that left the session and one that only its socket betrays; the third, in the group, may still be dying.
+    assert!(
+        (2..=3).contains(&told["before"].as_u64().unwrap()),
+        "{told}"
+    );
+    assert_eq!(told["left"], 0, "{told}");
+    assert_eq!(told["after"], 0, "{told}");
+    assert_eq!(told["others"], 4, "{told}");
+    assert_eq!(chain.wait_for("ended")["how"]["left"], json!([]));
+    assert_eq!(chain.wait_for_end(), 0);
+}
+
 #[test]
 fn a_node_gets_a_clean_process() {
     let mut chain = Chain::start(&["once", "1", "environment"]);

@@ -32,7 +32,7 @@ fn told(run: &CleanedRun) -> String {
     let mut text = match &run.state {
         RunState::Live => format!("{intents}: the run lives; nothing was touched"),
         RunState::Cleaned { killed: 0 } if run.removed == 0 => {
-            format!("{intents}: the run is dead and had left nothing")
+            format!("{intents}: the run is dead and nothing of it was found")
         }
         RunState::Cleaned { killed } => {
             format!(
@@ -107,7 +107,7 @@ mod tests {
             ),
             (
                 RunState::Cleaned { killed: 0 },
-                "the run is dead and had left nothing",
+                "the run is dead and nothing of it was found",
             ),
             (
                 RunState::Cleaned { killed: 1 },

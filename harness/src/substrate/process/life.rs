@@ -126,6 +126,33 @@ impl Life for ProcessLife {
         .boxed()
     }
 
+    fn extinct(&self) -> BoxFuture<'_, Seen> {
+        let address = self.address;
+        async move {
+            let left = self
+                .blocking(move |process| process.kill_family(address, STATE_BOUND))
+                .await;
+            let mut detail = Detail::new();
+            let holds = match left {
+                Ok(left) => {
+                    if !left.is_empty() {
+                        let left = left
+                            .iter()
+                            .map(|stat| format!("{} ({})", stat.pid, stat.comm));
+                        detail.insert("living-on".to_owned(), json!(left.collect::<Vec<_>>()));
+                    }
+                    detail.is_empty()
+                }
+                Err(why) => {
+                    detail.insert("unseen".to_owned(), json!(why));
+                    false
+                }
+            };
+            Seen { holds, detail }
+        }
+        .boxed()
+    }
+
     fn freeze(&self) -> Doing<'_, ()> {
         async { told(self.process.signal(NodeSignal::Stop)).map(drop) }.boxed()
     }

@@ -9,6 +9,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,8 @@ struct Inner {
     exit: Mutex<Option<Exit>>,
     /// The family as it was stopped, until it goes on.
     stopped: Mutex<Vec<Member>>,
+    /// Whether what it left is being removed, after which its name may have a new life.
+    retired: AtomicBool,
 }
 
 impl NodeProcess {
@@ -130,6 +133,7 @@ impl NodeProcess {
             pidfd,
             exit: Mutex::new(None),
             stopped: Mutex::new(Vec::new()),
+            retired: AtomicBool::new(false),
         })))
     }
 
@@ -187,6 +191,22 @@ impl NodeProcess {
         let members = self.kin(address).stop(bound)?;
         self.stopped().clone_from(&members);
         Ok(members)
+    }
+
+    /// Kills everything that the node ever started and that can be told to be its own. Blocks for at most `bound` and little
+    /// longer. Returns who lives on. Ends early, with nobody, once the node is retired: that removes the same.
+    pub fn kill_family(
+        &self,
+        address: Option<Ipv4Addr>,
+        bound: Duration,
+    ) -> io::Result<Vec<ProcStat>> {
+        let retired = || self.0.retired.load(Ordering::SeqCst);
+        self.kin(address).kill(bound, retired)
+    }
+
+    /// Says that a new life of this name may begin: nothing is killed any more for being of this one by its name.
+    pub(super) fn retire(&self) {
+        self.0.retired.store(true, Ordering::SeqCst);
     }
 
     /// What everybody of the node is doing.

@@ -328,6 +328,7 @@ impl Spawner {
         let deadline = Instant::now() + RETIRE_BOUND;
         for node in &dead {
             self.live().remove(&node.pid());
+            node.retire();
         }
         // It reads all of /proc, twice at least, which must not hold up the event loop. Reaping stays here: a child that was
         // just started is not known yet, and this thread is the one that starts them.
