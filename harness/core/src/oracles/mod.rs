@@ -16,6 +16,7 @@ mod agree;
 mod alive;
 mod challenges;
 mod cited;
+mod course;
 mod delivered;
 mod disk;
 mod groups;
@@ -28,7 +29,7 @@ mod void;
 mod world;
 
 pub use void::VoidTime;
-pub use world::{Ended, LATE_PART, Mark, NodeView, STEAL_MAX_PPM, Track, World, height};
+pub use world::{Ended, LATE_PART, Mark, NodeView, STEAL_MAX_PPM, Track, World};
 
 /// Every kind a plan may expect, in the order of the reference page.
 pub static ALL: &[&dyn OracleKind] = &[&advance::Advance, &recover::Recover, &agree::Agree];

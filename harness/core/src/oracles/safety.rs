@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::course::height;
 use super::said::doubt_lost;
-use super::world::{World, height};
+use super::world::World;
 use super::{Oracle, Output};
 use crate::history::{Body, Header, NodeState, Record, Sample};
 use crate::verdict::{Data, Expectation, Finding};

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::course::{Course, Move};
 use super::void::VoidTime;
 use crate::faults::Impact;
 use crate::history::{
@@ -94,6 +95,8 @@ pub struct Track {
     pub samples: u64,
     /// What kept it from being read the last time that it was not.
     pub gap: Option<String>,
+    /// What was read in this life.
+    course: Course,
 }
 
 /// Shared facts.
@@ -361,6 +364,7 @@ impl World {
         if fresh && let Some(tracks) = self.tracks.get_mut(&change.node) {
             for track in tracks.values_mut() {
                 track.value = None;
+                track.course = Course::default();
             }
         }
     }
@@ -390,16 +394,16 @@ impl World {
             .or_default()
             .entry(sample.signal.clone())
             .or_default();
+        match track.course.take(&sample.value) {
+            Move::Unread => {
+                track.gap = Some("a text was where numbers were before".to_owned());
+                return;
+            }
+            Move::Further if ready => track.advanced = Some(self.now),
+            Move::Further | Move::Stays => {}
+        }
         track.samples += 1;
         track.seen = Some(self.now);
-        if ready
-            && track
-                .value
-                .as_ref()
-                .is_some_and(|old| advances(old, &sample.value))
-        {
-            track.advanced = Some(self.now);
-        }
         track.value = Some(sample.value.clone());
     }
 
@@ -530,23 +534,6 @@ impl World {
             (false, Some(_)) => self.demanded = None,
             _ => {}
         }
-    }
-}
-
-/// Whether a value is further than the one before it. A text `HEIGHT:VALUE` is as far as its height; of any other text
-/// only the change is known.
-pub(super) fn advances(old: &SignalValue, new: &SignalValue) -> bool {
-    match (height(old), height(new)) {
-        (Some(old), Some(new)) => new > old,
-        _ => old != new,
-    }
-}
-
-/// The height a value stands for, if it says one.
-pub fn height(value: &SignalValue) -> Option<u64> {
-    match value {
-        SignalValue::Number(number) => Some(*number),
-        SignalValue::Text(text) => text.split_once(':')?.0.parse().ok(),
     }
 }
 

@@ -28,6 +28,20 @@ fn one_success_then_stall() {
     assert!(finding.text.contains("did not advance for 3 layers"));
 }
 
+/// It stands still, and what it says is a number in one layer and a word in the next.
+#[test]
+fn a_word_between_equal_numbers_is_no_advance() {
+    let mut net = flooded(miners(3));
+    net.until(11).node("miner-1").stuck = true;
+    net.node("miner-1").wordy = true;
+    net.until(30).end();
+    fails(&net, &["stalled/tx miner-1"]);
+
+    let mut net = flooded(miners(3));
+    net.until(11).node("miner-1").wordy = true;
+    passes(net.until(30).end());
+}
+
 #[test]
 fn a_stall_that_ends_is_still_a_stall() {
     let mut net = flooded(miners(3));

@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) unwatched: bool,
     /// Answers no ping.
     pub(crate) deaf: bool,
+    /// Says a word for its transactions in every second layer.
+    pub(crate) wordy: bool,
     /// Its transactions stand still.
     pub(crate) stuck: bool,
     /// Its verified layer stands still.
@@ -477,8 +479,13 @@ impl Net {
                 } else {
                     let fork = if node.forked { "other" } else { "state" };
                     let root = format!("{}:{fork}-{}", node.verified, node.verified);
+                    let tx = if node.wordy && layer % 2 == 0 {
+                        SignalValue::Text("unknown".into())
+                    } else {
+                        SignalValue::Number(node.tx)
+                    };
                     for (signal, value) in [
-                        ("tx", SignalValue::Number(node.tx)),
+                        ("tx", tx),
                         ("verified", SignalValue::Number(node.verified)),
                         ("root", SignalValue::Text(root)),
                     ] {
