@@ -18,6 +18,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::store::read_marker;
 use crate::substrate::docker::ledger::{Entry, Ledger};
 use crate::substrate::docker::remains::{Cleaned, Left, clean_blocking, remove_blocking};
 use crate::substrate::process::holders::holders;
@@ -438,7 +439,7 @@ fn remove_remains(
     let mut report = hunt.run(deadline);
     // After a reboot the addresses and processes are others'.
     if of_this_boot(intents)? {
-        let (proved, mut left) = by_their_sockets(intents)?;
+        let (proved, mut left) = by_their_sockets(nonce, intents)?;
         if !proved.is_empty() {
             let hunt = Hunt {
                 also: &proved,
@@ -468,15 +469,23 @@ fn remove_remains(
 }
 
 /// What still holds sockets in the run's addresses: processes that are certainly the run's, and the rest.
-fn by_their_sockets(intents: &[Intent]) -> io::Result<(Vec<i32>, Vec<Leftover>)> {
+///
+/// The file is only somebody's word: addresses that no run can get, and directories that are not this run's by the marker in
+/// them, prove nothing about anybody.
+fn by_their_sockets(nonce: &Nonce, intents: &[Intent]) -> io::Result<(Vec<i32>, Vec<Leftover>)> {
     let mut prefixes = Vec::new();
     let mut directories = Vec::new();
     for intent in intents {
         match intent {
             // A run that has it now answers for what is in it; `is_live` leaves an abandoned lock out.
-            Intent::Block { prefix } if !block::is_locked(*prefix)? => prefixes.push(*prefix),
-            // Links of /proc are absolute and free of links.
-            Intent::Directory { path } => directories.extend(fs::canonicalize(path).ok()),
+            Intent::Block { prefix } if block::can_be(*prefix) && !block::is_locked(*prefix)? => {
+                prefixes.push(*prefix);
+            }
+            Intent::Directory { path } => {
+                let own = read_marker(path).is_some_and(|marker| marker.nonce == *nonce);
+                // Links of /proc are absolute and free of links.
+                directories.extend(fs::canonicalize(path).ok().filter(|_| own));
+            }
             _ => {}
         }
     }
@@ -628,5 +637,21 @@ mod tests {
             }
         }
         assert_eq!(read_intents(log.path()).unwrap().len(), 2);
+    }
+
+    /// A file that says that the whole machine was a run's: nobody is harmed for it, above all not this test, which holds a
+    /// socket where a system's own services live.
+    #[test]
+    fn a_forged_file_proves_nothing() {
+        let _socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let forged = [
+            Intent::Block {
+                prefix: [127, 0, 0],
+            },
+            Intent::Directory { path: "/".into() },
+        ];
+        let (proved, left) = by_their_sockets(&Nonce::random().unwrap(), &forged).unwrap();
+        assert_eq!(proved, Vec::<i32>::new());
+        assert!(left.is_empty(), "{left:?}");
     }
 }

@@ -103,6 +103,11 @@ impl AsFd for AddressBlock {
     }
 }
 
+/// Whether a run can be given this block: 127.0.x.y is where a system's own services live, and is nobody's.
+pub(crate) const fn can_be([first, second, _]: [u8; 3]) -> bool {
+    first == 127 && second >= 1 && second <= 254
+}
+
 /// The blocks of one run.
 #[derive(Debug)]
 pub struct AddressBlocks(Vec<AddressBlock>);
