@@ -58,26 +58,29 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
     judged.print(args.format, printer)?;
     let mut codes = vec![judged.exit_code()];
     for control in unseen {
-        printer.note(&format!("  undecided  {control}: the plan has this control and there is no history of it; the run was stopped before"));
+        printer.note(&format!("  undecided  {control}"));
         codes.push(ExitCode::Inconclusive);
     }
     Ok(exit_code(&codes).code())
 }
 
-/// Controls of the plan in a run directory that nothing is recorded of: what is there then says nothing of the whole.
+/// Controls of the plan in a run directory that nothing is recorded of: what is there then says nothing of the whole. Without
+/// the plan nobody knows how many there must be, and that is no better.
 fn controls_without_history(run: &Path, verdicts: &[Verdict]) -> Vec<String> {
-    let controls = verdicts.iter().any(|verdict| verdict.run.control.is_some());
+    if verdicts.iter().all(|verdict| verdict.run.control.is_none()) {
+        return Vec::new();
+    }
     let plan = fs_err::read(run.join("plan.yaml"))
         .ok()
         .and_then(|bytes| parse(&bytes, &catalogue::catalogue()).ok());
-    let Some(plan) = plan.filter(|_| controls) else {
-        return Vec::new();
+    let Some(plan) = plan else {
+        return vec!["which ones there must be is unknown, plan.yaml cannot be read".to_owned()];
     };
     let seen = |name: &String| verdicts.iter().any(|verdict| verdict.run.release == *name);
-    plan.controls
-        .into_iter()
-        .map(|control| control.release)
+    let controls = plan.controls.into_iter().map(|control| control.release);
+    controls
         .filter(|name| !seen(name))
+        .map(|name| format!("{name}: the plan has this control and there is no history of it; the run was stopped before"))
         .collect()
 }
 

@@ -117,6 +117,11 @@ pub(crate) fn a_copy_is_the_same_run(run: &Run) {
     judge(copy.path())
         .gave(3)
         .tells(&[last, "there is no history of it"]);
+    // Without its plan nobody knows what is missing.
+    fs::remove_file(copy.path().join("plan.yaml")).unwrap();
+    judge(copy.path())
+        .gave(3)
+        .tells(&["plan.yaml cannot be read"]);
 }
 
 /// What can happen to the file of a history, and what is then said.
