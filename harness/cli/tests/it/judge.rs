@@ -278,6 +278,8 @@ fn less_or_other_than_the_whole_history_never_passes() {
     let parent = tempfile::tempdir_in(bench.path()).unwrap();
     fs::create_dir(parent.path().join("fixed")).unwrap();
     fs::write(parent.path().join("fixed/history.jsonl"), &text).unwrap();
+    let told = run.directory.join("plan.yaml");
+    fs::copy(told, parent.path().join("plan.yaml")).unwrap();
     judge(parent.path()).gave(0);
     judge(&parent.path().join("nowhere"))
         .gave(2)
