@@ -9,6 +9,7 @@ use std::path::Path;
 use tweedledum_core::control::{Comparison, Gave, contains};
 use tweedledum_core::verdict::{Cleanup, Outcome, Verdict};
 
+use crate::incident::two_branches_and_a_pass;
 use crate::judge::{a_copy_is_the_same_run, no_cut_history_passes};
 use crate::support::{Bench, Run, findings, plan, plans};
 
@@ -131,6 +132,9 @@ fn every_plan_gives_what_it_declares() {
         if let Some((_, defect)) = FLOODS.iter().find(|(flood, _)| *flood == name) {
             died_of(defect, "gateway", &run.verdict("netid-116"), &run);
             passed(&run.verdict("fixed"), &run);
+        }
+        if name == "tweedledee/incident" {
+            two_branches_and_a_pass(&run);
         }
         no_cut_history_passes(&run);
         if comparison.controls.len() > 1 {
