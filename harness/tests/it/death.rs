@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tweedledum_harness::store::RunMarker;
 use tweedledum_harness::substrate::process::block;
 use tweedledum_harness::supervise::TEARDOWN_BOUND;
 use tweedledum_harness::undo::{RunState, clean, unfinished};
@@ -260,13 +261,24 @@ fn clean_sees_a_daemon_by_the_addresses_of_the_run() {
         daemon.pid > 0 && daemon.why.contains(":7001 in the run's addresses"),
         "{daemon:?}"
     );
-    // It works in the directory of the runs: once that is on record as the run's own, it is proved.
+    // It works in the directory of the runs: once that is on record as the run's own, and bears its marker, it is proved.
     let nonce = known.nonce.unwrap();
     let intents = chain.runs.path().join(format!(".intents/{nonce}.jsonl"));
     let mut text = std::fs::read_to_string(&intents).unwrap();
     text.push_str(&serde_json::json!({"kind": "directory", "path": chain.runs.path()}).to_string());
     text.push('\n');
     std::fs::write(&intents, text).unwrap();
+    let report = clean(chain.runs.path()).unwrap();
+    assert!(matches!(report.runs[0].state, RunState::Left { .. }));
+    let marker = RunMarker {
+        tweedledum_run: 1,
+        plan: "hold".into(),
+        seed: 0,
+        nonce,
+        began_unix_ns: 0,
+    };
+    let marker = serde_json::to_string(&marker).unwrap();
+    std::fs::write(chain.runs.path().join("run.json"), marker).unwrap();
     let report = clean(chain.runs.path()).unwrap();
     assert_eq!(report.runs[0].state, RunState::Cleaned { killed: 1 });
     assert!(remains(&nonce, &known.blocks).is_empty());
