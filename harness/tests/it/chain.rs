@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tweedledum_harness::substrate::process::identity::{bound_in, carriers, snapshot};
+use tweedledum_harness::substrate::process::identity::{ProcStat, bound_in, carriers, snapshot};
 use tweedledum_harness::substrate::process::{Nonce, block};
 use tweedledum_harness::undo::unfinished;
 
@@ -130,6 +130,12 @@ impl Drop for Chain {
         // After a failed assertion the watchdog removes the rest.
         let _ = self.stub.kill();
         let _ = self.stub.wait();
+        // Where a test had killed the watchdog too, nobody would: daemons that only their command line betrays live on.
+        if std::thread::panicking() {
+            for nonce in unfinished(self.runs.path()).unwrap_or_default() {
+                kill_marked(&nonce);
+            }
+        }
     }
 }
 
@@ -152,6 +158,26 @@ pub(crate) fn kill(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(pid, signal);
 }
 
+/// Living processes with the run's nonce in their command line, as those of the fixture that hide have it.
+fn marked(nonce: &Nonce) -> Vec<ProcStat> {
+    let mark = nonce.to_string();
+    let all = snapshot().unwrap_or_default().into_values();
+    all.filter(|stat| !stat.is_dead())
+        .filter(|stat| {
+            let path = PathBuf::from(format!("/proc/{}/cmdline", stat.pid));
+            let line = std::fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&mark)
+        })
+        .collect()
+}
+
+/// Kills those of a run that hide so well that `clean` cannot find them.
+pub(crate) fn kill_marked(nonce: &Nonce) {
+    for stat in marked(nonce) {
+        kill(stat.pid, rustix::process::Signal::KILL);
+    }
+}
+
 /// What is left of a run: processes by environment or by the mark in their command line, sockets,
 /// locks.
 pub(crate) fn remains(nonce: &Nonce, blocks: &[[u8; 3]]) -> Vec<String> {
@@ -162,20 +188,11 @@ pub(crate) fn remains(nonce: &Nonce, blocks: &[[u8; 3]]) -> Vec<String> {
             stat.pid, stat.comm
         ));
     }
-    let mark = nonce.to_string();
-    for stat in snapshot()
-        .unwrap()
-        .into_values()
-        .filter(|stat| !stat.is_dead())
-    {
-        let path = PathBuf::from(format!("/proc/{}/cmdline", stat.pid));
-        let line = std::fs::read(path).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(&mark) {
-            left.push(format!(
-                "process {} `{}` by its command line",
-                stat.pid, stat.comm
-            ));
-        }
+    for stat in marked(nonce) {
+        left.push(format!(
+            "process {} `{}` by its command line",
+            stat.pid, stat.comm
+        ));
     }
     for &prefix in blocks {
         left.extend(

@@ -8,7 +8,7 @@ use tweedledum_harness::substrate::process::block;
 use tweedledum_harness::supervise::TEARDOWN_BOUND;
 use tweedledum_harness::undo::{RunState, clean, unfinished};
 
-use crate::chain::{Chain, Known, PATIENCE, kill, remains, wait_until};
+use crate::chain::{Chain, Known, PATIENCE, kill, kill_marked, remains, wait_until};
 
 const ROUNDS: u64 = 30;
 
@@ -226,15 +226,7 @@ fn clean_removes_what_is_left_when_all_guards_die_at_once() {
         left.iter().all(|text| text.contains("command line")),
         "{left:?}"
     );
-    for stat in tweedledum_harness::substrate::process::identity::snapshot()
-        .unwrap()
-        .values()
-    {
-        let line = std::fs::read(format!("/proc/{}/cmdline", stat.pid)).unwrap_or_default();
-        if String::from_utf8_lossy(&line).contains(&nonce.to_string()) {
-            kill(stat.pid, Signal::KILL);
-        }
-    }
+    kill_marked(&nonce);
 }
 
 /// What lost its environment and all its ancestors still shows by its socket. It is told while nothing proves whose it is,
