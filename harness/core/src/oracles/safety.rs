@@ -12,7 +12,7 @@ use super::{Oracle, Output};
 use crate::history::{Body, Header, NodeState, Record, Sample};
 use crate::verdict::{Data, Expectation, Finding};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Safety {
     /// Highest value and its record, per node and signal, in this life and since it was ready.
     heights: BTreeMap<(String, String), (u64, u64)>,
