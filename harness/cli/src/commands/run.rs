@@ -25,7 +25,7 @@ use tweedledum_harness::undo::{self, IntentLog};
 
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, internal, read_plan, schedule_of};
+use super::{Failure, internal, limits, no_file_in_the_way, read_plan, schedule_of};
 use crate::args::{RunArgs, Where};
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -41,6 +41,7 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 /// What the user started: checks everything that can be checked, then supervises the run.
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     nameable(&args.runs)?;
+    no_file_in_the_way(&args.runs)?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
@@ -53,6 +54,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
                 hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
+    limits::let_files_grow()?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));

@@ -3,6 +3,7 @@
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
 use super::{Oracle, OracleKind, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
@@ -396,7 +397,7 @@ impl Advances {
         records.sort_unstable();
         records.dedup();
         Charge::Stall(out.find(Finding {
-            id: format!("stalled/{}", self.signal),
+            id: findings::STALLED.of(&self.signal),
             node: watched.group.node().map(str::to_owned),
             role: watched.group.role.clone(),
             due_ns,
@@ -545,7 +546,7 @@ impl Oracle for Advances {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id.strip_prefix("stalled/") == Some(&self.signal)
+        findings::STALLED.about(&finding.id) == Some(&self.signal)
             && self.watched.iter().any(|watched| watched.about(finding))
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::said::{Said, overheard, reported, said};
 use super::world::{Mark, World};
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::time::Span;
 use crate::verdict::{Code, Data, Expectation, Finding};
@@ -255,7 +256,7 @@ impl Delivered {
             records.push(world.now.seq);
             records.sort_unstable();
             let place = out.find(Finding {
-                id: "proof/undelivered".to_owned(),
+                id: findings::PROOF_UNDELIVERED.id.to_owned(),
                 node: Some(made.node.clone()),
                 role: world.nodes.get(&made.node).map(|view| view.role.clone()),
                 due_ns: from.t_ns,
@@ -395,7 +396,7 @@ impl Oracle for Delivered {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id == "proof/undelivered"
+        finding.id == findings::PROOF_UNDELIVERED.id
     }
 
     fn unfit(&self, _finding: &Finding) -> bool {

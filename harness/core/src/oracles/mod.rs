@@ -1,8 +1,8 @@
 //! Oracles: one file each, and one line in [`ALL`], or in [`always`] for those that run without being asked.
 //!
 //! An oracle is a fold over the history. It knows signals and impacts, never fault kinds, keeps bounded state, states the
-//! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, add what its findings
-//! may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
+//! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, name its findings in
+//! [`crate::findings`], add what they may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
 //! alone.
 
 use crate::history::{Header, Record};

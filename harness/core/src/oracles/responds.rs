@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
@@ -143,7 +144,8 @@ impl Watched {
                 let text = format!(
                     "{name} hangs: its process lives, and its sources gave no answer for {MISSES} layers"
                 );
-                self.hang.prove(name, "hang/api", text, world, out);
+                self.hang
+                    .prove(name, findings::HANG_API.id, text, world, out);
             }
         }
     }
@@ -181,7 +183,8 @@ impl Watched {
                     let text = format!(
                         "{name} is deaf: its process lives, and {MISSES} UDP pings in a row got no answer"
                     );
-                    self.deaf.prove(name, "deaf/udp", text, world, out);
+                    self.deaf
+                        .prove(name, findings::DEAF_UDP.id, text, world, out);
                 }
             }
         }
