@@ -82,6 +82,8 @@ pub(super) struct Account {
     pub(super) freed: bool,
     looked: Option<Instant>,
     pub(super) shows_holes: bool,
+    /// Whether the file system knows clones; one that does not refuses them by itself.
+    pub(super) clones: bool,
     pub(super) means: Means,
     status: watch::Sender<DiskStatus>,
     used: Arc<AtomicU64>,
@@ -126,6 +128,7 @@ impl Account {
             key,
             // A file system without unlinked files is not asked for its holes, too.
             shows_holes: scan::shows_holes(&root).unwrap_or(false),
+            clones: scan::clones(&root),
             root,
             ledger: Ledger::default(),
             under_way: BTreeMap::new(),
@@ -245,11 +248,18 @@ impl Account {
             }
             Call::Sendfile => self.copy(told, watches, (1, Some(2)), (0, None), 3),
             Call::Ioctl => self.clone(told, watches),
-            Call::Rename | Call::Link => {
-                self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1))
+            Call::Rename => {
+                self.renames(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1), 0)
             }
-            Call::Renameat | Call::Linkat => {
-                self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3))
+            Call::Renameat => self.renames(told, watches, (told.fd(0), 1), (told.fd(2), 3), 0),
+            Call::Renameat2 => {
+                let flags = told.argument(4);
+                self.renames(told, watches, (told.fd(0), 1), (told.fd(2), 3), flags)
+            }
+            Call::Link => self.links(told, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1), 0),
+            Call::Linkat => {
+                let flags = descriptor(told.argument(4));
+                self.links(told, (told.fd(0), 1), (told.fd(2), 3), flags)
             }
             Call::Mmap => self.mmap(told, watches),
             Call::Seccomp => {
