@@ -338,3 +338,41 @@ pub(crate) fn reap_children(keep: impl Fn(i32) -> bool) -> usize {
     }
     reaped
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look at one living process, or none, and the dead of these pids.
+    fn look(alive: Option<i32>, dead: &[i32]) -> Look {
+        let stat = |pid| ProcStat {
+            pid,
+            comm: "x".to_owned(),
+            state: 'S',
+            parent: 1,
+            group: pid,
+            session: pid,
+            start: 7,
+            rss_pages: 0,
+        };
+        Look {
+            prey: alive.map(|pid| (pid, stat(pid))).into_iter().collect(),
+            dead: dead.iter().map(|pid| (*pid, 7)).collect(),
+            ..Look::default()
+        }
+    }
+
+    #[test]
+    fn a_look_is_clean_only_if_nobody_died_since_the_one_before() {
+        for (what, before, now, clean) in [
+            ("nobody ever", look(None, &[]), look(None, &[]), true),
+            ("old dead", look(None, &[3, 4]), look(None, &[3, 4]), true),
+            ("reaped", look(None, &[3, 4]), look(None, &[4]), true),
+            ("alive", look(None, &[3]), look(Some(4), &[3]), false),
+            ("was alive", look(Some(3), &[]), look(None, &[]), false),
+            ("missed twice", look(None, &[3]), look(None, &[3, 4]), false),
+        ] {
+            assert_eq!(now.is_clean_after(&before), clean, "{what}");
+        }
+    }
+}
