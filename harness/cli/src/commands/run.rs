@@ -113,7 +113,8 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let run = entry.context.clone();
+    let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
         let ground = ground(args, &context, guards.clone(), plan.nodes.len()).await?;
@@ -128,7 +129,12 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
         let conducted = conduct(&work, &mut host, printer).await;
         drop(guards);
         conducted
-    })
+    });
+    drop(runtime);
+    for left in supervise::end_alone(&run) {
+        printer.note(&format!("left behind: {}", what_is_left(&left)));
+    }
+    conducted
 }
 
 /// Where nodes live.

@@ -117,7 +117,7 @@ enum Charge {
     Unsteady,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Watched {
     group: Group,
     /// Since when enough of its nodes have been free to advance.
@@ -142,7 +142,7 @@ struct Watched {
 /// proved by a *look* after the bound that still shows the old value, or by the node being dead; without a look there is
 /// an observer gap, unless the node itself gives no answer, which [`super::responds`] finds. For a pushed signal silence is
 /// a look, unless lines of the node's log were lost: then it is one from there on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Advances {
     signal: String,
     what: String,

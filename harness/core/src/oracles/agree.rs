@@ -73,7 +73,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 const HEIGHTS_MAX: usize = 4096;
 
 /// What was first seen of a height.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct First {
     value: String,
     node: String,
@@ -83,7 +83,7 @@ struct First {
 }
 
 /// The fold behind `agree`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Agrees {
     signal: String,
     /// Nobody asked: then a network that shows no heights is not for it to judge.

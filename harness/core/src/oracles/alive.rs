@@ -23,7 +23,7 @@ const SIGXFSZ: i32 = 25;
 const LAST_LINES: usize = 4;
 const LAST_CHARS: usize = 200;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Alive {
     roles: BTreeMap<String, BTreeSet<String>>,
     /// Crash of each node that has not come back: its place and the record.

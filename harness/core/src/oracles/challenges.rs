@@ -26,7 +26,7 @@ const POETS_MAX: usize = 32;
 type Fate = BTreeMap<String, (Option<bool>, u64)>;
 
 /// The fold behind `challenges`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Challenges {
     /// By node, then round; what is decided is dropped.
     open: BTreeMap<String, BTreeMap<u64, Fate>>,

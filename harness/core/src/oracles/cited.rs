@@ -23,7 +23,7 @@ const KEPT_MAX: usize = 4096;
 type Proof = (u64, String, String);
 
 /// The first ATX that cites a proof.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Citing {
     node: String,
     atx: String,
@@ -31,7 +31,7 @@ struct Citing {
 }
 
 /// The fold behind `cited`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cited {
     made: BTreeSet<Proof>,
     waiting: BTreeMap<Proof, Citing>,

@@ -26,7 +26,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 /// A proof was made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Made {
     node: String,
     at: Mark,
@@ -34,7 +34,7 @@ struct Made {
 }
 
 /// What the PoET told of handing it over.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tries {
     failed: u64,
     first_failed: Option<Mark>,
@@ -43,7 +43,7 @@ struct Tries {
     gave_up: Option<Mark>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Standing {
     #[default]
     Open,
@@ -54,7 +54,7 @@ enum Standing {
 }
 
 /// A round of a PoET.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Round {
     made: Option<Made>,
     tries: Tries,
@@ -64,7 +64,7 @@ struct Round {
 }
 
 /// The fold behind `delivered`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Delivered {
     /// Nodes that say which proofs they hold.
     holders: Vec<String>,
@@ -312,7 +312,7 @@ impl Tries {
 }
 
 /// Nodes that owe that they hold a proof.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Owed {
     /// They say so.
     held: usize,

@@ -18,7 +18,7 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 const FAILED: &str = "round-failed";
 const MADE: &str = "proof-made";
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Disk {
     /// Findings that are not over, per node: a proof made later ends them. One a node, so they are bounded.
     open: BTreeMap<String, Vec<Option<usize>>>,
@@ -30,7 +30,7 @@ struct Disk {
 }
 
 /// A round that found the disk full of the round before it, which was still at work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Crowded {
     node: String,
     round: u64,

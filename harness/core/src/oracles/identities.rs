@@ -28,7 +28,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 /// The fold behind `identities`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Identities {
     /// Which node an identity is, as far as nodes have published under it.
     names: BTreeMap<String, String>,

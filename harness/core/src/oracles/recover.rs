@@ -63,7 +63,7 @@ impl OracleKind for Recover {
 }
 
 /// A signal that must advance freshly.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Awaited {
     signal: String,
     group: Group,
@@ -80,7 +80,7 @@ struct Awaited {
 /// Excused is only what no heal takes back: a node that the heal restarts owes progress within the bound, its start
 /// included. A signal that did not advance before the first fault either says nothing about it: then the plan may look
 /// at the wrong place, and there is a doubt with what kept it from being read, not a finding. A signal or node with an open finding is not found twice; the open one notes that it did not recover.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Recovers {
     after: String,
     heal: String,

@@ -17,7 +17,7 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 const MISSES: u32 = 3;
 
 /// What a node did in the layer that is just ending.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Layer {
     /// A signal was read.
     read: bool,
@@ -28,7 +28,7 @@ struct Layer {
 }
 
 /// Layers in a row of the same kind.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Run {
     layers: u32,
     /// In one of them nothing witnessed that the harness could see.
@@ -40,7 +40,7 @@ struct Run {
     place: Option<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Watched {
     layer: Layer,
     hang: Run,
@@ -53,7 +53,7 @@ struct Watched {
     last_unpinged: Option<(u64, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Responds {
     nodes: BTreeMap<String, Watched>,
 }

@@ -13,7 +13,7 @@ use crate::findings;
 use crate::history::{Body, Header, NodeState, Record, Sample};
 use crate::verdict::{Data, Expectation, Finding};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Safety {
     /// Highest value and its record, per node and signal, in this life and since it was ready.
     heights: BTreeMap<(String, String), (u64, u64)>,
