@@ -73,6 +73,7 @@ impl Watch {
         let mut wanted = BTreeSet::from(["panic".to_owned()]);
         let (mut tasks, mut looking) = (JoinSet::new(), JoinSet::new());
         let (mut disks, mut looks) = (BTreeMap::new(), BTreeMap::new());
+        let mut vantages = Vec::new();
         let layer = Duration::from_nanos(site.header.calendar.layer_ns);
         for (name, node) in &site.nodes {
             for source in node.launch.signals.values() {
@@ -87,6 +88,7 @@ impl Watch {
                 disks.insert(name.clone(), disk);
             }
             if let Some(vantage) = substrate.vantage(name) {
+                vantages.push(Arc::clone(&vantage));
                 let (wish, wished) = watch::channel(false);
                 let polls = site.polls_per_layer;
                 looking.spawn(look(node, name, vantage, layer, polls, wished));
@@ -95,7 +97,7 @@ impl Watch {
         }
         let genesis_ns = site.began_ns.saturating_add(site.header.genesis_ns);
         let ticker = LayerTicker::new(genesis_ns, layer)?;
-        tasks.spawn(layers::tell(ticker, layer, loop_.clone()));
+        tasks.spawn(layers::tell(ticker, layer, vantages, loop_.clone()));
         let (failing, own) = (Arc::clone(&substrate), loop_.clone());
         tasks.spawn(async move {
             let why = failing.failed().await;

@@ -65,6 +65,8 @@ pub struct Request {
     pub seats: Vec<Seat>,
     /// Where relative paths of executables start.
     pub base: PathBuf,
+    /// How long a layer is: what agents are late by counts against it.
+    pub layer: Duration,
     /// The protocols that agents speak.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// Who the agents are.
@@ -224,6 +226,11 @@ pub struct Stopped {
 pub trait Vantage: Debug + Send + Sync {
     /// The address that what it sends comes from.
     fn address(&self) -> IpAddr;
+
+    /// How late it was at worst since this was asked last, where it can be late without this process being so.
+    fn lateness(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Waits until the node is ready; returns how long that took.
     fn until_ready(&self, check: Check, bound: Duration) -> Doing<'_, Duration>;

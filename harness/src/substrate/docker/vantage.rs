@@ -54,6 +54,10 @@ impl Vantage for PodVantage {
         self.address
     }
 
+    fn lateness(&self) -> Duration {
+        self.link.lateness()
+    }
+
     fn until_ready(&self, check: Check, bound: Duration) -> Doing<'_, Duration> {
         async move { told(self.link.until_ready(check, bound).await) }.boxed()
     }
