@@ -243,7 +243,8 @@ impl Watch {
         self.looks.clear();
         let mut looking = std::mem::take(&mut self.looking);
         let mut stopping: Vec<(String, Arc<dyn Life>, Duration)> = Vec::new();
-        for (name, living) in &self.living {
+        let stays = self.substrate.outlives_runs();
+        for (name, living) in self.living.iter().filter(|_| !stays) {
             let grace = self.site.nodes.get(name).map_or(Duration::ZERO, |node| {
                 Duration::from_nanos(node.stop.grace_ns)
             });
@@ -260,6 +261,9 @@ impl Watch {
             }
             while all.join_next().await.is_some() {}
             // Every exit is told before the end is, except for those of lives that not even a kill ends.
+            if stays {
+                exits.abort_all();
+            }
             let told = async { while exits.join_next().await.is_some() {} };
             let _ = tokio::time::timeout(EXITS_BOUND, told).await;
             let left = substrate.tear_down().await;
