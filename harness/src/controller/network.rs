@@ -180,7 +180,10 @@ impl Site {
         }
         let header = header(host, job, schedule, genesis_ns, began_unix_ns, &places)?;
         Ok(Self {
-            header,
+            header: Header {
+                nodes_stay: substrate.outlives_runs(),
+                ..header
+            },
             began_ns,
             began_unix_ns,
             nodes,
@@ -312,5 +315,6 @@ fn header(
         schedule,
         control: job.control.cloned(),
         fixed_end: plan.until.is_some(),
+        nodes_stay: false,
     })
 }

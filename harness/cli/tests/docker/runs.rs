@@ -14,12 +14,12 @@ const GONE_BOUND: Duration = Duration::from_mins(2);
 /// Until a run has nodes.
 const START_BOUND: Duration = Duration::from_mins(1);
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Everything on the engine that carries the nonce of any run in this directory of runs.
-fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -61,7 +61,7 @@ fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// Nonces of the runs that are, or were, in this directory: of intents and of markers.
-fn nonces(runs: &Path) -> BTreeSet<String> {
+pub(crate) fn nonces(runs: &Path) -> BTreeSet<String> {
     let mut nonces = BTreeSet::new();
     for entry in std::fs::read_dir(runs.join(".intents"))
         .into_iter()
@@ -83,18 +83,19 @@ fn nonces(runs: &Path) -> BTreeSet<String> {
     nonces
 }
 
+pub(crate) fn tweedledum(words: &[&str], runs: &Path) -> Command {
+    let mut command = plain(words);
+    command.arg("--runs").arg(runs);
+    command
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the shipped executable is what is tested"
 )]
-fn tweedledum(words: &[&str], runs: &Path) -> Command {
+pub(crate) fn plain(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tweedledum"));
-    command
-        .args(words)
-        .arg("--runs")
-        .arg(runs)
-        .current_dir(root())
-        .stdin(Stdio::null());
+    command.args(words).current_dir(root()).stdin(Stdio::null());
     command
 }
 
@@ -169,7 +170,7 @@ fn kill(pid: i32) {
 }
 
 /// Waits until a condition holds, with a bound that says what was missing.
-fn until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + bound;
     loop {
         if let Some(seen) = look() {
