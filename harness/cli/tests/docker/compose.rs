@@ -112,7 +112,13 @@ fn a_project_is_attached_to_and_goes_on() {
     assert_eq!(names.matches("touched (kill, start)").count(), 5, "{names}");
     assert_eq!(containers(), before, "only looked at");
 
-    let words = ["attach", PROJECT, "compose/gateways.yaml", "--format", "json"];
+    let words = [
+        "attach",
+        PROJECT,
+        "compose/gateways.yaml",
+        "--format",
+        "json",
+    ];
     let ended = tweedledum(&words, dir.path()).output().unwrap();
     let told = String::from_utf8_lossy(&ended.stderr);
     let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
