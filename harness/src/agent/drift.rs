@@ -60,7 +60,7 @@ impl Drift {
         self.take_at(monotonic_ns())
     }
 
-    /// How late it is now or was last, if it was later than the limit at any time since then.
+    /// Whether it was later than the limit at any time since then, the wake-up that is due now included.
     pub(crate) fn blind_since(&self, since_ns: u64) -> bool {
         self.blind_at(monotonic_ns(), since_ns)
     }
