@@ -176,7 +176,8 @@ fn findings_and_placeholders_are_listed_with_their_meaning() {
     }
     let roles = listed("roles");
     for name in ["{release.bin}", "{PORT.addr}", "{data}", "{settings}"] {
-        let line = roles.lines().find(|line| line.starts_with(name));
+        let mut lines = roles.lines();
+        let line = lines.find(|line| line.starts_with(&format!("# {name}")));
         assert!(line.is_some_and(|line| line.len() > 30), "{name}: {roles}");
     }
 }
