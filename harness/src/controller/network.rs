@@ -279,7 +279,7 @@ fn header(
         plan: plan.name.clone(),
         plan_digest: plan.digest.clone(),
         release: job.release.name.clone(),
-        executables: job.executables.clone(),
+        executables: job.executables.digests().clone(),
         substrate: job.ground.name().to_owned(),
         genesis_ns,
         calendar: plan.calendar,

@@ -13,6 +13,7 @@
 
 pub mod disk;
 pub mod docker;
+pub mod executable;
 pub mod process;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use crate::observe::Observation;
 use crate::observe::ready::ExecEnd;
 use crate::store::NodeDirectory;
 use disk::{DiskStatus, Probed, Reading, Wanted};
+pub use executable::Executables;
 
 /// Something that a substrate does; the error says why it could not, as a lower-case fragment for the history.
 pub type Doing<'a, T> = BoxFuture<'a, Result<T, String>>;
@@ -65,6 +67,8 @@ pub struct Request {
     pub seats: Vec<Seat>,
     /// Where relative paths of executables start.
     pub base: PathBuf,
+    /// What nodes are started from, as it was when the run began.
+    pub executables: Executables,
     /// The protocols that agents speak.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// Who the agents are.

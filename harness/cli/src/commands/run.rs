@@ -1,7 +1,7 @@
 //! `run`: a plan against its controls, or against one release.
 //!
 //! What the user starts only checks and supervises; the run itself happens in a child, so that whatever dies, something
-//! is left to clean up. Both read the plan, since nothing but the command line passes between them.
+//! is left to clean up. The plan is read once, by the first: its very bytes pass to the child and into the run directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,20 +12,19 @@ use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::report::text;
 use tweedledum_core::schedule;
-use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::Ground;
 use tweedledum_harness::substrate::docker::DockerGround;
 use tweedledum_harness::substrate::docker::run::Words;
 use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
+use tweedledum_harness::substrate::{Executables, Ground};
 use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
 use tweedledum_harness::undo::{self, IntentLog};
 
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, internal, read_plan, schedule_of};
+use super::{Failure, internal, parse_plan, read_plan_bytes, schedule_of};
 use crate::args::{RunArgs, Where};
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -41,7 +40,8 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 /// What the user started: checks everything that can be checked, then supervises the run.
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     nameable(&args.runs)?;
-    let plan = read_plan(&args.plan, printer)?;
+    let bytes = read_plan_bytes(&args.plan)?;
+    let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
     executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
@@ -61,6 +61,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
         watchdog: internal::words("watchdog"),
         controller,
         interrupt_grace: INTERRUPT_GRACE,
+        input: bytes,
     };
     let supervised =
         supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
@@ -101,13 +102,11 @@ pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> 
 fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
-    let plan = read_plan(&args.plan, printer)?;
+    let bytes = entry.input.clone();
+    let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
-    let executables = digests(executables(
-        &plan,
-        turns.iter().map(|(release, _)| *release),
-        &args.plan,
-    )?)?;
+    let paths = executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let executables = Executables::hold(&entry.context.exe, paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -119,6 +118,7 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
         let work = Work {
             args,
             plan: &plan,
+            bytes: &bytes,
             turns: &turns,
             executables: &executables,
             ground: ground.as_ref(),
@@ -166,8 +166,10 @@ async fn ground(
 struct Work<'a> {
     args: &'a RunArgs,
     plan: &'a Plan,
+    /// The plan as it was written.
+    bytes: &'a [u8],
     turns: &'a [Turn<'a>],
-    executables: &'a BTreeMap<String, String>,
+    executables: &'a Executables,
     ground: &'a dyn Ground,
 }
 
@@ -176,6 +178,7 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
     let Work {
         args,
         plan,
+        bytes,
         turns,
         executables,
         ground,
@@ -191,7 +194,7 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
     let directory =
         RunDirectory::create(&runs, &plan.name, seed, &host.context.nonce, &mut intents)
             .map_err(|error| substrate(&error))?;
-    fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
+    store::write_atomic(&directory.path().join("plan.yaml"), bytes)?;
     let drawn = serde_json::to_vec_pretty(&drawn).unwrap_or_default();
     store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
     let mut verdicts = Vec::new();
@@ -230,7 +233,12 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
             break;
         }
     }
-    let code = finish(args, directory.path(), verdicts, printer)?;
+    let planned = turns.iter().filter_map(|(_, control)| *control);
+    let planned = planned.map(|control| control.release.clone()).collect();
+    let Some(judged) = Judged::of(verdicts, Ok(planned)) else {
+        return Err(Failure::Substrate("nothing was run".to_owned()));
+    };
+    let code = finish(args, directory.path(), &judged, printer)?;
     for pruned in store::prune(&runs, args.keep)? {
         if let Some(why) = pruned.failed {
             printer.note(&format!(
@@ -246,13 +254,10 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
 fn finish(
     args: &RunArgs,
     directory: &Path,
-    verdicts: Vec<Verdict>,
+    judged: &Judged,
     printer: &Printer,
 ) -> Result<u8, Failure> {
-    let Some(judged) = Judged::of(verdicts) else {
-        return Err(Failure::Substrate("nothing was run".to_owned()));
-    };
-    write_reports(directory, &judged)?;
+    write_reports(directory, judged)?;
     let path = directory.display().to_string();
     let options = text::Options {
         colour: printer.colour(),
@@ -330,14 +335,6 @@ pub(crate) fn executables<'a>(
         found.insert(path, resolved);
     }
     Ok(found)
-}
-
-/// The SHA-256 of our own executable and of these, for the history.
-fn digests(executables: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, Failure> {
-    let own = ("{release.bin}".to_owned(), PathBuf::from("/proc/self/exe"));
-    let all = std::iter::once(own).chain(executables);
-    all.map(|(name, path)| Ok((name, store::file_sha256(&path)?)))
-        .collect()
 }
 
 /// Whether a file can be executed.

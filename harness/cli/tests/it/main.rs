@@ -20,4 +20,5 @@ mod output;
 mod plans;
 mod roles;
 mod support;
+mod tampered;
 mod tidy;

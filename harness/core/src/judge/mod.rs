@@ -165,9 +165,11 @@ impl Judge {
     pub fn unreadable(&mut self, error: &ReadError) {
         let code = match error {
             ReadError::Truncated { .. } | ReadError::Io { .. } => Code::HistoryUnfinished,
-            ReadError::Garbage { .. } | ReadError::Format { .. } | ReadError::NoHeader { .. } => {
-                Code::HistoryDamaged
-            }
+            ReadError::Garbage { .. }
+            | ReadError::Format { .. }
+            | ReadError::NoHeader { .. }
+            | ReadError::Digest { .. }
+            | ReadError::Rewritten { .. } => Code::HistoryDamaged,
         };
         self.out.doubt(code, error.to_string(), "", Vec::new());
     }

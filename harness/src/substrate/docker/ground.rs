@@ -22,7 +22,8 @@ use super::vantage::PodVantage;
 use crate::observe::ready::ExecEnd;
 use crate::substrate::process::Nonce;
 use crate::substrate::{
-    DiskHold, DiskNeed, Doing, Ground, Life, NodePipes, Request, Spot, Substrate, Vantage,
+    DiskHold, DiskNeed, Doing, Executables, Ground, Life, NodePipes, Request, Spot, Substrate,
+    Vantage,
 };
 
 /// Where a node finds its data and its network file.
@@ -115,6 +116,7 @@ impl DockerGround {
             run: run.clone(),
             image: self.image.clone(),
             base: request.base,
+            executables: request.executables,
             images: tokio::sync::Mutex::default(),
             homes,
             nodes: Mutex::default(),
@@ -150,8 +152,9 @@ struct Network {
     run: DockerRun,
     image: Image,
     base: PathBuf,
-    /// Images of the plan's own executables, by their path.
-    images: tokio::sync::Mutex<BTreeMap<PathBuf, Image>>,
+    executables: Executables,
+    /// Images of the plan's own executables, by the plan's names for them.
+    images: tokio::sync::Mutex<BTreeMap<String, Image>>,
     homes: BTreeMap<String, Home>,
     /// Nodes that had a life.
     nodes: Mutex<BTreeMap<String, Node>>,
@@ -182,7 +185,7 @@ impl Network {
     async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {
         let image = match &launch.program {
             Program::Own => self.image.clone(),
-            Program::Path(path) => self.image_of(self.base.join(path)).await?,
+            Program::Path(path) => self.image_of(path).await?,
         };
         let file = format!("{:#}\n", launch.network);
         Ok(NodeSpec {
@@ -197,14 +200,20 @@ impl Network {
     }
 
     /// An executable of the plan's own becomes an image as ours does.
-    async fn image_of(&self, path: PathBuf) -> Result<Image, String> {
+    async fn image_of(&self, name: &str) -> Result<Image, String> {
         let mut images = self.images.lock().await;
-        if let Some(image) = images.get(&path) {
+        if let Some(image) = images.get(name) {
             return Ok(image.clone());
         }
-        let image = own_image(self.run.engine(), &path).await;
+        let image = own_image(self.run.engine(), &self.base.join(name)).await;
         let image = image.map_err(|error| error.to_string())?;
-        images.insert(path, image.clone());
+        // Read once more, as it lies beside the libraries that it names, and so compared with what was read first.
+        if let Some(held) = self.executables.get(name) {
+            let checked = tokio::task::spawn_blocking(move || held.check_path()).await;
+            let checked = checked.map_err(|error| error.to_string())?;
+            checked.map_err(|error| error.to_string())?;
+        }
+        images.insert(name.to_owned(), image.clone());
         Ok(image)
     }
 }

@@ -24,6 +24,7 @@ use crate::observe::NodeName;
 use crate::observe::poll::http_client;
 use crate::observe::ready::ExecEnd;
 use crate::store::NodeDirectory;
+use crate::substrate::Executables;
 use crate::substrate::disk::{DiskStatus, Probed, Reading, Wanted};
 use crate::substrate::{DiskHold, Doing, Ground, Life, Request, Seat, Spot, Substrate, Vantage};
 use crate::supervise::TEARDOWN_BOUND;
@@ -95,6 +96,7 @@ impl ProcessGround {
         Ok(Arc::new(Network {
             spawner: self.spawner.clone(),
             base: request.base,
+            executables: request.executables,
             homes,
             living: Mutex::default(),
             checks: AtomicU64::new(0),
@@ -149,6 +151,7 @@ struct Home {
 struct Network {
     spawner: Spawner,
     base: PathBuf,
+    executables: Executables,
     homes: BTreeMap<String, Home>,
     living: Mutex<BTreeMap<String, NodeProcess>>,
     /// How many commands were run, which names them.
@@ -175,7 +178,10 @@ impl Network {
             name: node.clone(),
             program: match &launch.program {
                 Asked::Own => Program::Own,
-                Asked::Path(path) => Program::Path(self.base.join(path)),
+                Asked::Path(path) => match self.executables.get(path) {
+                    Some(held) => Program::Held(held),
+                    None => Program::Path(self.base.join(path)),
+                },
             },
             args: launch.args.iter().map(OsString::from).collect(),
             env: launch
