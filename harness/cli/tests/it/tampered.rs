@@ -45,11 +45,11 @@ const RUN: [&str; 4] = ["run", "plan.yaml", "--release", "fixed"];
 /// A node dies in the middle of the run and is started again by the heal.
 fn killed(node: &str) -> Scene {
     scene(&format!(
-        "timeline:\n  - {{ at: epoch 2, name: cut, kill: {{ target: {node} }} }}\n  - {{ at: epoch 3, heal: all }}"
+        "timeline:\n  - {{ at: epoch 2, name: cut, kill: {{ target: {node} }} }}\n  - {{ at: epoch 5, heal: all }}"
     ))
 }
 
-fn is_dead<'a>(node: &'a str) -> impl Fn(&Value) -> bool + 'a {
+fn is_dead(node: &str) -> impl Fn(&Value) -> bool {
     move |record| record["kind"] == "exit" && record["node"] == node
 }
 
