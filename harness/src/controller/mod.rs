@@ -12,6 +12,7 @@ mod happened;
 mod layers;
 mod network;
 mod steps;
+mod tasks;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -123,6 +124,7 @@ pub async fn run(
         seats,
         base: job.base.clone(),
         executables: job.executables.clone(),
+        layer: Duration::from_nanos(job.plan.calendar.layer_ns),
         dialects: job.dialects.to_vec(),
         identities: Identities {
             watcher: launch::identity(job.seed, "the agent"),
@@ -139,6 +141,7 @@ pub async fn run(
     let machine = Machine::new(
         site.header.clone(),
         &site.sources(),
+        slowest_stop_ns(job.plan),
         Judge::new(&site.header)?,
     );
     let began_ns = site.began_ns;
@@ -160,6 +163,12 @@ pub async fn run(
     // into says nothing.
     let lines = read_written(&path, running.history.written())?;
     Ok(judge::judge_history(lines)?)
+}
+
+/// The longest that a node may take to stop.
+fn slowest_stop_ns(plan: &Plan) -> u64 {
+    let graces = plan.roles.values().map(|role| role.stop.grace_ns);
+    graces.max().unwrap_or(0)
 }
 
 /// A run that is going on.
@@ -244,6 +253,7 @@ impl Running {
             }
             Some(observation) = self.observations.recv() => seen(observation),
             Some(happened) = self.inbox.recv() => self.watch.take(happened),
+            failed = self.watch.failed() => failed,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! is left to clean up. The plan is read once, by the first: its very bytes pass to the child and into the run directory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +17,20 @@ use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
 use tweedledum_harness::substrate::docker::DockerGround;
+use tweedledum_harness::substrate::docker::attached::AttachedGround;
+use tweedledum_harness::substrate::docker::attached::project::Project;
 use tweedledum_harness::substrate::docker::run::Words;
 use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
 use tweedledum_harness::substrate::{Executables, Ground};
 use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
 use tweedledum_harness::undo::{self, IntentLog};
 
+use super::attach::find;
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, internal, parse_plan, read_plan_bytes, schedule_of};
+use super::{
+    Failure, internal, limits, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of,
+};
 use crate::args::{RunArgs, Where};
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -40,6 +46,7 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 /// What the user started: checks everything that can be checked, then supervises the run.
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     nameable(&args.runs)?;
+    no_file_in_the_way(&args.runs)?;
     let bytes = read_plan_bytes(&args.plan)?;
     let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
@@ -53,15 +60,26 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
                 hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
+    limits::let_files_grow()?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
+    supervised(args, controller, bytes, printer)
+}
+
+/// Supervises a controller that is started with these words and gets the bytes of its plan.
+pub(super) fn supervised(
+    args: &RunArgs,
+    controller: Vec<OsString>,
+    input: Vec<u8>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     let config = SuperviseConfig {
         runs: args.runs.clone(),
         watchdog: internal::words("watchdog"),
         controller,
         interrupt_grace: INTERRUPT_GRACE,
-        input: bytes,
+        input,
     };
     let supervised =
         supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
@@ -92,14 +110,18 @@ fn nameable(runs: &Path) -> Result<(), Failure> {
 }
 
 /// The child of [`supervise()`]: conducts the run. Everything was checked before, so what fails now is not the plan's.
-pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
-    conducted(args, printer).map_err(|failure| match failure {
+pub(crate) fn control(
+    args: &RunArgs,
+    attach: Option<&str>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    conducted(args, attach, printer).map_err(|failure| match failure {
         Failure::File(error) => Failure::Substrate(error.to_string()),
         other => other,
     })
 }
 
-fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
     let bytes = entry.input.clone();
@@ -107,13 +129,15 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let turns = turns(&plan, args)?;
     let paths = executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
     let executables = Executables::hold(&entry.context.exe, paths)?;
+    let project = attach.map(|name| find(name, &plan)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let run = entry.context.clone();
+    let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let ground = ground(args, &context, guards.clone(), plan.nodes.len()).await?;
+        let ground = ground(args, project, &context, guards.clone(), plan.nodes.len()).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
@@ -126,7 +150,12 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
         let conducted = conduct(&work, &mut host, printer).await;
         drop(guards);
         conducted
-    })
+    });
+    drop(runtime);
+    for left in supervise::end_alone(&run) {
+        printer.note(&format!("left behind: {}", what_is_left(&left)));
+    }
+    conducted
 }
 
 /// Where nodes live.
@@ -137,11 +166,23 @@ fn place(args: &RunArgs) -> Where {
 /// The one place that knows which substrates there are.
 async fn ground(
     args: &RunArgs,
+    project: Option<Project>,
     context: &RunContext,
     guards: Guards,
     nodes: usize,
 ) -> Result<Box<dyn Ground>, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
+    let words = Words {
+        agent: vec!["agent".to_owned()],
+        keeper: vec!["internal".to_owned(), "keeper".to_owned()],
+    };
+    let executable = Path::new("/proc/self/exe");
+    if let Some(project) = project {
+        let ledger = undo::ledger(&context.intents)?;
+        let nonce = context.nonce;
+        let reached = AttachedGround::reach(project, nonce, executable, words, ledger).await;
+        return Ok(Box::new(reached.map_err(Failure::Substrate)?));
+    }
     match place(args) {
         Where::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
@@ -150,12 +191,7 @@ async fn ground(
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
         Where::Docker => {
-            let words = Words {
-                agent: vec!["agent".to_owned()],
-                keeper: vec!["internal".to_owned(), "keeper".to_owned()],
-            };
             let ledger = undo::ledger(&context.intents)?;
-            let executable = Path::new("/proc/self/exe");
             let reached = DockerGround::reach(context.nonce, executable, words, ledger).await;
             Ok(Box::new(reached.map_err(Failure::Substrate)?))
         }

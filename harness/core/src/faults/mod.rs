@@ -16,8 +16,10 @@ mod cap_disk;
 mod fill_disk;
 mod flood_sessions;
 mod kill;
+mod operate;
 mod pause;
 mod restart;
+mod room;
 mod set_gateways;
 mod start_poet;
 mod terminate;
@@ -29,10 +31,10 @@ pub static ALL: &[&dyn FaultKind] = &[
     &restart::Restart,
     &pause::Pause,
     &flood_sessions::FloodSessions,
-    &cap_disk::CapDisk,
-    &fill_disk::FillDisk,
-    &set_gateways::SetGateways,
-    &start_poet::StartPoet,
+    &cap_disk::CAP_DISK,
+    &fill_disk::FILL_DISK,
+    &set_gateways::SET_GATEWAYS,
+    &start_poet::START_POET,
 ];
 
 /// The kind of this name.

@@ -21,7 +21,7 @@ use crate::verdict::{
 use evidence::{Evidences, Limits};
 
 /// An oracle and its doubts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seat {
     oracle: Box<dyn Oracle>,
     doubted: bool,
@@ -40,7 +40,7 @@ impl Seat {
 }
 
 /// Judges one run. Give it every record in order, then ask for the verdict.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Judge {
     header: Header,
     world: World,
@@ -105,6 +105,15 @@ impl Judge {
             stopped_ns: None,
             header: header.clone(),
         })
+    }
+
+    /// Takes in what was read from a line after the header's.
+    pub fn read(&mut self, line: Result<&Line, &ReadError>) {
+        match line {
+            Ok(Line::Record(record)) => self.observe(record),
+            Ok(Line::Unknown { seq, kind, .. }) => self.skip(*seq, kind),
+            Err(error) => self.unreadable(error),
+        }
     }
 
     /// Takes a record in, the header included.
@@ -424,10 +433,11 @@ impl Judge {
                     let text = "the history does not say whether everything of the run is gone";
                     out.doubt(Code::HistoryUnfinished, text, "", last.clone());
                 }
-                let mut unended =
-                    self.world.nodes.iter().filter(|(_, view)| {
-                        view.state.is_some_and(|state| state != NodeState::Dead)
-                    });
+                let mut unended = self.world.nodes.iter().filter(|(_, view)| {
+                    // One that was there before and stays is as it should be while it is ready.
+                    let stays = self.header.nodes_stay && view.state == Some(NodeState::Ready);
+                    !stays && view.state.is_some_and(|state| state != NodeState::Dead)
+                });
                 if let Some((node, _)) = unended.next() {
                     let text = format!("the history does not say how {node} ended");
                     let measurement = format!("{} nodes", 1 + unended.count());
@@ -544,11 +554,7 @@ pub fn judge_history(
     let mut judge = Judge::new(header)?;
     judge.observe(&first);
     for line in lines {
-        match line {
-            Ok(Line::Record(record)) => judge.observe(&record),
-            Ok(Line::Unknown { seq, kind, .. }) => judge.skip(seq, &kind),
-            Err(error) => judge.unreadable(&error),
-        }
+        judge.read(line.as_ref());
     }
     Ok(judge.finish())
 }
