@@ -166,10 +166,11 @@ fn pieces(
     }))
 }
 
-/// What a container that runs has said since it was first started, and what it says from now on.
-pub(super) fn log(engine: &Engine, id: &str) -> Output {
+/// What a container that runs has said since this second of 1970, and what it says from now on.
+pub(super) fn log(engine: &Engine, id: &str, since: i32) -> Output {
     let options = LogsOptions {
         follow: true,
+        since,
         stdout: true,
         stderr: true,
         ..LogsOptions::default()

@@ -213,13 +213,14 @@ impl Node {
         self.live(output).await
     }
 
-    /// The life that it has already, with what the engine's log has of it.
-    pub(super) async fn adopt(&self) -> Result<(Life, NodePipes), DockerError> {
+    /// The life that it has already, with what the engine's log has of it since this second of 1970.
+    pub(super) async fn adopt(&self, since: i32) -> Result<(Life, NodePipes), DockerError> {
         if !self.state().await?.running {
             let why = format!("{} does not run any more", self.name());
             return Err(DockerError::Spec(why));
         }
-        self.live(container::log(&self.0.engine, &self.0.id)).await
+        self.live(container::log(&self.0.engine, &self.0.id, since))
+            .await
     }
 
     async fn live(&self, output: Output) -> Result<(Life, NodePipes), DockerError> {
