@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Action, Class, Part, Schedule};
+use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::plan::{Plan, size};
 use crate::run;
@@ -109,6 +110,18 @@ fn action(action: &Action) -> String {
         Action::StartPoet { node, gateways } => {
             format!("start the rounds of {node} with {}", gateways.join(", "))
         }
+        Action::Limit {
+            node,
+            resource,
+            amount,
+        } => format!(
+            "limit the {} of {node} to {}",
+            resource.word(),
+            self::amount(*resource, *amount)
+        ),
+        Action::Unlimit { node, resource } => {
+            format!("lift the limit on the {} of {node}", resource.word())
+        }
         Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
         Action::FreeDisk {
             node,
@@ -117,6 +130,22 @@ fn action(action: &Action) -> String {
             "free the disk of {node} up to its limit of {}",
             size(*limit)
         ),
+    }
+}
+
+/// So much of a resource, in words.
+pub fn amount(resource: Resource, amount: u64) -> String {
+    match resource {
+        Resource::Memory => size(amount),
+        Resource::Cpu => {
+            let (whole, thousandths) = (amount / 1000, amount % 1000);
+            let fraction = format!("{thousandths:03}");
+            match fraction.trim_end_matches('0') {
+                "" => whole.to_string(),
+                fraction => format!("{whole}.{fraction}"),
+            }
+        }
+        Resource::Pids => amount.to_string(),
     }
 }
 
