@@ -9,6 +9,7 @@
 //!
 //! Run directories are results, not leftovers: they are pruned by the [store](crate::store).
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ use thiserror::Error;
 use crate::store::read_marker;
 use crate::substrate::docker::ledger::{Entry, Ledger};
 use crate::substrate::docker::remains::{Cleaned, Left, clean_blocking, remove_blocking};
+use crate::substrate::process::group;
 use crate::substrate::process::holders::holders;
 use crate::substrate::process::remains::Hunt;
 use crate::substrate::process::{KillReport, Leftover, Nonce, ProcessId, block, identity};
@@ -71,6 +73,11 @@ pub enum Intent {
     Directory {
         /// Its path.
         path: PathBuf,
+    },
+    /// Control groups with the run's nonce in their names are about to be made in these directories.
+    Groups {
+        /// Their places.
+        places: Vec<PathBuf>,
     },
     /// Something is about to be made on a container engine, was made there, or is gone from it.
     Docker {
@@ -392,14 +399,35 @@ pub fn ledger(path: &Path) -> io::Result<Ledger> {
     }))
 }
 
-/// What a guard does about engines when its run is over: removes what the run's intents name. Returns what is left.
-pub(crate) fn remove_from_engine(path: &Path) -> Vec<Leftover> {
+/// What a guard does when its run is over and its processes are gone: removes from engines, and of control groups, what
+/// the run's intents name. Returns what is left.
+pub(crate) fn remove_recorded(path: &Path) -> Vec<Leftover> {
     match read_intents(path) {
-        Ok(intents) => on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left),
+        Ok(intents) => {
+            let mut left = on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left);
+            left.extend(of_groups(&intents));
+            left
+        }
         // Another guard has seen to it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => vec![of_engine(format!("intents cannot be read: {error}"))],
     }
+}
+
+/// Removes the run's control groups; what is left. The file is only somebody's word, but what it leads to is an empty
+/// directory with the run's nonce in its name.
+fn of_groups(intents: &[Intent]) -> Vec<Leftover> {
+    let Some(Intent::Run { nonce, .. }) = intents.first() else {
+        return Vec::new();
+    };
+    let places = intents.iter().filter_map(|intent| match intent {
+        Intent::Groups { places } => Some(places.as_slice()),
+        _ => None,
+    });
+    let places: BTreeSet<PathBuf> = places.flatten().cloned().collect();
+    let places: Vec<PathBuf> = places.into_iter().collect();
+    let left = group::remove_all(nonce, &places);
+    left.into_iter().map(of_engine).collect()
 }
 
 fn entries_of(intents: &[Intent]) -> Vec<Entry> {
@@ -416,7 +444,7 @@ fn on_engine(left: &[Left]) -> Vec<Leftover> {
         .collect()
 }
 
-/// What is left on an engine is no process of this machine.
+/// What is left on an engine, or of a group, is no process of this machine.
 fn of_engine(why: String) -> Leftover {
     Leftover {
         pid: 0,
@@ -460,6 +488,7 @@ fn remove_remains(
     }
     let KillReport { killed, mut left } = report;
     left.extend(on_engine);
+    left.extend(of_groups(intents));
     if left.is_empty() {
         forget(path)?;
         Ok(RunState::Cleaned { killed })

@@ -11,11 +11,12 @@
 //! give it a directory here beside [`process`], implement the traits, and construct its [`Ground`] in the one place
 //! that knows which there are. Nothing in this module decides what to do to a node: that is the schedule's part.
 
+pub mod cgroup;
 pub mod disk;
 pub mod docker;
 pub mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -26,8 +27,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 use tweedledum_core::launch::Launch;
+use tweedledum_core::plan::model::Image;
 use tweedledum_core::run::Pace;
 
 use crate::agent::Dialect;
@@ -37,6 +40,7 @@ use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::observe::Observation;
 use crate::observe::ready::ExecEnd;
 use crate::store::NodeDirectory;
+use cgroup::Share;
 use disk::{DiskStatus, Probed, Reading, Wanted};
 
 /// Something that a substrate does; the error says why it could not, as a lower-case fragment for the history.
@@ -93,6 +97,10 @@ pub struct Seat {
     pub directory: NodeDirectory,
     /// What is done to its disk, if anything.
     pub disk: Option<DiskNeed>,
+    /// What it will be limited in.
+    pub limits: BTreeSet<Resource>,
+    /// What it is started from where nodes have images, instead of one with an executable of this machine.
+    pub image: Option<Image>,
 }
 
 /// What will be done to a node's disk.
@@ -186,6 +194,12 @@ pub trait Life: Debug + Send + Sync {
 
     /// Lets all of it go on.
     fn thaw(&self) -> Doing<'_, ()>;
+
+    /// Gives it so much of a resource, or all that its machine has, in this life and later ones, and reads that back.
+    fn limit(&self, resource: Resource, amount: Option<u64>) -> Doing<'_, Option<u64>>;
+
+    /// What the kernel holds it to, found from one of its processes and not from where limits are set.
+    fn share(&self, resource: Resource) -> Doing<'_, Share>;
 
     /// Whether it goes on.
     fn awake(&self) -> BoxFuture<'_, Seen>;

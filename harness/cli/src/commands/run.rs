@@ -12,6 +12,7 @@ use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::report::text;
 use tweedledum_core::schedule;
+use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
@@ -25,8 +26,8 @@ use tweedledum_harness::undo::{self, IntentLog};
 
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, internal, read_plan, schedule_of};
-use crate::args::{RunArgs, Where};
+use super::{Failure, fit, internal, read_plan, schedule_of};
+use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
@@ -43,10 +44,13 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     nameable(&args.runs)?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
-    executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    executables(&plan, releases, &args.plan, place)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    let process = place(args) == Where::Process;
+    fit::tried(&args.plan, &plan, &drawn, place)?;
+    let process = place == SubstrateKind::Process;
     if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
             message: error.to_string(),
@@ -103,18 +107,16 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
-    let executables = digests(executables(
-        &plan,
-        turns.iter().map(|(release, _)| *release),
-        &args.plan,
-    )?)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    let executables = digests(executables(&plan, releases, &args.plan, place)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let ground = ground(args, &context, guards.clone(), plan.nodes.len()).await?;
+        let ground = ground(place, &context, guards.clone(), plan.nodes.len()).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
@@ -129,27 +131,22 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     })
 }
 
-/// Where nodes live.
-fn place(args: &RunArgs) -> Where {
-    args.substrate.unwrap_or(Where::Process)
-}
-
 /// The one place that knows which substrates there are.
 async fn ground(
-    args: &RunArgs,
+    place: SubstrateKind,
     context: &RunContext,
     guards: Guards,
     nodes: usize,
 ) -> Result<Box<dyn Ground>, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
-    match place(args) {
-        Where::Process => {
+    match place {
+        SubstrateKind::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
             let blocks = blocks.map_err(|error| substrate(&error))?;
             let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
-        Where::Docker => {
+        SubstrateKind::Docker => {
             let words = Words {
                 agent: vec!["agent".to_owned()],
                 keeper: vec!["internal".to_owned(), "keeper".to_owned()],
@@ -304,6 +301,7 @@ pub(crate) fn executables<'a>(
     plan: &Plan,
     releases: impl Iterator<Item = &'a Release>,
     file: &Path,
+    place: SubstrateKind,
 ) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let used: BTreeSet<&str> = plan.nodes.iter().map(|node| node.role.as_str()).collect();
     let mut paths = BTreeSet::new();
@@ -312,6 +310,8 @@ pub(crate) fn executables<'a>(
             .roles
             .values()
             .filter(|role| used.contains(role.name.as_str()))
+            // What is in an image is not looked for here.
+            .filter(|role| place == SubstrateKind::Process || role.image.is_none())
         {
             match (role.command.first().map(String::as_str), &release.bin) {
                 (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),

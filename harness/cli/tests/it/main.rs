@@ -15,6 +15,7 @@ mod incident;
 mod interrupted;
 mod judge;
 mod killed;
+mod limits;
 mod misbehaving;
 mod output;
 mod plans;

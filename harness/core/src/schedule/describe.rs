@@ -9,6 +9,7 @@ use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::plan::{Plan, size};
 use crate::run;
+use crate::substrate::SubstrateKind;
 use crate::time::{MICRO, ProtocolTime, Span};
 
 /// Wall time one release takes at the most: start, genesis, schedule, undo and orderly stop.
@@ -26,7 +27,7 @@ pub fn wall_ns_max(plan: &Plan, schedule: &Schedule, pace: run::Pace) -> u64 {
 }
 
 /// The schedule of a plan for people.
-pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
+pub fn describe(plan: &Plan, schedule: &Schedule, substrate: SubstrateKind) -> String {
     let mut out = String::new();
     let layer = Duration::from_nanos(plan.calendar.layer_ns);
     let epoch = humantime::format_duration(Duration::from_nanos(
@@ -69,11 +70,12 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
     }
     let controls = plan.controls.len().max(1) as u64;
     // Whole seconds, rounded up: nobody plans by the millisecond.
-    let seconds = wall_ns_max(plan, schedule, run::Pace::PROCESS).div_ceil(1_000_000_000);
+    let seconds = wall_ns_max(plan, schedule, substrate.pace()).div_ceil(1_000_000_000);
     let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
     let _ = writeln!(
         out,
-        "wall time at most {} for one release, {} for {controls} of them",
+        "wall time on {} at most {} for one release, {} for {controls} of them",
+        substrate.word(),
         humantime::format_duration(Duration::from_secs(seconds)),
         humantime::format_duration(Duration::from_secs(seconds * controls)),
     );

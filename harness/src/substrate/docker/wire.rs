@@ -13,11 +13,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tweedledum_core::capability::Resource;
 
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
 use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value};
+use crate::substrate::cgroup::Share;
 
 /// The longest message: a table of some thousand sockets. Anything longer is no message of ours.
 pub(crate) const FRAME_MAX: usize = 512 << 10;
@@ -122,6 +124,8 @@ pub(crate) enum Order {
     Sockets,
     /// The processes of the pod but the agent's own, and how long each has worked.
     Working,
+    /// What the kernel holds the node to, as its own control group has it.
+    Share { resource: Resource },
     /// Takes everything back and exits.
     Bye,
 }
@@ -172,6 +176,7 @@ pub(crate) enum Answer {
     Probe(Option<i32>),
     Sockets(Sockets),
     Working(BTreeMap<i32, Working>),
+    Share(Share),
 }
 
 /// The agent's clocks at one moment.
