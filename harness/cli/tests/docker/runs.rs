@@ -141,8 +141,10 @@ fn who_has_too_little_memory_dies_of_that() {
 /// The plan of `throttle-cpu` with the gateways' image named, as a plan of a user's own names it.
 fn with_image(image: &str, dir: &Path) -> PathBuf {
     let roles = tweedledum_words(&["list", "roles"]);
-    let role = format!("  gateway:\n    image: {image}\n");
-    let roles = roles.replacen("  gateway:\n", &role, 1);
+    let command = "command: [\"{release.bin}\", \"node\", \"gateway\"";
+    assert!(roles.contains(command), "{roles}");
+    let named = format!("image: \"{image}\"\n      {command}");
+    let roles = roles.replacen(command, &named, 1);
     let plan = std::fs::read_to_string(root().join("plans/faults/throttle-cpu.yaml")).unwrap();
     let path = dir.join("with-image.yaml");
     std::fs::write(&path, format!("{plan}\n{roles}")).unwrap();
