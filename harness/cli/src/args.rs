@@ -28,7 +28,7 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Judge a recorded run again from its history
     Judge(JudgeArgs),
-    /// List fault kinds, oracles, roles or releases, or how each substrate carries faults out
+    /// List fault kinds, oracles, findings, roles or releases, or how each substrate carries faults out
     List(ListArgs),
     /// Print the JSON Schema of the plan format
     Schema,
@@ -160,7 +160,9 @@ pub(crate) enum Listed {
     Faults,
     /// Expectations and their parameters
     Oracles,
-    /// The bundled roles, in the form a plan declares its own
+    /// Ids of findings and what they mean
+    Findings,
+    /// The bundled roles, in the form a plan declares its own, and the placeholders that roles may use
     Roles,
     /// The bundled releases and their switches
     Releases,

@@ -11,6 +11,7 @@ pub mod capability;
 pub mod causes;
 pub mod control;
 pub mod faults;
+pub mod findings;
 pub mod history;
 pub mod judge;
 pub mod launch;

@@ -76,7 +76,7 @@ impl Watch {
         let (bound, own) = self.ready_bound(ready_by_ns, incarnation, &place.launch);
         self.watch_exit(node, incarnation, &life, &logs);
         let (loop_, dead, name) = (self.loop_.clone(), Arc::clone(&life), NodeName::from(node));
-        self.tasks.spawn(async move {
+        self.tasks.spawn(format!("wait until {node} is ready"), async move {
             let node = name.to_string();
             let happened = tokio::select! {
                 // One that is dead will never be ready; its death is told elsewhere.
@@ -161,23 +161,24 @@ impl Watch {
     fn watch_exit(&mut self, node: &str, incarnation: u32, life: &Arc<dyn Life>, logs: &NodeLogs) {
         let (life, mut logs) = (Arc::clone(life), logs.clone());
         let (loop_, node) = (self.loop_.clone(), node.to_owned());
-        self.exits.spawn(async move {
-            let death = life.died().await;
-            // Its last words come before its death: a panic is told in them.
-            if let Err(open) = logs.drained(DRAIN_BOUND).await {
-                tracing::debug!(node, ?open, "somebody else holds its output");
-            }
-            let [stdout, stderr] = logs.tails();
-            let mut tail: Vec<String> = stdout.into_iter().chain(stderr).collect();
-            tail.drain(..tail.len().saturating_sub(TAIL_LINES));
-            let exited = Happened::Exited {
-                node,
-                incarnation,
-                status: death.status,
-                tail,
-            };
-            let _ = loop_.send(exited).await;
-        });
+        self.exits
+            .spawn(format!("wait for the death of {node}"), async move {
+                let death = life.died().await;
+                // Its last words come before its death: a panic is told in them.
+                if let Err(open) = logs.drained(DRAIN_BOUND).await {
+                    tracing::debug!(node, ?open, "somebody else holds its output");
+                }
+                let [stdout, stderr] = logs.tails();
+                let mut tail: Vec<String> = stdout.into_iter().chain(stderr).collect();
+                tail.drain(..tail.len().saturating_sub(TAIL_LINES));
+                let exited = Happened::Exited {
+                    node,
+                    incarnation,
+                    status: death.status,
+                    tail,
+                };
+                let _ = loop_.send(exited).await;
+            });
     }
 }
 

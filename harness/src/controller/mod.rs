@@ -13,6 +13,7 @@ mod layers;
 mod limits;
 mod network;
 mod steps;
+mod tasks;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -140,6 +141,7 @@ pub async fn run(
     let machine = Machine::new(
         site.header.clone(),
         &site.sources(),
+        slowest_stop_ns(job.plan),
         Judge::new(&site.header)?,
     );
     let began_ns = site.began_ns;
@@ -160,6 +162,12 @@ pub async fn run(
     // The verdict is that of the file, so that judging it again cannot give another.
     let file = BufReader::new(fs_err::File::open(&path)?);
     Ok(judge::judge_history(read_lines(file))?)
+}
+
+/// The longest that a node may take to stop.
+fn slowest_stop_ns(plan: &Plan) -> u64 {
+    let graces = plan.roles.values().map(|role| role.stop.grace_ns);
+    graces.max().unwrap_or(0)
 }
 
 /// A run that is going on.
@@ -241,6 +249,7 @@ impl Running {
             }
             Some(observation) = self.observations.recv() => seen(observation),
             Some(happened) = self.inbox.recv() => self.watch.take(happened),
+            failed = self.watch.failed() => failed,
         }
     }
 }

@@ -62,8 +62,11 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         return;
     };
     match step.action {
-        Action::Kill { .. } => kill(&step, life.as_ref(), &target, &report).await,
-        Action::Terminate { .. } => terminate(&step, life.as_ref(), &target, &report).await,
+        Action::Kill { .. } => kill(&step, life.as_ref(), &target.node, &report).await,
+        Action::Terminate { .. } => {
+            let grace = Duration::from_nanos(target.stop.grace_ns);
+            terminate(&step, life.as_ref(), &target.node, grace, &report).await;
+        }
         Action::Freeze { .. } => freeze(&step, life.as_ref(), &target, &report).await,
         Action::Thaw { .. } => thaw(&step, life.as_ref(), &target, &report).await,
         Action::Start { .. }
@@ -114,11 +117,11 @@ pub(super) async fn operate(
     }
 }
 
-async fn kill(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) {
+async fn kill(step: &Step, life: &dyn Life, node: &str, report: &Reporter) {
     let decided = match life.kill().await {
         Ok(decided) => decided,
         Err(why) => {
-            let why = format!("cannot kill {}: {why}", target.node);
+            let why = format!("cannot kill {node}: {why}");
             return report.carried(step, Err(why)).await;
         }
     };
@@ -141,17 +144,16 @@ async fn kill(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) 
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
-async fn terminate(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) {
-    let grace = Duration::from_nanos(target.stop.grace_ns);
+async fn terminate(step: &Step, life: &dyn Life, node: &str, grace: Duration, report: &Reporter) {
     let stopped = match life.terminate(grace).await {
         Ok(stopped) => stopped,
         Err(why) => {
-            let why = format!("cannot stop {}: {why}", target.node);
+            let why = format!("cannot stop {node}: {why}");
             return report.carried(step, Err(why)).await;
         }
     };
     if stopped.forced {
-        let node = target.node.clone();
+        let node = node.to_owned();
         let _ = report.loop_.send(Happened::Forced { node }).await;
     }
     report.carried(step, Ok(())).await;
@@ -232,4 +234,141 @@ async fn answers(target: &Target, bound: Duration) -> Option<bool> {
     let at = target.session.as_ref()?.ping_at();
     let rtt = target.vantage.ping(at, bound).await.ok()?;
     Some(rtt.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::future::{BoxFuture, FutureExt as _, ready};
+    use tweedledum_core::faults::Impact;
+    use tweedledum_core::run::Event;
+    use tweedledum_core::schedule::Class;
+    use tweedledum_core::time::ProtocolTime;
+
+    use super::*;
+    use crate::substrate::{Death, Doing, Seen, Stopped};
+
+    /// A node whose server runs in a session of its own and outlives the process that is killed.
+    #[derive(Debug)]
+    struct Daemon {
+        /// What was done to it, in order.
+        done: Mutex<Vec<&'static str>>,
+        /// Whether the server can be killed.
+        mortal: bool,
+    }
+
+    const DEATH: Death = Death {
+        status: ExitStatus::Signal(9),
+        seen_ns: 2_000,
+    };
+
+    impl Life for Daemon {
+        fn pid(&self) -> Option<u32> {
+            None
+        }
+
+        fn died(&self) -> BoxFuture<'_, Death> {
+            ready(DEATH).boxed()
+        }
+
+        fn try_died(&self) -> Option<Death> {
+            Some(DEATH)
+        }
+
+        fn kill(&self) -> Doing<'_, u64> {
+            self.done.lock().unwrap().push("kill");
+            ready(Ok(1_000)).boxed()
+        }
+
+        fn terminate(&self, took: Duration) -> Doing<'_, Stopped> {
+            self.done.lock().unwrap().push("terminate");
+            ready(Ok(Stopped {
+                death: DEATH,
+                forced: false,
+                took,
+            }))
+            .boxed()
+        }
+
+        fn extinct(&self) -> BoxFuture<'_, Seen> {
+            async {
+                // Evidence that is told before this is done would come first.
+                tokio::task::yield_now().await;
+                self.done.lock().unwrap().push("extinct");
+                let left = Detail::from([("living-on".to_owned(), json!(["7 (server)"]))]);
+                Seen {
+                    holds: self.mortal,
+                    detail: if self.mortal { Detail::new() } else { left },
+                }
+            }
+            .boxed()
+        }
+
+        fn freeze(&self) -> Doing<'_, ()> {
+            ready(Ok(())).boxed()
+        }
+
+        fn at_rest(&self) -> BoxFuture<'_, Seen> {
+            ready(Seen::default()).boxed()
+        }
+
+        fn at_work(&self) -> BoxFuture<'_, Vec<String>> {
+            ready(Vec::new()).boxed()
+        }
+
+        fn thaw(&self) -> Doing<'_, ()> {
+            ready(Ok(())).boxed()
+        }
+
+        fn awake(&self) -> BoxFuture<'_, Seen> {
+            ready(Seen::default()).boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kill_is_applied_once_nobody_of_the_node_lives_on() {
+        for mortal in [true, false] {
+            for by in ["kill", "terminate"] {
+                let (loop_, mut told) = mpsc::channel(8);
+                let life = Daemon {
+                    done: Mutex::default(),
+                    mortal,
+                };
+                let node = "n-0".to_owned();
+                let step = Step {
+                    id: 3,
+                    at: ProtocolTime(0),
+                    entry: "e".to_owned(),
+                    action: Action::Kill { node: node.clone() },
+                    part: Part::Begins {
+                        impact: Impact::Impaired,
+                        class: Class::Permanent,
+                    },
+                };
+                let report = Reporter { loop_ };
+                match by {
+                    "kill" => kill(&step, &life, &node, &report).await,
+                    _ => terminate(&step, &life, &node, Duration::ZERO, &report).await,
+                }
+                drop(report);
+                assert_eq!(*life.done.lock().unwrap(), [by, "extinct"]);
+                let mut proved = Vec::new();
+                while let Some(Happened::Told(event)) = told.recv().await {
+                    if let Event::Proved {
+                        grade,
+                        held,
+                        detail,
+                        ..
+                    } = event
+                    {
+                        assert_eq!(detail.contains_key("living-on"), !mortal, "{detail:?}");
+                        proved.push((grade, held));
+                    }
+                }
+                let wanted = [(Grade::Applied, mortal), (Grade::Felt, mortal)];
+                assert_eq!(proved, wanted, "{by}");
+            }
+        }
+    }
 }

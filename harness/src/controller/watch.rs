@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tweedledum_core::plan::model::Source;
 use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Part, Step};
@@ -22,6 +21,7 @@ use super::layers;
 use super::limits;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
+use super::tasks::Tasks;
 use crate::agent::operator::{Act, Order};
 use crate::observe::Observation;
 use crate::observe::lateness::LayerTicker;
@@ -33,6 +33,9 @@ const OPERATOR_BOUND: Duration = Duration::from_secs(2);
 
 /// How long the deaths of nodes that were stopped or killed may take to be told; what lives on is listed as left.
 const EXITS_BOUND: Duration = Duration::from_secs(5);
+
+/// The name of the task that tears down.
+const TEARDOWN: &str = "tear down";
 
 /// A node that has a life.
 #[derive(Debug)]
@@ -59,10 +62,10 @@ pub(super) struct Watch {
     pub(super) logs: LogHub,
     /// Whether each node shall be polled and pinged now.
     looks: BTreeMap<String, watch::Sender<bool>>,
-    looking: JoinSet<()>,
-    pub(super) tasks: JoinSet<()>,
+    looking: Tasks,
+    pub(super) tasks: Tasks,
     /// One task per life, which ends once its death is told.
-    pub(super) exits: JoinSet<()>,
+    pub(super) exits: Tasks,
 }
 
 impl Watch {
@@ -74,8 +77,8 @@ impl Watch {
         saw: &mpsc::Sender<Observation>,
     ) -> Result<Self, RunError> {
         let mut wanted = BTreeSet::from(["panic".to_owned()]);
-        let (mut tasks, mut looking) = (JoinSet::new(), JoinSet::new());
-        let (mut disks, mut looks) = (BTreeMap::new(), BTreeMap::new());
+        let (mut tasks, mut looking) = (Tasks::default(), Tasks::default());
+        let (mut disks, mut wishes) = (BTreeMap::new(), BTreeMap::new());
         let layer = Duration::from_nanos(site.header.calendar.layer_ns);
         for (name, node) in &site.nodes {
             for source in node.launch.signals.values() {
@@ -86,21 +89,23 @@ impl Watch {
             wanted.extend(node.launch.events.iter().cloned());
             if let Some(hold) = substrate.disk(name) {
                 let disk = Disk::new(hold, node.disk_limit);
-                tasks.spawn(disks::watch(name.clone(), disk.clone(), loop_.clone()));
+                let watching = disks::watch(name.clone(), disk.clone(), loop_.clone());
+                tasks.spawn(format!("watch the disk of {name}"), watching);
                 disks.insert(name.clone(), disk);
             }
             if let Some(vantage) = substrate.vantage(name) {
                 let (wish, wished) = watch::channel(false);
                 let polls = site.polls_per_layer;
-                looking.spawn(look(node, name, vantage, layer, polls, wished));
-                looks.insert(name.clone(), wish);
+                let looks = look(node, name, vantage, layer, polls, wished);
+                looking.spawn(format!("look at {name}"), looks);
+                wishes.insert(name.clone(), wish);
             }
         }
         let genesis_ns = site.began_ns.saturating_add(site.header.genesis_ns);
         let ticker = LayerTicker::new(genesis_ns, layer)?;
-        tasks.spawn(layers::tell(ticker, layer, loop_.clone()));
+        tasks.spawn("tell layers", layers::tell(ticker, layer, loop_.clone()));
         let (failing, own) = (Arc::clone(&substrate), loop_.clone());
-        tasks.spawn(async move {
+        tasks.spawn("watch the substrate", async move {
             let why = failing.failed().await;
             let _ = own.send(Happened::failed(why)).await;
         });
@@ -115,10 +120,10 @@ impl Watch {
             loop_,
             living: BTreeMap::new(),
             floods: BTreeMap::new(),
-            looks,
+            looks: wishes,
             looking,
             tasks,
-            exits: JoinSet::new(),
+            exits: Tasks::default(),
         })
     }
 
@@ -131,7 +136,7 @@ impl Watch {
         let launch = place.launch.clone();
         let (substrate, loop_) = (Arc::clone(&self.substrate), self.loop_.clone());
         let node = node.to_owned();
-        self.tasks.spawn(async move {
+        self.tasks.spawn(format!("start {node}"), async move {
             let happened = match substrate.start(launch).await {
                 Ok((life, pipes)) => Happened::Started {
                     node,
@@ -157,7 +162,8 @@ impl Watch {
         let due_ns = calendar.at_ns(self.site.header.genesis_ns, step.at);
         let due_unix_ns = self.site.began_unix_ns.saturating_add(due_ns);
         let own = step.clone();
-        self.tasks.spawn(async move {
+        let name = format!("prepare the flood on {}", step.action.node());
+        self.tasks.spawn(name, async move {
             let made = floods::prepare(own, target, seed, calendar, due_unix_ns).await;
             // Nobody listens any more when the run ended meanwhile; the flood's sockets close with the substrate.
             let _ = answer.send(made);
@@ -172,11 +178,12 @@ impl Watch {
 
     /// Carries a step out; what comes of it is reported.
     pub(super) fn carry(&mut self, step: Step) {
+        let name = format!("carry out {} on {}", step.entry, step.action.node());
         let report = Reporter {
             loop_: self.loop_.clone(),
         };
         match (&step.action, &step.part) {
-            (Action::Flood { .. }, _) => self.flood(step, report),
+            (Action::Flood { .. }, _) => self.flood(name, step, report),
             (Action::EndFlood { .. }, Part::Ends(begun)) => {
                 if let Some(Flood::Going(stop)) = self.floods.remove(begun) {
                     // A flood whose task is gone has reported its failure already.
@@ -188,8 +195,8 @@ impl Watch {
                 if let Some(disk) = self.disks.get(node).cloned() {
                     let (stop, stopped) = oneshot::channel();
                     self.disk_faults.insert(step.id, stop);
-                    self.tasks
-                        .spawn(disks::see_through(step, disk, stopped, report));
+                    let fault = disks::see_through(step, disk, stopped, report);
+                    self.tasks.spawn(name, fault);
                 }
             }
             (Action::FreeDisk { .. }, Part::Ends(begun)) => {
@@ -216,13 +223,14 @@ impl Watch {
                 let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
                 let bound = OPERATOR_BOUND.max(layer.saturating_mul(2));
                 let order = self.order(&step.action);
-                self.tasks.spawn(steps::operate(step, order, bound, report));
+                let operating = steps::operate(step, order, bound, report);
+                self.tasks.spawn(name, operating);
             }
             _ => {
                 if let Some(target) = self.target(step.action.node()) {
                     let turn = self.turns.entry(target.node.clone()).or_default();
                     let turn = Arc::clone(turn);
-                    self.tasks.spawn(async move {
+                    self.tasks.spawn(name, async move {
                         let frozen =
                             matches!(step.action, Action::Freeze { .. } | Action::Thaw { .. });
                         let _turn = if frozen {
@@ -237,7 +245,7 @@ impl Watch {
         }
     }
 
-    fn flood(&mut self, step: Step, report: Reporter) {
+    fn flood(&mut self, name: String, step: Step, report: Reporter) {
         let Some(Flood::Prepared(prepared)) = self.floods.remove(&step.id) else {
             return;
         };
@@ -248,7 +256,7 @@ impl Watch {
         self.floods.insert(step.id, Flood::Going(stop));
         let due_ns = self.site.monotonic_of(step.at);
         let flood = floods::see_through(step, prepared, vantage, due_ns, stopped, report);
-        self.tasks.spawn(flood);
+        self.tasks.spawn(name, flood);
     }
 
     /// Stops every node in the orderly way, removes what is left, and reports that.
@@ -268,20 +276,37 @@ impl Watch {
         }
         let mut exits = std::mem::take(&mut self.exits);
         let (substrate, loop_) = (Arc::clone(&self.substrate), self.loop_.clone());
-        self.tasks.spawn(async move {
-            while looking.join_next().await.is_some() {}
-            let mut all = JoinSet::new();
+        self.tasks.spawn(TEARDOWN, async move {
+            tell_failed(&mut looking, &loop_).await;
+            let mut all = Tasks::default();
             for (name, life, grace) in stopping {
                 let loop_ = loop_.clone();
-                all.spawn(async move { stop_in_order(life.as_ref(), grace, &name, &loop_).await });
+                all.spawn(format!("stop {name}"), async move {
+                    stop_in_order(life.as_ref(), grace, &name, &loop_).await;
+                });
             }
-            while all.join_next().await.is_some() {}
+            tell_failed(&mut all, &loop_).await;
             // Every exit is told before the end is, except for those of lives that not even a kill ends.
-            let told = async { while exits.join_next().await.is_some() {} };
+            let told = tell_failed(&mut exits, &loop_);
             let _ = tokio::time::timeout(EXITS_BOUND, told).await;
             let left = substrate.tear_down().await;
             let _ = loop_.send(Happened::Told(Event::TornDown { left })).await;
         });
+    }
+
+    /// Waits until a task dies, which none should: what it would have told will never be told. May be dropped at any time.
+    pub(super) async fn failed(&mut self) -> Event {
+        let failed = tokio::select! {
+            failed = self.tasks.failed() => failed,
+            failed = self.looking.failed() => failed,
+            failed = self.exits.failed() => failed,
+        };
+        let why = failed.to_string();
+        if failed.task == TEARDOWN {
+            Event::TeardownFailed { why }
+        } else {
+            Event::TaskFailed { why }
+        }
     }
 
     /// What a task told, as an event for the state machine; bookkeeping of lives happens on the way.
@@ -377,6 +402,16 @@ impl Watch {
             vantage: self.substrate.vantage(node)?,
             netid: self.site.netid,
         })
+    }
+}
+
+/// Waits until all of these have ended, and tells of those that died.
+async fn tell_failed(tasks: &mut Tasks, loop_: &mpsc::Sender<Happened>) {
+    while let Some(ended) = tasks.next().await {
+        if let Err(failed) = ended {
+            let why = failed.to_string();
+            let _ = loop_.send(Happened::Told(Event::TaskFailed { why })).await;
+        }
     }
 }
 

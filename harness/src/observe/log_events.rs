@@ -78,6 +78,7 @@ fn take_line(
     match classify(line, wanted) {
         LineKind::Garbage => counts.garbage += 1,
         LineKind::Unwanted => counts.unwanted += 1,
+        LineKind::TooDeep => counts.too_deep += 1,
         LineKind::Event(event, fields) => {
             counts.events += 1;
             let (node, t_ns) = (Arc::clone(node), monotonic_ns());
@@ -91,10 +92,37 @@ fn take_line(
     }
 }
 
+/// How deep objects and lists of an event may stand in one another. Readers of JSON give up at some depth, ours at 128, and
+/// a record of the history and a verdict each add a few levels of their own.
+pub(super) const DEPTH_MAX: usize = 32;
+
+/// How deep the objects and lists of a JSON text stand in one another.
+fn depth(json: &[u8]) -> usize {
+    let (mut deepest, mut depth) = (0_usize, 0_usize);
+    let (mut quoted, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// What a line of stdout is.
 enum LineKind {
     Garbage,
     Unwanted,
+    /// A wanted event that nobody could read from the history again.
+    TooDeep,
     Event(String, serde_json::Map<String, serde_json::Value>),
 }
 
@@ -117,6 +145,9 @@ fn classify(line: &Line<'_>, wanted: &BTreeSet<String>) -> LineKind {
     };
     if !wanted.contains(&head.event) {
         return LineKind::Unwanted;
+    }
+    if depth(bytes) > DEPTH_MAX {
+        return LineKind::TooDeep;
     }
     match serde_json::from_slice(bytes) {
         Ok(fields) => LineKind::Event(head.event, fields),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::log_events::DEPTH_MAX;
 use super::logs::LogLimits;
 
 /// How long a loss waits that found the channel full.
@@ -13,6 +14,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 pub(super) struct Loss {
     bytes: u64,
     events: u64,
+    too_deep: u64,
     unread: Option<String>,
     /// Not before this.
     not_before: Option<Instant>,
@@ -29,6 +31,11 @@ impl Loss {
         self.events += 1;
     }
 
+    /// Events were nested too deep to be kept.
+    pub(super) fn too_deep(&mut self, events: u64) {
+        self.too_deep += events;
+    }
+
     /// The stream cannot be read any more.
     pub(super) fn unread(&mut self, why: String) {
         self.unread = Some(why);
@@ -36,7 +43,7 @@ impl Loss {
 
     /// When it is to be told, if there is anything to tell; `now` for at once.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let open = self.bytes > 0 || self.events > 0 || self.unread.is_some();
+        let open = self.bytes > 0 || self.events > 0 || self.too_deep > 0 || self.unread.is_some();
         open.then(|| self.not_before.map_or(now, |at| at.max(now)))
     }
 
@@ -53,6 +60,12 @@ impl Loss {
             parts.push(format!(
                 "{} events found no room: the harness did not take them in time",
                 self.events
+            ));
+        }
+        if self.too_deep > 0 {
+            parts.push(format!(
+                "{} events were left out: their objects and lists stand in one another more than {DEPTH_MAX} deep",
+                self.too_deep
             ));
         }
         parts.extend(self.unread.clone());

@@ -274,6 +274,8 @@ pub struct LogCounts {
     pub unwanted: u64,
     /// Lines of stdout that are no JSON object with an `event` string, not UTF-8, or too long.
     pub garbage: u64,
+    /// Wanted events left out because they are nested too deep.
+    pub too_deep: u64,
     /// Wanted events lost because the event channel stayed full.
     pub events_lost: u64,
     /// Why the log file could not be written, if so.
@@ -362,8 +364,12 @@ impl Reader {
             }
         }
         let mut events = Vec::new();
-        self.parser
-            .finish(&mut lock(&self.seen).counts, &mut events);
+        {
+            let mut seen = lock(&self.seen);
+            let before = seen.counts.too_deep;
+            self.parser.finish(&mut seen.counts, &mut events);
+            self.loss.too_deep(seen.counts.too_deep - before);
+        }
         self.send(events).await;
         if let Some(gap) = self.gap() {
             // Nobody waits for room as long as for a loss, which nothing else would tell; a closed channel ends it.
@@ -420,7 +426,9 @@ impl Reader {
         seen.counts.bytes += length as u64;
         seen.counts.bytes_unwritten = self.file.unwritten;
         seen.counts.write_error.clone_from(&self.file.error);
+        let before = seen.counts.too_deep;
         self.parser.feed(chunk, &mut seen.counts, &mut events);
+        self.loss.too_deep(seen.counts.too_deep - before);
         Ok(Some(events))
     }
 

@@ -153,6 +153,33 @@ async fn garbage_is_counted_and_does_not_hide_what_follows() {
     assert_eq!(counts.lines, garbage.len() as u64 + 1);
 }
 
+/// A history with such an event could not be read again.
+#[tokio::test]
+async fn events_nested_too_deep_are_told_as_lost() {
+    let nested = |depth: usize| {
+        let (open, close) = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+        format!("{{\"event\":\"n\",\"x\":{open}{close}}}\n")
+    };
+    let mut rig = Rig::new(LogLimits::default(), 100, None);
+    for depth in [32, 33, 127, 2000] {
+        rig.print(nested(depth));
+    }
+    // What stands in quotes is text, however it looks.
+    rig.print(format!(
+        "{{\"event\":\"n\",\"x\":\"\\\"{}\"}}\n",
+        "[".repeat(99)
+    ));
+    let events = rig.end().await;
+    assert_eq!(events.len(), 2);
+    let [counts, _] = rig.logs.counts();
+    assert_eq!((counts.events, counts.too_deep, counts.garbage), (2, 3, 0));
+    let told: Vec<&str> = rig.gaps.iter().map(|gap| gap.why.as_str()).collect();
+    let [only] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert!(only.starts_with("3 events were left out"), "{only}");
+}
+
 #[tokio::test]
 async fn a_full_file_stops_growing_across_restarts_and_counts_the_rest() {
     let limits = LogLimits {

@@ -13,19 +13,21 @@
 //! | controller | stub | 4 |
 //! | watchdog | stub | 4 |
 //! | stub | watchdog, and the controller when it comes first | (the stub's own) |
-//! | stub and watchdog at once | controller, when it notices; else `clean` | (the stub's own) |
+//! | stub and watchdog at once | controller, when it notices, which then forgets the run; else `clean` | (the stub's own) |
 //!
 //! Stub and watchdog are single-threaded poll loops that allocate little and know nothing of plans.
 //! They never decide a verdict: a controller's exit code is passed on as it is.
 //!
 //! To add a message, extend `wire::Message`; guards must answer everything that carries a `seq`.
 
+mod alone;
 mod guards;
 mod roster;
 mod stub;
 mod watchdog;
 mod wire;
 
+pub use alone::end_alone;
 pub use guards::{
     ControllerEntry, Guard, GuardError, GuardEvent, GuardEvents, Guards, RunContext,
     controller_enter,

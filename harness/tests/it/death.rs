@@ -189,6 +189,59 @@ fn runs_side_by_side_have_different_blocks_and_do_not_touch_each_other() {
     assert_eq!(two.wait_for_end(), 143);
 }
 
+/// Below a node somebody lives on by forking and exiting every 1.5 ms, each time in a new session: no look at all processes
+/// finds the same twice, and most find none. Whoever removes it must not take a miss for the end.
+#[test]
+fn a_process_that_is_ever_another_one_does_not_outlive_the_run() {
+    for (scenario, victim, code) in [
+        ("leave", None, 7),
+        ("hold", Some(Victim::Controller), 4),
+        ("hold", Some(Victim::Watchdog), 4),
+        ("hold", Some(Victim::Stub), 137),
+    ] {
+        let mut chain = Chain::start(&[scenario, "1", "relay"]);
+        chain.wait_for("up");
+        let lock = std::fs::File::open(chain.runs.path().join("relay.lock")).unwrap();
+        let known = chain.known();
+        match victim {
+            Some(Victim::Controller) => kill(known.controller.unwrap(), Signal::KILL),
+            Some(Victim::Watchdog) => kill(known.watchdog.unwrap(), Signal::KILL),
+            Some(Victim::Stub) => kill(chain.stub_pid(), Signal::KILL),
+            None => {}
+        }
+        if victim != Some(Victim::Stub) {
+            let ended = chain.wait_for("ended");
+            assert_eq!(ended["how"]["left"].as_array().unwrap().len(), 0, "{ended}");
+            assert!(
+                lock.try_lock().is_ok(),
+                "{scenario} {victim:?}: it lives on: {ended}"
+            );
+        }
+        assert_eq!(chain.wait_for_end(), code, "{scenario} {victim:?}");
+        wait_until(PATIENCE, "the relay's end", || lock.try_lock().is_ok());
+    }
+}
+
+/// Nobody is left to see that the controller ends in good order and leaves nothing, so it forgets the run itself.
+#[test]
+fn a_controller_that_lost_both_guards_ends_the_run_and_its_record() {
+    let mut chain = Chain::start(&["hold", "2", "fork"]);
+    chain.wait_for("up");
+    let known = chain.known();
+    let guards = [chain.stub_pid(), known.watchdog.unwrap()];
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in guards {
+            kill(pid, signal);
+        }
+    }
+    assert_eq!(chain.wait_for_end(), 137);
+    wait_until(PATIENCE, "the end of the run's record", || {
+        unfinished(chain.runs.path()).unwrap().is_empty()
+    });
+    // The controller's own end is all that may still be under way.
+    wait_for_gone(&known, TEARDOWN_BOUND, "after both guards");
+}
+
 /// Kills stub, watchdog and controller, frozen first, so that none of them can act on the death of another.
 fn kill_all_guards(chain: &mut Chain, known: &Known) {
     let all = [

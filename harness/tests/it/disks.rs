@@ -145,6 +145,23 @@ fn every_way_to_write_is_accounted_for() {
             8,
         ),
         (
+            "borders",
+            json!({"tree-in": libc::EXDEV, "tree-within": 0, "exchange-out": libc::EXDEV,
+                   "exchange-in": libc::EXDEV, "tree-exchange": libc::EXDEV, "exchange-within": 0,
+                   "link-in": libc::EXDEV, "link-fd": libc::EXDEV, "link-followed": libc::EXDEV,
+                   "link-within": 0, "link-nameless": 0, "full": ENOSPC, "away": libc::EBUSY,
+                   "tree-out": 0, "after": 0, "full-again": ENOSPC}),
+            8,
+        ),
+        (
+            "transfer",
+            json!({"copied": [32768, -ENOSPC, [32768, 32768], true],
+                   "placed": [32763, 32863, 32768, [0, 0], true],
+                   "sent": [32768, -ENOSPC, 32775, [0, 32768], true],
+                   "spliced": [32768, -ENOSPC, true, 0, 32768, true]}),
+            8,
+        ),
+        (
             "outside",
             json!({"through": 60_000,
                    "inside": {"written": 32768, "last": 2768, "errno": ENOSPC}}),
@@ -162,6 +179,19 @@ fn every_way_to_write_is_accounted_for() {
             assert_eq!(*ran.told(), told, "{kind} {means}: {}", ran.all);
             ran.sound(blocks * 4096);
         }
+    }
+}
+
+#[test]
+fn clones_are_what_they_are_on_this_file_system_until_they_do_not_fit() {
+    let ran = Ran::new("32768", "own", "reflink");
+    let told = ran.told();
+    assert_eq!(told["fits"], told["free"], "{}", ran.all);
+    if told["free"] == 0 {
+        assert_eq!(told["over"], ENOSPC, "{}", ran.all);
+    } else {
+        assert_eq!(told["free"], libc::EOPNOTSUPP, "{}", ran.all);
+        assert_eq!(told["over"], libc::EOPNOTSUPP, "{}", ran.all);
     }
 }
 

@@ -147,6 +147,14 @@ fn whatever_left_the_session_of_a_node_dies_with_it() {
     assert_eq!(told["left"], 0, "{told}");
     assert_eq!(told["after"], 0, "{told}");
     assert_eq!(told["others"], 4, "{told}");
+    assert_eq!(
+        (&told["again"], &told["new"]),
+        (&json!(0), &json!(4)),
+        "{told}"
+    );
+    assert_eq!(told["squatters"], 1, "{told}");
+    let late = told["late"].as_str().unwrap();
+    assert!(late.contains("`n-1` was retired before"), "{told}");
     assert_eq!(chain.wait_for("ended")["how"]["left"], json!([]));
     assert_eq!(chain.wait_for_end(), 0);
 }

@@ -1,9 +1,9 @@
-//! `list`: fault kinds, oracles, roles, releases and the conformance table, from their registries.
+//! `list`: fault kinds, oracles, findings, roles, releases and the conformance table, from their registries.
 
 use std::fmt::Write as _;
 
 use tweedledum_core::params::{Need, Param, Shape};
-use tweedledum_core::{faults, oracles, plan};
+use tweedledum_core::{faults, findings, oracles, plan};
 
 use super::Failure;
 use crate::args::{ListArgs, Listed};
@@ -41,6 +41,15 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
                 for line in plan::render_role(&role).lines() {
                     let _ = writeln!(out, "  {line}");
                 }
+            }
+            out.push_str("\nplaceholders, of `command`, `env`, `files`, `ready` and `signals`\n");
+            for (written, meaning) in plan::placeholders::meanings() {
+                let _ = writeln!(out, "{written:<22} {meaning}");
+            }
+        }
+        Listed::Findings => {
+            for kind in findings::ALL {
+                let _ = writeln!(out, "{:<20} {}", kind.written(), kind.meaning);
             }
         }
         Listed::Conformance => out.push_str(&tweedledum_harness::doctor::tiers::conformance()),

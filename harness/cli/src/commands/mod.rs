@@ -9,6 +9,7 @@ pub(crate) mod fit;
 pub(crate) mod internal;
 pub(crate) mod judge;
 pub(crate) mod judged;
+mod limits;
 pub(crate) mod list;
 pub(crate) mod plan;
 pub(crate) mod run;
@@ -16,6 +17,7 @@ pub(crate) mod schema;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use tweedledum_core::plan::{DIAGNOSTICS_MAX, PLAN_BYTES_MAX, Plan, SourceSpan, parse, render};
@@ -62,8 +64,8 @@ impl Failure {
 /// Reads and checks a plan: everything that is wrong with it at once.
 pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
     let mut bytes = Vec::new();
-    // Opening a named pipe would wait for somebody to write into it.
     let unreadable = |error| unreadable(path, &error);
+    // Opening a named pipe would wait for somebody to write into it, and opening a device may do anything.
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
         let message = format!("{} is not a file", path.display());
         return Err(Failure::Usage {
@@ -71,8 +73,14 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
             hint: "name a plan, as plans/flood.yaml".to_owned(),
         });
     }
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    // Of what only looks like a file, as /proc/kmsg does, reading would wait until there is something to read.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblock)
+        .open(path)
+        .map_err(unreadable)?;
     // One byte more than is allowed tells a plan that is too long without reading all of it.
-    let file = std::fs::File::open(path).map_err(unreadable)?;
     file.take(PLAN_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -106,6 +114,24 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Usage {
         message,
         hint: hint.to_owned(),
+    }
+}
+
+/// Run directories need a directory to lie in: a file in the place of one is a slip of the command line.
+pub(crate) fn no_file_in_the_way(runs: &Path) -> Result<(), Failure> {
+    let absolute = std::path::absolute(runs)?;
+    let mut known = absolute.ancestors();
+    let nearest = known.find_map(|path| Some((path, std::fs::metadata(path).ok()?)));
+    match nearest {
+        Some((path, metadata)) if !metadata.is_dir() => Err(Failure::Usage {
+            message: format!(
+                "run directories cannot be made in {}: {} is not a directory; nothing was started",
+                runs.display(),
+                path.display()
+            ),
+            hint: "name another directory with --runs".to_owned(),
+        }),
+        _ => Ok(()),
     }
 }
 

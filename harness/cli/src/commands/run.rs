@@ -26,7 +26,7 @@ use tweedledum_harness::undo::{self, IntentLog};
 
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, fit, internal, read_plan, schedule_of};
+use super::{Failure, fit, internal, limits, no_file_in_the_way, read_plan, schedule_of};
 use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -42,6 +42,7 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 /// What the user started: checks everything that can be checked, then supervises the run.
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     nameable(&args.runs)?;
+    no_file_in_the_way(&args.runs)?;
     let plan = read_plan(&args.plan, printer)?;
     let turns = turns(&plan, args)?;
     let place = fit::place(args.substrate, &plan);
@@ -57,6 +58,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
                 hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
+    limits::let_files_grow()?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
@@ -113,7 +115,8 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let run = entry.context.clone();
+    let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
         let ground = ground(place, &context, guards.clone(), plan.nodes.len()).await?;
@@ -128,7 +131,12 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
         let conducted = conduct(&work, &mut host, printer).await;
         drop(guards);
         conducted
-    })
+    });
+    drop(runtime);
+    for left in supervise::end_alone(&run) {
+        printer.note(&format!("left behind: {}", what_is_left(&left)));
+    }
+    conducted
 }
 
 /// The one place that knows which substrates there are.

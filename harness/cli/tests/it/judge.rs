@@ -5,8 +5,9 @@
 use std::fs;
 use std::path::Path;
 
+use tweedledum_core::history::Body;
 use tweedledum_core::history::read::{self, Line, ReadError};
-use tweedledum_core::judge::judge_history;
+use tweedledum_core::judge::Judge;
 use tweedledum_core::verdict::Outcome;
 
 use crate::plans::as_declared;
@@ -51,11 +52,7 @@ pub(crate) fn judge(directory: &Path) -> Said {
     call(&["judge", directory.to_str().unwrap(), "--format", "json"])
 }
 
-/// Cuts tried in one history: judging grows with its square, and short plans have every one of theirs tried.
-const CUTS_MAX: usize = 2000;
-
-/// Holds that a history that is cut after any record but the last, or in the middle of any, is never a pass. Of a long one
-/// every so many records are tried, and the last ones.
+/// Holds that a history that is cut after any record but the last, or in the middle of any, is never a pass.
 #[track_caller]
 pub(crate) fn no_cut_history_passes(run: &Run) {
     for release in run.releases() {
@@ -67,24 +64,20 @@ pub(crate) fn no_cut_history_passes(run: &Run) {
             release.display(),
             lines.len()
         );
-        let whole = judge_history(lines.iter().cloned()).unwrap();
-        assert!(
-            whole.verdict != Outcome::Inconclusive,
-            "{}: the whole history says nothing\n{run}",
-            release.display()
-        );
-        let step = lines.len().div_ceil(CUTS_MAX);
-        let last = lines.len().saturating_sub(100).max(1);
-        for count in (1..last).step_by(step).chain(last..lines.len()) {
-            let records = lines[..count].iter().cloned();
-            let torn = ReadError::Truncated {
+        let Some(Ok(Line::Record(first))) = lines.first() else {
+            panic!("{} does not begin with a record\n{run}", release.display());
+        };
+        let Body::Header(header) = &first.body else {
+            panic!("{} does not begin with a header\n{run}", release.display());
+        };
+        let mut judge = Judge::new(header).unwrap();
+        judge.observe(first);
+        for (count, line) in lines.iter().enumerate().skip(1) {
+            let mut torn = judge.clone();
+            torn.unreadable(&ReadError::Truncated {
                 line: count as u64 + 1,
-            };
-            let verdicts = [
-                judge_history(records.clone()).unwrap(),
-                judge_history(records.chain([Err(torn)])).unwrap(),
-            ];
-            for verdict in verdicts {
+            });
+            for verdict in [judge.clone().finish(), torn.finish()] {
                 let passes = verdict.verdict == Outcome::Pass || verdict.exit_code().code() == 0;
                 assert!(
                     !passes,
@@ -92,7 +85,14 @@ pub(crate) fn no_cut_history_passes(run: &Run) {
                     release.display()
                 );
             }
+            judge.read(line.as_ref());
         }
+        let whole = judge.finish();
+        assert!(
+            whole.verdict != Outcome::Inconclusive,
+            "{}: the whole history says nothing\n{run}",
+            release.display()
+        );
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod bad_plans;
 mod bad_support;
+mod conformance;
 mod disks;
 mod doctor;
 mod golden;

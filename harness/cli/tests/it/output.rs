@@ -102,3 +102,81 @@ fn a_directory_of_runs_that_is_no_text_is_refused_before_anything_starts() {
     let (code, told) = into(Stdio::null(), &words);
     assert_eq!((code, told.as_str()), (Some(0), "nothing to clean\n"));
 }
+
+/// What looks like a file and is none, or is none at all, is refused at once: no reading of it would ever end.
+#[test]
+fn a_plan_that_would_be_waited_for_is_refused() {
+    let scene = tempfile::tempdir().unwrap();
+    let fifo = scene.path().join("fifo.yaml");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    for path in ["/proc/kmsg", "/dev/zero", fifo.to_str().unwrap()] {
+        let mut check = assert_cmd::Command::new(BIN);
+        let run = check
+            .args(["check", path])
+            .timeout(std::time::Duration::from_secs(20))
+            .assert();
+        let told = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(told.contains(path), "{told}");
+        run.code(2);
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_of_runs_is_a_mistake() {
+    let scene = tempfile::tempdir().unwrap();
+    let file = scene.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    let sound = plan("flood");
+    for runs in [file.clone(), file.join("below/it")] {
+        let mut words = words("run PLAN --runs", sound.as_os_str());
+        words.push(runs.as_os_str());
+        let (code, told) = into(Stdio::null(), &words);
+        assert_eq!(code, Some(2), "{told}");
+        let said = format!("{} is not a directory; nothing was started", file.display());
+        assert!(told.contains(&said), "{told}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+/// A node that is killed for the size of a file would be taken for one that crashed.
+#[test]
+fn a_limit_on_the_size_of_files_is_the_machines_and_nobodys_crash() {
+    let scene = tempfile::tempdir().unwrap();
+    let runs = scene.path().join("runs");
+    let mut shell = assert_cmd::Command::new("sh");
+    let limited = "ulimit -f 1000; exec \"$0\" run \"$1\" --runs \"$2\"";
+    let run = shell
+        .args(["-c", limited, BIN])
+        .args([plan("flood").as_os_str(), runs.as_os_str()])
+        .timeout(std::time::Duration::from_secs(60))
+        .assert();
+    let told = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(told.contains("`ulimit -Hf`"), "{told}");
+    run.code(4);
+    assert!(!runs.exists(), "nothing is made");
+}
+
+#[test]
+fn findings_and_placeholders_are_listed_with_their_meaning() {
+    let listed = |what: &str| {
+        let mut list = assert_cmd::Command::new(BIN);
+        let run = list.args(["list", what]).assert().success();
+        String::from_utf8_lossy(&run.get_output().stdout).into_owned()
+    };
+    let findings = listed("findings");
+    for id in ["crash/COMPONENT", "stalled/SIGNAL", "role/all-dead"] {
+        assert!(findings.contains(id), "{findings}");
+    }
+    let roles = listed("roles");
+    for name in ["{release.bin}", "{PORT.addr}", "{data}", "{settings}"] {
+        let line = roles.lines().find(|line| line.starts_with(name));
+        assert!(line.is_some_and(|line| line.len() > 30), "{name}: {roles}");
+    }
+}

@@ -4,14 +4,9 @@
 //! last block that fits. A cap under what is taken already lets nothing grow; what is there stays. Healing brings back the
 //! plan's own limit, or none.
 
-use super::{Among, Effect, FaultKind, Impact};
-use crate::capability::Capability;
-use crate::params::{Need, Param, Params, Shape};
-use crate::plan::model::Node;
-use crate::schedule::{Action, Class};
-
-#[derive(Debug)]
-pub(super) struct CapDisk;
+use super::room::Room;
+use crate::params::{Need, Param, Shape};
+use crate::schedule::Action;
 
 const PARAMS: &[Param] = &[
     Param {
@@ -28,44 +23,11 @@ const PARAMS: &[Param] = &[
     },
 ];
 
-impl FaultKind for CapDisk {
-    fn name(&self) -> &'static str {
-        "cap-disk"
-    }
-
-    fn summary(&self) -> &'static str {
-        "Caps what the data directories of its targets can take; writes over it fail with ENOSPC."
-    }
-
-    fn example(&self) -> &'static str {
-        "{ target: gateway-0, size: 64KiB }"
-    }
-
-    fn params(&self) -> &'static [Param] {
-        PARAMS
-    }
-
-    fn impact(&self) -> Impact {
-        Impact::Stressed
-    }
-
-    fn needs(&self) -> &'static [Capability] {
-        &[Capability::Disk]
-    }
-
-    fn expand(&self, params: &Params, target: &Node, _among: &Among) -> Vec<Effect> {
-        let node = target.name.clone();
-        // The plan's check has refused rounds for roles without `round-bytes`.
-        let bytes = params.capacity("size").bytes(target.round_bytes);
-        vec![Effect {
-            action: Action::CapDisk {
-                node: node.clone(),
-                bytes: bytes.unwrap_or_default(),
-            },
-            class: Class::Restores(Action::FreeDisk {
-                node,
-                limit: target.disk,
-            }),
-        }]
-    }
-}
+pub(super) const CAP_DISK: Room = Room {
+    name: "cap-disk",
+    summary: "Caps what the data directories of its targets can take; writes over it fail with ENOSPC.",
+    example: "{ target: gateway-0, size: 64KiB }",
+    params: PARAMS,
+    amount: "size",
+    limit: |node, bytes| Action::CapDisk { node, bytes },
+};

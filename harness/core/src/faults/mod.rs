@@ -18,8 +18,10 @@ mod cap_pids;
 mod fill_disk;
 mod flood_sessions;
 mod kill;
+mod operate;
 mod pause;
 mod restart;
+mod room;
 mod set_gateways;
 mod start_poet;
 mod terminate;
@@ -32,13 +34,13 @@ pub static ALL: &[&dyn FaultKind] = &[
     &restart::Restart,
     &pause::Pause,
     &flood_sessions::FloodSessions,
-    &cap_disk::CapDisk,
-    &fill_disk::FillDisk,
+    &cap_disk::CAP_DISK,
+    &fill_disk::FILL_DISK,
     &cap_memory::CapMemory,
     &throttle_cpu::ThrottleCpu,
     &cap_pids::CapPids,
-    &set_gateways::SetGateways,
-    &start_poet::StartPoet,
+    &set_gateways::SET_GATEWAYS,
+    &start_poet::START_POET,
 ];
 
 /// The kind of this name.

@@ -9,7 +9,7 @@ use crate::schedule::{Action, Class, Part, Step};
 use crate::verdict::{Cause, Code, FaultReport, Link};
 
 /// The evidence of all faults of a run, by the step that begins them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Evidences {
     faults: BTreeMap<u32, Seen>,
     ends: BTreeMap<u32, u32>,
@@ -17,7 +17,7 @@ pub(super) struct Evidences {
     hits: BTreeSet<(String, String)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seen {
     step: Step,
     restores: bool,
@@ -158,10 +158,10 @@ impl Evidences {
 }
 
 /// The evidence of limits that nodes have from their start on, by node.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Limits(BTreeMap<String, LimitSeen>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct LimitSeen {
     grades: BTreeMap<Grade, (bool, u64)>,
     why: String,

@@ -21,7 +21,7 @@ use crate::verdict::{
 use evidence::{Evidences, Limits};
 
 /// An oracle and its doubts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Seat {
     oracle: Box<dyn Oracle>,
     doubted: bool,
@@ -40,7 +40,7 @@ impl Seat {
 }
 
 /// Judges one run. Give it every record in order, then ask for the verdict.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Judge {
     header: Header,
     world: World,
@@ -105,6 +105,15 @@ impl Judge {
             stopped_ns: None,
             header: header.clone(),
         })
+    }
+
+    /// Takes in what was read from a line after the header's.
+    pub fn read(&mut self, line: Result<&Line, &ReadError>) {
+        match line {
+            Ok(Line::Record(record)) => self.observe(record),
+            Ok(Line::Unknown { seq, kind, .. }) => self.skip(*seq, kind),
+            Err(error) => self.unreadable(error),
+        }
     }
 
     /// Takes a record in, the header included.
@@ -542,11 +551,7 @@ pub fn judge_history(
     let mut judge = Judge::new(header)?;
     judge.observe(&first);
     for line in lines {
-        match line {
-            Ok(Line::Record(record)) => judge.observe(&record),
-            Ok(Line::Unknown { seq, kind, .. }) => judge.skip(seq, &kind),
-            Err(error) => judge.unreadable(&error),
-        }
+        judge.read(line.as_ref());
     }
     Ok(judge.finish())
 }

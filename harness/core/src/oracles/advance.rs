@@ -3,6 +3,7 @@
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
 use super::{Oracle, OracleKind, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::Selector;
@@ -116,7 +117,7 @@ enum Charge {
     Unsteady,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Watched {
     group: Group,
     /// Since when enough of its nodes have been free to advance.
@@ -141,7 +142,7 @@ struct Watched {
 /// proved by a *look* after the bound that still shows the old value, or by the node being dead; without a look there is
 /// an observer gap, unless the node itself gives no answer, which [`super::responds`] finds. For a pushed signal silence is
 /// a look, unless lines of the node's log were lost: then it is one from there on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Advances {
     signal: String,
     what: String,
@@ -396,7 +397,7 @@ impl Advances {
         records.sort_unstable();
         records.dedup();
         Charge::Stall(out.find(Finding {
-            id: format!("stalled/{}", self.signal),
+            id: findings::STALLED.of(&self.signal),
             node: watched.group.node().map(str::to_owned),
             role: watched.group.role.clone(),
             due_ns,
@@ -545,7 +546,7 @@ impl Oracle for Advances {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id.strip_prefix("stalled/") == Some(&self.signal)
+        findings::STALLED.about(&finding.id) == Some(&self.signal)
             && self.watched.iter().any(|watched| watched.about(finding))
     }
 

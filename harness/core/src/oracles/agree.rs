@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::said::overheard_signal;
 use super::world::World;
 use super::{Oracle, OracleKind, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape, Value};
 use crate::plan::model::Plan;
@@ -72,7 +73,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 const HEIGHTS_MAX: usize = 4096;
 
 /// What was first seen of a height.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct First {
     value: String,
     node: String,
@@ -82,7 +83,7 @@ struct First {
 }
 
 /// The fold behind `agree`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Agrees {
     signal: String,
     /// Nobody asked: then a network that shows no heights is not for it to judge.
@@ -156,7 +157,7 @@ impl Agrees {
             first.node.clone()
         };
         out.find(Finding {
-            id: format!("disagree/{}", self.signal),
+            id: findings::DISAGREE.of(&self.signal),
             node: Some(node.to_owned()),
             role: world.nodes.get(node).map(|view| view.role.clone()),
             due_ns: record.t_ns,
@@ -207,6 +208,6 @@ impl Oracle for Agrees {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id.strip_prefix("disagree/") == Some(&self.signal)
+        findings::DISAGREE.about(&finding.id) == Some(&self.signal)
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Death, Exit, ExitStatus, Header, NodeState, Panic, Record};
 use crate::schedule::Action;
 use crate::verdict::{Code, Data, Expectation, Finding};
@@ -16,12 +17,13 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 const ALL_MIN: usize = 2;
 
 const SIGKILL: i32 = 9;
+const SIGXFSZ: i32 = 25;
 
 /// How much of its output explains why a node did not start: an error message and what led to it.
 const LAST_LINES: usize = 4;
 const LAST_CHARS: usize = 200;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Alive {
     roles: BTreeMap<String, BTreeSet<String>>,
     /// Crash of each node that has not come back: its place and the record.
@@ -108,7 +110,7 @@ impl Alive {
                 .collect();
             records.sort_unstable();
             let place = out.find(Finding {
-                id: "role/all-dead".to_owned(),
+                id: findings::ALL_DEAD.id.to_owned(),
                 node: None,
                 role: Some(role.clone()),
                 due_ns: record.t_ns,
@@ -141,39 +143,49 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
     match (&exit.panic, status) {
         (Some(panic), _) => {
             let place = panic.place.as_deref().unwrap_or("an unknown place");
-            let id = format!("crash/{}", component(panic));
+            let id = component(panic).map_or_else(
+                || findings::CRASH_PANIC.id.to_owned(),
+                |component| findings::CRASH_COMPONENT.of(component),
+            );
             (id, format!("{node} panicked at {place}: {}", panic.message))
         }
         (None, ExitStatus::Signal(SIGKILL)) => (
-            "crash/signal".to_owned(),
+            findings::CRASH_SIGNAL.id.to_owned(),
             format!(
                 "{node} was killed by signal 9, which the harness did not send: the kernel may have run out of memory"
             ),
         ),
+        (None, ExitStatus::Signal(SIGXFSZ)) => (
+            findings::CRASH_SIGNAL.id.to_owned(),
+            format!(
+                "{node} was ended by signal 25 (SIGXFSZ): it wrote beyond the limit that the machine sets to the size of a file, \
+                 see `ulimit -f`"
+            ),
+        ),
         (None, ExitStatus::OutOfMemory) => (
-            "crash/out-of-memory".to_owned(),
+            findings::CRASH_MEMORY.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
         (None, ExitStatus::Signal(_)) => (
-            "crash/signal".to_owned(),
+            findings::CRASH_SIGNAL.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
         (None, ExitStatus::Code(_) | ExitStatus::Lost) => (
-            "crash/exit".to_owned(),
+            findings::CRASH_EXIT.id.to_owned(),
             format!("{node} {} without being asked to stop", ended(status)),
         ),
     }
 }
 
 /// The component of a panic as part of an id. A node names it, so anything that is no plain word is not believed.
-fn component(panic: &Panic) -> &str {
+fn component(panic: &Panic) -> Option<&str> {
     let plain = |name: &&str| {
         let mut chars = name.chars();
         name.len() <= 64
             && chars.next().is_some_and(|c| c.is_ascii_lowercase())
             && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
-    panic.component.as_deref().filter(plain).unwrap_or("panic")
+    panic.component.as_deref().filter(plain)
 }
 
 /// What is wrong with a stop that the harness asked for. It makes the run fail where the role says which exit codes
@@ -200,7 +212,7 @@ fn stop(
     if ignored {
         let text =
             format!("{node} ignored its stop signal for the whole grace and had to be killed");
-        return Some(("stop/ignored".to_owned(), text, counts));
+        return Some((findings::STOP_IGNORED.id.to_owned(), text, counts));
     }
     let orderly = match status {
         ExitStatus::Code(code) => expected.is_empty() || expected.contains(&code),
@@ -217,7 +229,7 @@ fn stop(
         ended(status),
         codes.join(" or ")
     );
-    Some(("stop/exit-code".to_owned(), text, counts))
+    Some((findings::STOP_EXIT_CODE.id.to_owned(), text, counts))
 }
 
 /// The end of what a node printed, short enough for a sentence.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::said::{Said, overheard, reported, said};
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
 
@@ -25,7 +26,7 @@ const POETS_MAX: usize = 32;
 type Fate = BTreeMap<String, (Option<bool>, u64)>;
 
 /// The fold behind `challenges`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Challenges {
     /// By node, then round; what is decided is dropped.
     open: BTreeMap<String, BTreeMap<u64, Fate>>,
@@ -93,7 +94,7 @@ impl Challenges {
             _ => format!("{poets} PoETs acknowledged it and none of their proofs has it"),
         };
         out.find(Finding {
-            id: "lost/challenge".to_owned(),
+            id: findings::LOST_CHALLENGE.id.to_owned(),
             node: Some(said.node.to_owned()),
             role: world.nodes.get(said.node).map(|view| view.role.clone()),
             due_ns: said.at.t_ns,
@@ -140,6 +141,6 @@ impl Oracle for Challenges {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id == "lost/challenge"
+        finding.id == findings::LOST_CHALLENGE.id
     }
 }

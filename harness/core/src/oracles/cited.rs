@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::said::{overheard, reported, said, short};
 use super::world::{Mark, World};
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
 
@@ -22,7 +23,7 @@ const KEPT_MAX: usize = 4096;
 type Proof = (u64, String, String);
 
 /// The first ATX that cites a proof.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Citing {
     node: String,
     atx: String,
@@ -30,7 +31,7 @@ struct Citing {
 }
 
 /// The fold behind `cited`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cited {
     made: BTreeSet<Proof>,
     waiting: BTreeMap<Proof, Citing>,
@@ -84,7 +85,7 @@ impl Cited {
             }
             let (round, poet, reference) = &proof;
             out.find(Finding {
-                id: "invalid/atx-proof".to_owned(),
+                id: findings::INVALID_ATX_PROOF.id.to_owned(),
                 role: world.nodes.get(&citing.node).map(|view| view.role.clone()),
                 due_ns: citing.at.t_ns,
                 proved_ns: now.t_ns,
@@ -153,6 +154,6 @@ impl Oracle for Cited {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id == "invalid/atx-proof"
+        finding.id == findings::INVALID_ATX_PROOF.id
     }
 }

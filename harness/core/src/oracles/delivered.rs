@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::said::{Said, overheard, reported, said};
 use super::world::{Mark, World};
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::time::Span;
 use crate::verdict::{Code, Data, Expectation, Finding};
@@ -25,7 +26,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 /// A proof was made.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Made {
     node: String,
     at: Mark,
@@ -33,7 +34,7 @@ struct Made {
 }
 
 /// What the PoET told of handing it over.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tries {
     failed: u64,
     first_failed: Option<Mark>,
@@ -42,7 +43,7 @@ struct Tries {
     gave_up: Option<Mark>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Standing {
     #[default]
     Open,
@@ -53,7 +54,7 @@ enum Standing {
 }
 
 /// A round of a PoET.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Round {
     made: Option<Made>,
     tries: Tries,
@@ -63,7 +64,7 @@ struct Round {
 }
 
 /// The fold behind `delivered`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Delivered {
     /// Nodes that say which proofs they hold.
     holders: Vec<String>,
@@ -255,7 +256,7 @@ impl Delivered {
             records.push(world.now.seq);
             records.sort_unstable();
             let place = out.find(Finding {
-                id: "proof/undelivered".to_owned(),
+                id: findings::PROOF_UNDELIVERED.id.to_owned(),
                 node: Some(made.node.clone()),
                 role: world.nodes.get(&made.node).map(|view| view.role.clone()),
                 due_ns: from.t_ns,
@@ -311,7 +312,7 @@ impl Tries {
 }
 
 /// Nodes that owe that they hold a proof.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Owed {
     /// They say so.
     held: usize,
@@ -395,7 +396,7 @@ impl Oracle for Delivered {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id == "proof/undelivered"
+        finding.id == findings::PROOF_UNDELIVERED.id
     }
 
     fn unfit(&self, _finding: &Finding) -> bool {

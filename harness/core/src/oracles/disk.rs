@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use super::said::{overheard, reported, said};
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 const FAILED: &str = "round-failed";
 const MADE: &str = "proof-made";
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Disk {
     /// Findings that are not over, per node: a proof made later ends them. One a node, so they are bounded.
     open: BTreeMap<String, Vec<Option<usize>>>,
@@ -29,7 +30,7 @@ struct Disk {
 }
 
 /// A round that found the disk full of the round before it, which was still at work.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Crowded {
     node: String,
     round: u64,
@@ -98,7 +99,7 @@ impl Oracle for Disk {
                     });
                 }
                 open.push(out.find(Finding {
-                    id: "disk/full".to_owned(),
+                    id: findings::DISK_FULL.id.to_owned(),
                     node: Some(said.node.to_owned()),
                     role: world.nodes.get(said.node).map(|view| view.role.clone()),
                     due_ns: said.at.t_ns,
@@ -146,6 +147,6 @@ impl Oracle for Disk {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id == "disk/full"
+        finding.id == findings::DISK_FULL.id
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::said::{Said, overheard, reported, said, short};
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
 
@@ -27,7 +28,7 @@ pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 /// The fold behind `identities`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Identities {
     /// Which node an identity is, as far as nodes have published under it.
     names: BTreeMap<String, String>,
@@ -94,7 +95,15 @@ impl Identities {
             short(first),
             short(second)
         );
-        self.find("fork/two-atxs", said, identity, &what, record, world, out);
+        self.find(
+            findings::FORK_ATXS.id,
+            said,
+            identity,
+            &what,
+            record,
+            world,
+            out,
+        );
     }
 
     fn equivocated(&mut self, said: &Said<'_>, world: &World, out: &mut Output) {
@@ -111,7 +120,15 @@ impl Identities {
             number("round"),
             said.words("step")
         );
-        self.find("fork/two-votes", said, identity, &what, None, world, out);
+        self.find(
+            findings::FORK_VOTES.id,
+            said,
+            identity,
+            &what,
+            None,
+            world,
+            out,
+        );
     }
 
     #[expect(
@@ -185,6 +202,6 @@ impl Oracle for Identities {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        ["fork/two-atxs", "fork/two-votes"].contains(&finding.id.as_str())
+        [findings::FORK_ATXS.id, findings::FORK_VOTES.id].contains(&finding.id.as_str())
     }
 }

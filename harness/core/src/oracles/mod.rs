@@ -1,8 +1,8 @@
 //! Oracles: one file each, and one line in [`ALL`], or in [`always`] for those that run without being asked.
 //!
 //! An oracle is a fold over the history. It knows signals and impacts, never fault kinds, keeps bounded state, states the
-//! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, add what its findings
-//! may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
+//! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, name its findings in
+//! [`crate::findings`], add what they may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
 //! alone.
 
 use crate::history::{Header, Record};
@@ -88,8 +88,8 @@ pub fn always(header: &Header) -> Vec<Box<dyn Oracle>> {
     always
 }
 
-/// A fold over the records of one run.
-pub trait Oracle: Send + std::fmt::Debug {
+/// A fold over the records of one run. It is cloned to ask what the verdict would be if the history ended here.
+pub trait Oracle: Boxed + Send + std::fmt::Debug {
     /// Takes a record in; `world` has seen it already.
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output);
 
@@ -118,6 +118,24 @@ pub trait Oracle: Send + std::fmt::Debug {
     }
 }
 
+/// Clones an oracle in its box; every oracle that is [`Clone`] has it.
+pub trait Boxed {
+    /// A copy with the same state.
+    fn boxed(&self) -> Box<dyn Oracle>;
+}
+
+impl<T: Oracle + Clone + 'static> Boxed for T {
+    fn boxed(&self) -> Box<dyn Oracle> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Oracle> {
+    fn clone(&self) -> Self {
+        self.as_ref().boxed()
+    }
+}
+
 /// Findings kept; more are counted. A thousand nodes that all crash still fit, and a report stays readable.
 pub const FINDINGS_MAX: usize = 4096;
 
@@ -125,7 +143,7 @@ pub const FINDINGS_MAX: usize = 4096;
 pub const REASONS_MAX: usize = 16;
 
 /// What oracles have said so far. Findings are never taken back, so their places are stable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Output {
     /// Findings in the order they were proved.
     pub findings: Vec<Finding>,

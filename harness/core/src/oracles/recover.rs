@@ -3,6 +3,7 @@
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
 use super::{Oracle, OracleKind, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
@@ -62,7 +63,7 @@ impl OracleKind for Recover {
 }
 
 /// A signal that must advance freshly.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Awaited {
     signal: String,
     group: Group,
@@ -79,7 +80,7 @@ struct Awaited {
 /// Excused is only what no heal takes back: a node that the heal restarts owes progress within the bound, its start
 /// included. A signal that did not advance before the first fault either says nothing about it: then the plan may look
 /// at the wrong place, and there is a doubt with what kept it from being read, not a finding. A signal or node with an open finding is not found twice; the open one notes that it did not recover.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Recovers {
     after: String,
     heal: String,
@@ -242,11 +243,11 @@ fn charge(
 ) -> Option<usize> {
     let group = &awaited.group;
     let open = out.findings.iter_mut().find(|finding| {
-        let stall = finding.id.strip_prefix("stalled/") == Some(&awaited.signal)
+        let stall = findings::STALLED.about(&finding.id) == Some(&awaited.signal)
             && finding.node.as_deref() == group.node()
             && finding.role == group.role;
         let node = finding.node.is_some() && finding.node.as_deref() == group.node();
-        let all = finding.id == "role/all-dead" && finding.role == group.role;
+        let all = finding.id == findings::ALL_DEAD.id && finding.role == group.role;
         let silent = node
             && ["crash/", "hang/"]
                 .iter()
@@ -259,7 +260,7 @@ fn charge(
         return None;
     }
     out.find(Finding {
-        id: format!("unrecovered/{}", awaited.signal),
+        id: findings::UNRECOVERED.of(&awaited.signal),
         node: group.node().map(str::to_owned),
         role: group.role.clone(),
         due_ns,
@@ -355,12 +356,12 @@ impl Oracle for Recovers {
     fn owns(&self, finding: &Finding) -> bool {
         // One that was open already and did not recover breaks this expectation as well.
         let unmet = self.unmet();
-        finding.id.starts_with("unrecovered/")
+        findings::UNRECOVERED.about(&finding.id).is_some()
             || finding.notes.iter().any(|note| note.ends_with(&unmet))
     }
 
     fn unfit(&self, finding: &Finding) -> bool {
-        finding.id.starts_with("unrecovered/") && self.unfit()
+        findings::UNRECOVERED.about(&finding.id).is_some() && self.unfit()
     }
 
     fn fresh(&self, world: &World) -> Vec<Fresh> {

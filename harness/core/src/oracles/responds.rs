@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
@@ -16,7 +17,7 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 const MISSES: u32 = 3;
 
 /// What a node did in the layer that is just ending.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Layer {
     /// A signal was read.
     read: bool,
@@ -27,7 +28,7 @@ struct Layer {
 }
 
 /// Layers in a row of the same kind.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Run {
     layers: u32,
     /// In one of them nothing witnessed that the harness could see.
@@ -39,7 +40,7 @@ struct Run {
     place: Option<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Watched {
     layer: Layer,
     hang: Run,
@@ -52,7 +53,7 @@ struct Watched {
     last_unpinged: Option<(u64, u64)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Responds {
     nodes: BTreeMap<String, Watched>,
 }
@@ -143,7 +144,8 @@ impl Watched {
                 let text = format!(
                     "{name} hangs: its process lives, and its sources gave no answer for {MISSES} layers"
                 );
-                self.hang.prove(name, "hang/api", text, world, out);
+                self.hang
+                    .prove(name, findings::HANG_API.id, text, world, out);
             }
         }
     }
@@ -181,7 +183,8 @@ impl Watched {
                     let text = format!(
                         "{name} is deaf: its process lives, and {MISSES} UDP pings in a row got no answer"
                     );
-                    self.deaf.prove(name, "deaf/udp", text, world, out);
+                    self.deaf
+                        .prove(name, findings::DEAF_UDP.id, text, world, out);
                 }
             }
         }

@@ -9,10 +9,11 @@ use super::course::height;
 use super::said::doubt_lost;
 use super::world::World;
 use super::{Oracle, Output};
+use crate::findings;
 use crate::history::{Body, Header, NodeState, Record, Sample};
 use crate::verdict::{Data, Expectation, Finding};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Safety {
     /// Highest value and its record, per node and signal, in this life and since it was ready.
     heights: BTreeMap<(String, String), (u64, u64)>,
@@ -48,7 +49,7 @@ impl Safety {
         self.compared += 1;
         if new < old {
             out.find(Finding {
-                id: "safety/went-back".to_owned(),
+                id: findings::WENT_BACK.id.to_owned(),
                 node: Some(sample.node.clone()),
                 role: world.nodes.get(&sample.node).map(|view| view.role.clone()),
                 due_ns: record.t_ns,
@@ -99,6 +100,6 @@ impl Oracle for Safety {
     }
 
     fn owns(&self, finding: &Finding) -> bool {
-        finding.id.starts_with("safety/")
+        finding.id == findings::WENT_BACK.id
     }
 }

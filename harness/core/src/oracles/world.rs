@@ -100,7 +100,7 @@ pub struct Track {
 }
 
 /// Shared facts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct World {
     /// Layer length and layers per epoch.
     pub calendar: Calendar,

@@ -4,17 +4,49 @@
 //! stand between it and its closing brace; every other brace is text. To add one: a line in [`PLAIN`] and its value
 //! where substrates expand them.
 
-/// Placeholders that take nothing from the role.
-pub const PLAIN: &[&str] = &[
-    "release.bin",
-    "release.name",
-    "name",
-    "role",
-    "network",
-    "data",
-    "settings",
-    "addr",
+/// Placeholders that take nothing from the role, and what they stand for.
+pub const PLAIN: &[(&str, &str)] = &[
+    (
+        "release.bin",
+        "the executable of the release under test, as the first word of `command`",
+    ),
+    ("release.name", "the name of the release under test"),
+    ("name", "the node's name, as `gateway-0`"),
+    ("role", "the node's role"),
+    (
+        "network",
+        "the path of the node's network file: every node, protocol time, the node's secret",
+    ),
+    ("data", "the path of the node's data directory"),
+    (
+        "settings",
+        "the node's settings as arguments; stands alone as an argument",
+    ),
+    ("addr", "the node's address, without a port"),
 ];
+
+/// Placeholders with a name of the plan's own in capitals, and what they stand for.
+pub const NAMED: &[(&str, &str)] = &[
+    (
+        "PORT.addr",
+        "address and number of this port, as `p2p.addr`",
+    ),
+    ("PORT.port", "the number of this port"),
+    (
+        "addr of ROLE",
+        "the addresses of all nodes of a role, with commas",
+    ),
+    (
+        "PORT.addr of ROLE",
+        "address and number of this port of all nodes of a role, with commas",
+    ),
+];
+
+/// Every placeholder as a plan spells it, and what it stands for.
+pub fn meanings() -> impl Iterator<Item = (String, &'static str)> {
+    let all = PLAIN.iter().chain(NAMED);
+    all.map(|(name, meaning)| (format!("{{{name}}}"), *meaning))
+}
 
 /// A part of a text with placeholders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,12 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::params::Need;
 use crate::time::{Calendar, ProtocolTime, Span};
 
-use super::keys::{self, Mapping, Takes};
+use super::keys::{self, Mapping};
 use super::raw::{Key, Kind, Node, join, shorten};
 use super::selector;
-use super::suggest::{did_you_mean, suggest};
+use super::suggest::suggest;
 use super::units::{self, Unreadable};
 use super::{Diagnostic, Selector, SourceSpan, model};
+
+mod fields;
+
+pub(super) use fields::Fields;
 
 /// The nodes that selectors choose from. Names are indexed, since long timelines look one up on every line.
 #[derive(Debug)]
@@ -53,15 +57,6 @@ pub(super) struct Reader {
 pub(super) struct Field<'n> {
     pub(super) node: &'n Node,
     pub(super) path: String,
-}
-
-/// The entries of a mapping whose keys are declared.
-#[derive(Debug)]
-pub(super) struct Fields<'n> {
-    table: &'static Mapping,
-    entries: &'n [(Key, Node)],
-    pub(super) path: String,
-    pub(super) span: SourceSpan,
 }
 
 impl Reader {
@@ -523,102 +518,6 @@ impl Reader {
             return false;
         }
         true
-    }
-}
-
-impl<'n> Fields<'n> {
-    /// The value of a declared key.
-    ///
-    /// # Panics
-    /// When the table does not declare it: then unknown-key errors and the schema would be wrong.
-    pub(super) fn get(&self, name: &str) -> Option<Field<'n>> {
-        assert!(
-            self.table.key(name).is_some(),
-            "`{name}` is read but not declared in {}",
-            self.table.name
-        );
-        self.find(name)
-    }
-
-    /// Where a declared key stands.
-    pub(super) fn key_span(&self, name: &str) -> SourceSpan {
-        self.entries
-            .iter()
-            .find(|(key, _)| key.text == name)
-            .map_or(self.span, |(key, _)| key.span)
-    }
-
-    /// The first key that comes from the registry, with its value.
-    pub(super) fn extra(&self) -> Option<(&'n Key, Field<'n>)> {
-        let (key, node) = self
-            .entries
-            .iter()
-            .find(|(key, _)| self.table.has_extra(&key.text))?;
-        Some((
-            key,
-            Field {
-                node,
-                path: join(&self.path, &key.text),
-            },
-        ))
-    }
-
-    /// A count with the bounds its table declares, or its default.
-    pub(super) fn count(&self, reader: &mut Reader, name: &str) -> Option<u64> {
-        let Some(Takes::Count { min, max }) = self.table.key(name).map(|key| &key.takes) else {
-            panic!(
-                "`{name}` is read as a count but not declared so in {}",
-                self.table.name
-            );
-        };
-        match (self.get(name), self.table.key(name).map(|key| key.need)) {
-            (Some(field), _) => reader.count(&field, *min, *max),
-            (None, Some(Need::Default(text))) => text.parse().ok(),
-            (None, _) => None,
-        }
-    }
-
-    /// A word of those its table declares, or its default.
-    pub(super) fn word(&self, reader: &mut Reader, name: &str) -> Option<&'static str> {
-        let Some(Takes::Word(words)) = self.table.key(name).map(|key| &key.takes) else {
-            panic!(
-                "`{name}` is read as a word but not declared so in {}",
-                self.table.name
-            );
-        };
-        match (self.get(name), self.table.key(name).map(|key| key.need)) {
-            (Some(field), _) => reader.word(&field, words),
-            (None, Some(Need::Default(text))) => Some(text),
-            (None, _) => None,
-        }
-    }
-
-    /// Every key that may stand here.
-    fn known(&self) -> Vec<&'static str> {
-        let declared = self.table.keys.iter().map(|key| key.name);
-        declared.chain(self.table.extra_names()).collect()
-    }
-
-    fn unknown(&self) -> impl Iterator<Item = &'n Key> {
-        let table = self.table;
-        self.entries
-            .iter()
-            .map(|(key, _)| key)
-            .filter(move |key| !table.has(&key.text))
-    }
-
-    /// Whether some unknown key looks like one of these.
-    pub(super) fn slipped(&self, names: &[&str]) -> bool {
-        self.unknown()
-            .any(|key| did_you_mean(&key.text, names).is_some())
-    }
-
-    fn find(&self, name: &str) -> Option<Field<'n>> {
-        let (_, node) = self.entries.iter().find(|(key, _)| key.text == name)?;
-        Some(Field {
-            node,
-            path: join(&self.path, name),
-        })
     }
 }
 

@@ -7,4 +7,5 @@ pub mod hostile;
 pub mod json;
 pub mod junit;
 pub mod text;
+mod whom;
 mod why;

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::hostile::line;
+use super::whom::whom;
 use super::why;
 use crate::control::{Comparison, ControlResult, Gave};
 use crate::plan::model::FindingPattern;
@@ -176,15 +177,6 @@ fn named(pattern: &FindingPattern) -> String {
 fn push(text: &mut String, row: &str) {
     text.push_str(row.trim_end());
     text.push('\n');
-}
-
-/// `gateway-0`, or `gateway-0 to gateway-4 (5 nodes)`.
-fn whom(nodes: &[&str]) -> String {
-    match nodes {
-        [only] => (*only).to_owned(),
-        [first, .., last] => format!("{first} to {last} ({} nodes)", nodes.len()),
-        [] => String::new(),
-    }
 }
 
 /// Findings of one id and role, in order of their first.

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::nodes::{Blow, NodeView};
+use super::nodes::NodeView;
 use super::staging::stage_times;
 use super::{Command, Event, Watch, lead_ns};
 use crate::history::{
-    Body, Death, End, Ending, Event as NodeEvent, Exit, ExitStatus, Gap, Grade, Header, Interrupt,
+    Body, Death, Ending, Event as NodeEvent, Exit, ExitStatus, Gap, Grade, Header, Interrupt,
     LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample, SignalValue,
-    TornDown,
 };
 use crate::plan::model::Source;
 use crate::schedule::Step;
@@ -58,16 +57,21 @@ pub struct Machine<W> {
     pub(super) healing: Vec<u32>,
     pub(super) heal_by_ns: u64,
     ready_by_ns: u64,
-    next_seq: u64,
+    /// How long the slowest node may take to stop.
+    pub(super) slowest_stop_ns: u64,
+    pub(super) teardown_by_ns: u64,
+    pub(super) next_seq: u64,
     pub(super) out: Vec<Command>,
     pub(super) now_ns: u64,
 }
 
 impl<W: Watch> Machine<W> {
-    /// A run that is described by its header; `sources` says per role where each signal's value comes from.
+    /// A run that is described by its header; `sources` says per role where each signal's value comes from,
+    /// `slowest_stop_ns` how long the slowest node may take to stop.
     pub fn new(
         header: Header,
         sources: &BTreeMap<String, BTreeMap<String, Source>>,
+        slowest_stop_ns: u64,
         watch: W,
     ) -> Self {
         let mut log_signals = LogSignals::new();
@@ -97,6 +101,8 @@ impl<W: Watch> Machine<W> {
             healing: Vec::new(),
             heal_by_ns: u64::MAX,
             ready_by_ns: header.genesis_ns.saturating_sub(lead_ns(header.calendar)),
+            slowest_stop_ns,
+            teardown_by_ns: u64::MAX,
             next_seq: 0,
             out: Vec::new(),
             now_ns: 0,
@@ -195,6 +201,11 @@ impl<W: Watch> Machine<W> {
                 self.end(Ending::Interrupted(signal));
             }
             Event::SubstrateFailed { why } => self.end(Ending::Substrate(why)),
+            Event::TaskFailed { why } => self.task_failed(why),
+            Event::TeardownFailed { why } => {
+                self.task_failed(why.clone());
+                self.left_by_teardown(&why);
+            }
             Event::TimedOut => self.end(Ending::TimedOut),
             Event::TornDown { left } => self.torn_down(left),
         }
@@ -206,7 +217,8 @@ impl<W: Watch> Machine<W> {
             Stage::Starting => self.check_start(),
             Stage::Running => self.run_steps(),
             Stage::Healing(_) => self.finish_healing(),
-            Stage::TearingDown(_) | Stage::Over => {}
+            Stage::TearingDown(_) => self.finish_teardown(),
+            Stage::Over => {}
         }
     }
 
@@ -478,34 +490,6 @@ impl<W: Watch> Machine<W> {
             signal: signal.to_owned(),
             value,
         }));
-    }
-
-    pub(super) fn tear_down(&mut self) {
-        for view in self.nodes.values_mut() {
-            // One that is only just being started is killed with the rest, and is no more to blame for it.
-            if view.state != Some(NodeState::Dead) && view.ending.is_none() {
-                view.ending = Some(Blow {
-                    step: None,
-                    killed: false,
-                });
-            }
-        }
-        self.out.push(Command::TearDown);
-    }
-
-    fn torn_down(&mut self, left: Vec<String>) {
-        let Stage::TearingDown(ending) = self.stage.clone() else {
-            return;
-        };
-        self.record(Body::TornDown(TornDown { left }));
-        let end = End {
-            count: self.next_seq + 1,
-            why: ending,
-        };
-        self.record(Body::End(end));
-        self.out.push(Command::Sync);
-        self.out.push(Command::Finish);
-        self.stage = Stage::Over;
     }
 
     fn node_is(&mut self, node: &str, state: NodeState, pid: Option<u32>, detail: Option<String>) {

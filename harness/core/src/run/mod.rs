@@ -8,6 +8,7 @@ mod machine;
 mod nodes;
 mod staging;
 mod steps;
+mod teardown;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,10 @@ use crate::time::Calendar;
 /// How long undoing may take at the end of a run before teardown goes on without it, in nanoseconds; an undo of the
 /// process substrate takes well under a millisecond, one over a container engine's API up to a second under load.
 pub const HEAL_BOUND_NS: u64 = 5_000_000_000;
+
+/// How long teardown may take beyond the grace of the slowest node before the run ends without it, in nanoseconds: above
+/// the sum of what a container engine is given for killing and removing.
+pub const TEARDOWN_BOUND_NS: u64 = 120_000_000_000;
 
 /// How long a substrate takes for what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +202,16 @@ pub enum Event {
     /// The substrate cannot go on.
     SubstrateFailed {
         /// How.
+        why: String,
+    },
+    /// A task of the harness that carries the run out or looks at it died.
+    TaskFailed {
+        /// Which, and of what.
+        why: String,
+    },
+    /// The task that tears down died: no [`Event::TornDown`] will come.
+    TeardownFailed {
+        /// Of what.
         why: String,
     },
     /// `--timeout` ran out.

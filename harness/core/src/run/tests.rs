@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::{Command, Event, Machine, Watch};
+use super::{Command, Event, Machine, TEARDOWN_BOUND_NS, Watch};
 use crate::faults::Impact;
 use crate::history::{
     Body, Death, Ending, ExitStatus, Grade, Header, NodeInfo, Phase, Record, RoleInfo,
@@ -14,6 +14,7 @@ use crate::time::{Calendar, ProtocolTime, Span};
 
 const LAYER: u64 = 250_000_000;
 const GENESIS: u64 = 2_000_000_000;
+const STOP: u64 = 2_000_000_000;
 
 #[derive(Debug)]
 struct Never;
@@ -110,7 +111,7 @@ struct Obedient {
 
 impl Obedient {
     fn start(header: Header) -> Self {
-        let machine = Machine::new(header, &BTreeMap::new(), Never);
+        let machine = Machine::new(header, &BTreeMap::new(), STOP, Never);
         let mut it = Self {
             machine,
             records: Vec::new(),
@@ -272,6 +273,7 @@ fn a_flood_on_a_dead_node_is_dropped() {
     let mut machine = Machine::new(
         header(flood, Some(end), Impact::Stressed),
         &BTreeMap::new(),
+        STOP,
         Never,
     );
     let mut commands = machine.on(0, Event::Begun);
@@ -346,7 +348,7 @@ fn an_interrupted_run_thaws_before_it_tears_down() {
 /// A run that ends while a node is only just being started kills it: that is no crash of the node's.
 #[test]
 fn a_start_in_flight_at_the_end_is_no_death_of_its_own() {
-    let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
     machine.on(0, Event::Begun);
     assert!(machine.on(5, Event::TimedOut).contains(&Command::TearDown));
     let exited = Event::Exited {
@@ -362,6 +364,90 @@ fn a_start_in_flight_at_the_end_is_no_death_of_its_own() {
             if matches!(exit.death, Death::Harness { step: None, .. }))
     });
     assert!(ours, "{commands:?}");
+}
+
+/// How a run ended by what was told of it.
+fn ended(commands: &[Command]) -> Option<(Ending, Vec<String>)> {
+    let bodies = || {
+        commands.iter().filter_map(|command| match command {
+            Command::Record(record) => Some(&record.body),
+            _ => None,
+        })
+    };
+    let left = bodies().find_map(|body| match body {
+        Body::TornDown(down) => Some(down.left.clone()),
+        _ => None,
+    })?;
+    let why = bodies().find_map(|body| match body {
+        Body::End(end) => Some(end.why.clone()),
+        _ => None,
+    })?;
+    assert!(commands.contains(&Command::Finish));
+    Some((why, left))
+}
+
+/// Two nodes, of which one died; the other is told to stop at 10.
+fn tearing_down() -> Machine<Never> {
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
+    machine.on(0, Event::Begun);
+    for node in ["a-0", "a-1"] {
+        let (node, pid) = (node.to_owned(), 1);
+        machine.on(1, Event::Spawned { node, pid });
+    }
+    let exited = Event::Exited {
+        node: "a-0".into(),
+        incarnation: 0,
+        status: ExitStatus::Signal(9),
+        forced: false,
+        tail: Vec::new(),
+    };
+    assert!(machine.on(10, exited).contains(&Command::TearDown));
+    machine
+}
+
+/// A teardown that never ends does not keep the run: what was not seen dead is listed.
+#[test]
+fn a_teardown_that_does_not_end_is_given_up() {
+    let mut machine = tearing_down();
+    let due = 10 + STOP + TEARDOWN_BOUND_NS;
+    let before = machine.on(due - 1, Event::Tick);
+    assert_eq!(ended(&before), None);
+    assert!(before.contains(&Command::WakeAt(due)), "{before:?}");
+    let (_, left) = ended(&machine.on(due, Event::Tick)).expect("the end");
+    let told = [
+        "teardown did not end within 122 s",
+        "a-1: its death was not seen",
+    ];
+    assert_eq!(left, told);
+    let late = Event::TornDown { left: Vec::new() };
+    assert_eq!(machine.on(due + 1, late), []);
+}
+
+#[test]
+fn a_teardown_that_died_is_not_waited_for() {
+    let mut machine = tearing_down();
+    let why = "the task `teardown` panicked: no thread".to_owned();
+    let commands = machine.on(20, Event::TeardownFailed { why: why.clone() });
+    let (_, left) = ended(&commands).expect("the end");
+    assert_eq!(left, [why, "a-1: its death was not seen".to_owned()]);
+}
+
+/// Whatever a task of ours died of, the run does not pass, also when it ended on schedule before.
+#[test]
+fn a_task_that_died_fails_the_run() {
+    let why = || "the task `freeze a-0` panicked: no thread".to_owned();
+    for scheduled in [false, true] {
+        let mut run = Obedient::start(kill());
+        let mut commands = Vec::new();
+        if scheduled {
+            commands.extend(run.machine.on(at(21), Event::Tick));
+        }
+        commands.extend(run.machine.on(at(21), Event::TaskFailed { why: why() }));
+        assert!(commands.contains(&Command::TearDown), "{commands:?}");
+        let down = Event::TornDown { left: Vec::new() };
+        let (ending, _) = ended(&run.machine.on(at(22), down)).expect("the end");
+        assert_eq!(ending, Ending::Substrate(why()));
+    }
 }
 
 /// What takes long to make ready is begun early, and takes along what comes before it.
@@ -402,7 +488,7 @@ fn a_large_flood_is_made_ready_in_time() {
 
 #[test]
 fn who_is_not_ready_is_named() {
-    let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
     machine.on(0, Event::Begun);
     machine.on(
         10,
@@ -476,7 +562,7 @@ proptest! {
     /// Whatever happens in whatever order: no panic, no gap in the history, nothing before its intent, nothing after the end.
     #[test]
     fn any_order_of_events_is_survived(events in prop::collection::vec((0_u64..2 * LAYER, any_event()), 0..80)) {
-        let mut machine = Machine::new(kill(), &BTreeMap::new(), Never);
+        let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
         let mut commands = machine.on(0, Event::Begun);
         let mut now = 0;
         for (later, event) in events {

@@ -239,3 +239,26 @@ fn two_controls_that_give_what_they_must() {
     both.controls[0].gave = Gave::Right;
     assert_eq!(both.exit_code().code(), 3);
 }
+
+/// Two nodes are killed and healed, and one of them stands still: it is not the other's fault that is blamed.
+#[test]
+fn what_was_done_to_the_node_itself_is_blamed_before_what_was_done_elsewhere() {
+    let blamed = |stuck: &str| {
+        let expect = vec![advance("tx", every_of("miner"), 9), recover(6)];
+        let faults = vec![kill("miner-0", 10, Some(14)), kill("miner-1", 10, Some(14))];
+        let mut net = Net::new(expect, faults);
+        net.until(14).node(stuck).stuck = true;
+        net.until(24).end();
+        let verdict = net.verdict();
+        assert_eq!(found(&verdict), [format!("unrecovered/tx {stuck}")]);
+        let causes = verdict.chain.iter().map(|link| match &link.cause {
+            Cause::Fault { node, .. } => node.clone(),
+            Cause::Finding(place) => place.to_string(),
+        });
+        causes.collect::<Vec<_>>()
+    };
+    assert_eq!(blamed("miner-0"), ["miner-0"]);
+    assert_eq!(blamed("miner-1"), ["miner-1"]);
+    // Nothing was done to it, so whatever was done may be it.
+    assert_eq!(blamed("miner-2"), ["miner-0", "miner-1"]);
+}

@@ -130,6 +130,23 @@ pub async fn is_dead(engine: &Engine, entries: &[Entry]) -> Result<bool, DockerE
 /// Removes everything that a run recorded: containers, then volumes, then networks, and the keeper
 /// last. Gives up after `bound`, and says what is left.
 pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
+    remove_until_quiet(engine, entries, bound, Duration::ZERO).await
+}
+
+/// Removes everything of a run whose own process is dead. What that had asked for last may be made after this has
+/// looked.
+async fn remove_of_dead(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
+    remove_until_quiet(engine, entries, bound, QUIET).await
+}
+
+/// Removes everything that a run recorded, and looks again until nothing has appeared for `quiet`; until then the keeper
+/// stays.
+async fn remove_until_quiet(
+    engine: &Engine,
+    entries: &[Entry],
+    bound: Duration,
+    quiet: Duration,
+) -> Removal {
     let deadline = Instant::now() + bound;
     let Some(recorded) = Recorded::read(entries) else {
         return Removal::default();
@@ -148,15 +165,23 @@ pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration
         }
         return removal;
     }
+    if recorded.things.is_empty() {
+        return removal;
+    }
     remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
-    remove_in_order(
-        engine,
-        &recorded,
-        &[&[Role::Keeper]],
-        deadline,
-        &mut removal,
-    )
-    .await;
+    let mut quiet_since = Instant::now();
+    while quiet_since.elapsed() < quiet && Instant::now() < deadline {
+        tokio::time::sleep(AGAIN).await;
+        let there = appeared(engine, &recorded).await;
+        if there.unwrap_or(true) {
+            // What was left by the look before is looked for by this one.
+            removal.left.clear();
+            remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
+            quiet_since = Instant::now();
+        }
+    }
+    let keeper: [&[Role]; 1] = [&[Role::Keeper]];
+    remove_in_order(engine, &recorded, &keeper, deadline, &mut removal).await;
     removal.left.sort_by(|a, b| a.name.cmp(&b.name));
     removal
 }
@@ -193,41 +218,6 @@ async fn remove_in_order(
             }
         }
     }
-}
-
-/// Removes everything of a run whose own process is dead. What that had asked for last may be made after this has
-/// looked, so it looks again until nothing has appeared for a while; until then the keeper stays.
-async fn remove_of_dead(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
-    let deadline = Instant::now() + bound;
-    let Some(recorded) = Recorded::read(entries) else {
-        return Removal::default();
-    };
-    if recorded.things.is_empty() || recorded.engine != engine.about().id {
-        return remove_recorded(engine, entries, bound).await;
-    }
-    let mut removal = Removal::default();
-    let mut quiet_since = Instant::now();
-    remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
-    while quiet_since.elapsed() < QUIET && Instant::now() < deadline {
-        tokio::time::sleep(AGAIN).await;
-        let there = appeared(engine, &recorded).await;
-        if there.unwrap_or(true) {
-            // What was left by the look before is looked for by this one.
-            removal.left.clear();
-            remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
-            quiet_since = Instant::now();
-        }
-    }
-    remove_in_order(
-        engine,
-        &recorded,
-        &[&[Role::Keeper]],
-        deadline,
-        &mut removal,
-    )
-    .await;
-    removal.left.sort_by(|a, b| a.name.cmp(&b.name));
-    removal
 }
 
 /// Whether anything that was recorded, but the keeper, is there.

@@ -141,19 +141,12 @@ impl Kin<'_> {
     }
 
     /// Kills all of them, also those that are started meanwhile, until two looks in a row see nobody or the bound has passed.
-    /// Ends as soon as `over` says so after a look: what was seen before that is still of this life. Returns the last look.
-    pub(super) fn kill(
-        &self,
-        bound: Duration,
-        over: impl Fn() -> bool,
-    ) -> io::Result<Vec<ProcStat>> {
+    /// Returns the last look.
+    pub(super) fn kill(&self, bound: Duration) -> io::Result<Vec<ProcStat>> {
         let deadline = Instant::now() + bound;
         let mut looks = 0;
         loop {
             let members = self.members()?;
-            if over() {
-                return Ok(Vec::new());
-            }
             // A process in the middle of an exec shows no environment for a moment.
             looks = if members.is_empty() { looks + 1 } else { 0 };
             if looks == 2 || Instant::now() >= deadline {

@@ -202,10 +202,16 @@ impl Network {
         let node = launch.node;
         let home = self.homes.get(&node).ok_or("no such node")?;
         let former = self.living().remove(&node);
-        if let Some(former) = former
-            && let Err(error) = self.spawner.retire(&[&former]).await
-        {
-            tracing::warn!(node, %error, "a former life is not retired");
+        if let Some(process) = former {
+            let address = Some(home.address);
+            if process.try_exit().is_some() {
+                // Before a new life bears its name: whoever asks later what this one left is told what was found now.
+                let process = process.clone();
+                ProcessLife { process, address }.extinct().await;
+            }
+            if let Err(error) = self.spawner.retire(&[&process]).await {
+                tracing::warn!(node, %error, "a former life is not retired");
+            }
         }
         let spec = NodeSpec {
             name: node.clone(),

@@ -195,18 +195,15 @@ pub fn parse_stat(text: &str) -> Option<ProcStat> {
 
 /// Every process that `/proc` shows, by pid. Those that vanish while it is read are left out.
 pub fn snapshot() -> io::Result<BTreeMap<i32, ProcStat>> {
-    let mut all = BTreeMap::new();
-    for entry in fs::read_dir("/proc")? {
-        let Ok(entry) = entry else { continue };
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        if let Ok(stat) = read_stat(pid) {
-            all.insert(pid, stat);
-        }
-    }
-    Ok(all)
+    Ok(pids()?
+        .filter_map(|pid| Some((pid, read_stat(pid).ok()?)))
+        .collect())
+}
+
+/// The pids of all processes, read while they are asked for.
+pub(crate) fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 /// The pids below `roots` in a snapshot, without the roots themselves.

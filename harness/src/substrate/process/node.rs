@@ -9,7 +9,6 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -112,8 +111,17 @@ struct Inner {
     exit: Mutex<Option<Exit>>,
     /// The family as it was stopped, until it goes on.
     stopped: Mutex<Vec<Member>>,
-    /// Whether what it left is being removed, after which its name may have a new life.
-    retired: AtomicBool,
+    family: Mutex<Family>,
+}
+
+/// What became of those that a dead node left. After it is retired its name may have a new life, whose processes cannot be
+/// told from its own, so they are sought before, or not at all.
+#[derive(Debug)]
+enum Family {
+    Unsought,
+    /// They were killed; these live on.
+    Sought(Vec<ProcStat>),
+    Retired,
 }
 
 impl NodeProcess {
@@ -133,7 +141,7 @@ impl NodeProcess {
             pidfd,
             exit: Mutex::new(None),
             stopped: Mutex::new(Vec::new()),
-            retired: AtomicBool::new(false),
+            family: Mutex::new(Family::Unsought),
         })))
     }
 
@@ -194,19 +202,38 @@ impl NodeProcess {
     }
 
     /// Kills everything that the node ever started and that can be told to be its own. Blocks for at most `bound` and little
-    /// longer. Returns who lives on. Ends early, with nobody, once the node is retired: that removes the same.
+    /// longer, and holds up a retirement as long. Returns who lives on; asked again, the same. The error of a node that was
+    /// retired first says that nobody can know.
     pub fn kill_family(
         &self,
         address: Option<Ipv4Addr>,
         bound: Duration,
     ) -> io::Result<Vec<ProcStat>> {
-        let retired = || self.0.retired.load(Ordering::SeqCst);
-        self.kin(address).kill(bound, retired)
+        let mut family = self.fate();
+        match &*family {
+            Family::Sought(left) => Ok(left.clone()),
+            Family::Retired => Err(io::Error::other(format!(
+                "`{}` was retired before what it had left was looked for, and its name may have a new life",
+                self.name()
+            ))),
+            Family::Unsought => {
+                let left = self.kin(address).kill(bound)?;
+                *family = Family::Sought(left.clone());
+                Ok(left)
+            }
+        }
     }
 
     /// Says that a new life of this name may begin: nothing is killed any more for being of this one by its name.
     pub(super) fn retire(&self) {
-        self.0.retired.store(true, Ordering::SeqCst);
+        let mut family = self.fate();
+        if matches!(*family, Family::Unsought) {
+            *family = Family::Retired;
+        }
+    }
+
+    fn fate(&self) -> MutexGuard<'_, Family> {
+        self.0.family.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What everybody of the node is doing.

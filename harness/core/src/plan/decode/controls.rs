@@ -1,10 +1,16 @@
 //! `tolerates:` and `controls:`: when liveness may be demanded, and what releases must show.
 
+use std::collections::BTreeSet;
+
 use super::super::keys::{CONTROL, FINDING, TOLERANCE};
 use super::super::model::{Amount, Control, FindingPattern, Relation, Tolerance};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::{Known, at_key};
+use crate::findings::{self, FindingKind, Open};
+
+/// The least that `says` may be, in characters that are not blank.
+const SAYS_MIN: usize = 4;
 
 /// The conditions under which liveness is demanded.
 pub(super) fn tolerates(
@@ -193,7 +199,7 @@ fn findings(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Vec<Fi
 
 fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<FindingPattern> {
     let Kind::Map(_) = item.node.kind else {
-        return finding_id(reader, item).map(|id| FindingPattern {
+        return finding_id(reader, item, known).map(|id| FindingPattern {
             id,
             role: None,
             says: None,
@@ -202,9 +208,9 @@ fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<F
     let fields = reader.fields(item, &FINDING)?;
     let id = fields
         .get("id")
-        .and_then(|field| finding_id(reader, &field));
+        .and_then(|field| finding_id(reader, &field, known));
     let role = fields.get("role").map(|field| role(reader, &field, known));
-    let says = fields.get("says").map(|field| reader.text(&field));
+    let says = fields.get("says").map(|field| said(reader, &field));
     Some(FindingPattern {
         id: id?,
         role: role.map_or(Some(None), |role| role.map(Some))?,
@@ -212,7 +218,20 @@ fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<F
     })
 }
 
-fn finding_id(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+/// What the text of a finding must hold. A letter or two stand in any text, and would make a control of nothing.
+fn said(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let text = reader.text(field)?;
+    let letters = text.chars().filter(|c| !c.is_whitespace()).count();
+    if letters >= SAYS_MIN {
+        return Some(text);
+    }
+    let why = format!("`{text}` is so short that nearly any finding says it");
+    let hint = format!("write at least {SAYS_MIN} characters of what only the meant finding says");
+    reader.wrong(field.node.span, &field.path, why, hint);
+    None
+}
+
+fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<String> {
     let id = reader.text(field)?;
     let kebab = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_lowercase())
@@ -220,20 +239,52 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     };
-    if id
+    let sound = id
         .split_once('/')
-        .is_some_and(|(area, what)| kebab(area) && kebab(what))
-    {
-        return Some(id);
+        .is_some_and(|(area, what)| kebab(area) && kebab(what));
+    if !sound {
+        let why = format!("`{}` is not the id of a finding", shorten(&id));
+        reader.wrong(
+            field.node.span,
+            &field.path,
+            why,
+            "ids are `area/what` in lower case, as stalled/atx or crash/session-table",
+        );
+        return None;
     }
-    let why = format!("`{}` is not the id of a finding", shorten(&id));
-    reader.wrong(
-        field.node.span,
-        &field.path,
-        why,
-        "ids are `area/what` in lower case, as stalled/atx or crash/session-table",
-    );
-    None
+    let signals = known.signals();
+    let Some(kind) = findings::by_id(&id) else {
+        let why = format!("nothing can give `{}`", shorten(&id));
+        let hint = reader.suggest(&id, "findings", &possible(signals.as_ref()));
+        reader.wrong(field.node.span, &field.path, why, hint);
+        return None;
+    };
+    if kind.open == Some(Open::Signal)
+        && let (Some(signal), Some(signals)) = (kind.about(&id), &signals)
+        && !signals.contains(signal)
+    {
+        let why = format!(
+            "nothing can give `{}`: no role of the network has the signal `{}`",
+            shorten(&id),
+            shorten(signal)
+        );
+        let names: Vec<&str> = signals.iter().copied().collect();
+        let hint = reader.suggest(signal, "signals", &names);
+        reader.wrong(field.node.span, &field.path, why, hint);
+        return None;
+    }
+    Some(id)
+}
+
+/// Ids of findings that a plan may name, for suggestions.
+fn possible(signals: Option<&BTreeSet<&str>>) -> Vec<String> {
+    let of = |kind: &FindingKind| match (kind.open, signals) {
+        (Some(Open::Signal), Some(signals)) => {
+            signals.iter().map(|signal| kind.of(signal)).collect()
+        }
+        _ => vec![kind.written()],
+    };
+    findings::ALL.iter().flat_map(of).collect()
 }
 
 fn role(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<String> {

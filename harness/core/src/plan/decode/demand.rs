@@ -11,31 +11,23 @@ use crate::params::{Shape, Value};
 use crate::schedule::tolerated;
 use crate::time::{ProtocolTime, Span};
 
-/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound. `longest` is
-/// the same for all of a plan, and resolving a long plan takes its time.
+/// Reports what the kind itself finds wrong, and expectations that are never demanded for twice their bound. `all_read`
+/// says that no expectation of the plan was left out for a mistake; `longest` is the same for all of a plan, and resolving a long plan takes its time.
 pub(super) fn check(
     reader: &mut Reader,
     plan: &Plan,
     expectation: &Expectation,
     decoded: &Decoded,
-    timed: bool,
+    all_read: bool,
     longest: &OnceCell<Span>,
 ) {
     let Some(kind) = oracles::by_name(expectation.kind) else {
         return;
     };
-    if !timed {
-        return;
-    }
     for (key, why) in kind.check(&expectation.params, plan) {
         let (at, path) = decoded.place(key);
         reader.wrong(at, &path, why, format!("change `{key}`"));
     }
-    // An expectation that could not be read may be the one that is missed.
-    let all_read = !reader
-        .wrong
-        .iter()
-        .any(|wrong| wrong.path.starts_with("expect"));
     if let Some(other) = kind.rests_on()
         && all_read
         && !plan.expect.iter().any(|it| it.kind == other)

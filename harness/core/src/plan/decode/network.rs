@@ -12,8 +12,9 @@ use crate::time::Calendar;
 /// A disk with less room than one block holds no file.
 const DISK_BYTES_MIN: u64 = 4096;
 
-/// Ticks finer than this are noise on any host.
-const LAYER_NS_MIN: u64 = 1_000_000;
+/// A layer counts as void when its host was late by a fifth of it, and hosts that do something else besides are late by
+/// up to ten milliseconds: shorter layers could not be told from noise.
+const LAYER_NS_MIN: u64 = 50_000_000;
 
 /// How long layers and epochs last.
 pub(super) fn calendar(reader: &mut Reader, network: &Fields<'_>) -> Option<Calendar> {
@@ -24,8 +25,8 @@ pub(super) fn calendar(reader: &mut Reader, network: &Fields<'_>) -> Option<Cale
         reader.wrong(
             field.node.span,
             &field.path,
-            "a layer is shorter than 1ms",
-            "no host ticks that finely: use at least 1ms, 250ms is usual",
+            "a layer is shorter than 50ms, which no ordinary host can time: being 10ms late is a fifth of it, and makes it void",
+            "use at least 50ms, 250ms is usual",
         );
         return None;
     }

@@ -243,7 +243,7 @@ impl Placeholders<'_> {
             let of_role = name
                 .split_once(" of ")
                 .and_then(|(what, role)| Some((what, self.roles.get(role)?)));
-            let known = PLAIN.contains(&name)
+            let known = PLAIN.iter().any(|(plain, _)| *plain == name)
                 || port.is_some_and(|port| self.ports.contains_key(port))
                 || of_role.is_some_and(|(what, ports)| match what.strip_suffix(".addr") {
                     Some(port) => ports.contains(port),
@@ -276,7 +276,7 @@ impl Placeholders<'_> {
             .flat_map(|port| [format!("{port}.addr"), format!("{port}.port")]);
         PLAIN
             .iter()
-            .map(|name| (*name).to_owned())
+            .map(|(name, _)| (*name).to_owned())
             .chain(ports)
             .chain(["addr of ROLE".to_owned(), "PORT.addr of ROLE".to_owned()])
             .collect()

@@ -8,7 +8,7 @@ use super::super::model::{Deed, Entry, Expectation, Role};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::params::{self, Decoded, roles_of};
-use super::{Known, at_key};
+use super::{Known, at_key, cut_short};
 use crate::faults::{self, Lasting};
 use crate::oracles;
 use crate::time::{ProtocolTime, Span};
@@ -17,9 +17,9 @@ use crate::time::{ProtocolTime, Span};
 const STEADY_EPOCHS: i64 = 2;
 
 /// Entries of the timeline with where they stand, until heals are resolved.
-struct Line<'n> {
-    entry: Entry,
-    fields: Fields<'n>,
+pub(super) struct Line<'n> {
+    pub(super) entry: Entry,
+    pub(super) fields: Fields<'n>,
     /// What a heal names, with places; empty for `all`.
     heals: Vec<(String, SourceSpan, String)>,
 }
@@ -88,6 +88,9 @@ pub(super) fn timeline(
         if complete && known.timed && matches!(line.entry.what, Deed::Heal(None)) {
             heals_something(reader, &lines, place, known);
         }
+    }
+    if complete && known.timed {
+        cut_short::check(reader, &lines, known);
     }
     let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
     Timeline {

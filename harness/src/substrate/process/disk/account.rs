@@ -25,16 +25,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::caller::{Buffer, CALL_BYTES, Caller, descriptor, id_of, is_regular, size_of};
+use super::caller::{Buffer, Caller, descriptor, id_of, is_regular, size_of};
 use super::calls::Call;
-use super::ledger::{FileId, Freed, Ledger, Span};
-use super::perform::{self, Place, Write};
+use super::ledger::{FileId, Ledger, Span};
 use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
+use super::writes::At;
 use super::{DiskStatus, Hit, Means, Whose, scan};
 
-/// With fewer blocks left than this, writes at shared positions are performed and not left to the kernel.
-const NEAR: u64 = 64;
 /// A node that hammers on a full disk is looked at no more often.
 const LOOK_APART: Duration = Duration::from_millis(5);
 /// A call that began so long ago is over, though its thread has made no other since.
@@ -81,10 +79,12 @@ pub(super) struct Account {
     /// Something was booked since the last look.
     pub(super) unsettled: bool,
     /// Something was perhaps freed since the last look.
-    freed: bool,
+    pub(super) freed: bool,
     looked: Option<Instant>,
-    shows_holes: bool,
-    means: Means,
+    pub(super) shows_holes: bool,
+    /// Whether the file system knows clones; one that does not refuses them by itself.
+    pub(super) clones: bool,
+    pub(super) means: Means,
     status: watch::Sender<DiskStatus>,
     used: Arc<AtomicU64>,
 }
@@ -113,14 +113,6 @@ pub(super) struct Target {
     pub(super) size: u64,
 }
 
-/// Where a write lands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
-    /// At the descriptor's position.
-    Position,
-    Offset(u64),
-}
-
 /// A call that needs no further thought: the kernel does it, or finds its mistake.
 pub(super) const GO_ON: io::Result<Answer> = Ok(Answer::Continue);
 
@@ -136,6 +128,7 @@ impl Account {
             key,
             // A file system without unlinked files is not asked for its holes, too.
             shows_holes: scan::shows_holes(&root).unwrap_or(false),
+            clones: scan::clones(&root),
             root,
             ledger: Ledger::default(),
             under_way: BTreeMap::new(),
@@ -255,11 +248,18 @@ impl Account {
             }
             Call::Sendfile => self.copy(told, watches, (1, Some(2)), (0, None), 3),
             Call::Ioctl => self.clone(told, watches),
-            Call::Rename | Call::Link => {
-                self.moves(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1))
+            Call::Rename => {
+                self.renames(told, watches, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1), 0)
             }
-            Call::Renameat | Call::Linkat => {
-                self.moves(told, watches, (told.fd(0), 1), (told.fd(2), 3))
+            Call::Renameat => self.renames(told, watches, (told.fd(0), 1), (told.fd(2), 3), 0),
+            Call::Renameat2 => {
+                let flags = told.argument(4);
+                self.renames(told, watches, (told.fd(0), 1), (told.fd(2), 3), flags)
+            }
+            Call::Link => self.links(told, (libc::AT_FDCWD, 0), (libc::AT_FDCWD, 1), 0),
+            Call::Linkat => {
+                let flags = descriptor(told.argument(4));
+                self.links(told, (told.fd(0), 1), (told.fd(2), 3), flags)
             }
             Call::Mmap => self.mmap(told, watches),
             Call::Seccomp => {
@@ -322,92 +322,6 @@ impl Account {
         watches.watch(self.key, file, path);
     }
 
-    fn write(
-        &mut self,
-        told: Told<'_>,
-        watches: &mut Watches,
-        at: At,
-        flags: i32,
-        buffers: impl Fn() -> io::Result<Vec<Buffer>>,
-    ) -> io::Result<Answer> {
-        let Some(target) = self.target(told, 0, watches)? else {
-            return GO_ON;
-        };
-        let buffers = buffers()?;
-        let length = buffers
-            .iter()
-            .fold(0_u64, |sum, buffer| sum.saturating_add(buffer.length))
-            .min(CALL_BYTES);
-        let info = told.caller().info(target.fd)?;
-        // Of a thread that died since, a wrong booking is harmless, and nothing is performed.
-        if length == 0 || !info.writes() {
-            return GO_ON;
-        }
-        let appends = info.has(libc::O_APPEND) || flags & libc::RWF_APPEND != 0;
-        let place = match (appends, at) {
-            (true, _) => Place::End,
-            (false, At::Position) => Place::Position,
-            (false, At::Offset(offset)) => Place::Offset(offset),
-        };
-        let offset = match place {
-            Place::End => target.size,
-            Place::Position => info.position,
-            Place::Offset(offset) => offset,
-        };
-        let mut span = Span { offset, length };
-        let overtaken = match place {
-            Place::Offset(_) => 0,
-            Place::Position | Place::End => self.sharing(target.file),
-        };
-        span.length += overtaken;
-        let fits = self.fit(target.file, span, watches);
-        let write = Write {
-            target,
-            info,
-            place,
-            moves: at == At::Position,
-            offset,
-            buffers: &buffers,
-            length: fits.saturating_sub(overtaken).min(length),
-            flags,
-        };
-        let shares = match place {
-            Place::Offset(_) => 0,
-            Place::Position | Place::End => length,
-        };
-        let near = shares > 0 && self.ledger.room().is_some_and(|room| room < NEAR);
-        let done = if fits >= span.length {
-            // Near the cap nothing may be under way to a position that is shared, or nobody knows where it lands.
-            match self.means {
-                Means::Own if near => perform::through_own(told, &write),
-                _ => None,
-            }
-        } else if write.length > 0 {
-            Some(perform::perform(told, self.means, &write))
-        } else {
-            self.hit(told, length, 0);
-            return Ok(Answer::Error(libc::ENOSPC));
-        };
-        let Some(done) = done else {
-            self.book(told, target.file, span, shares);
-            return GO_ON;
-        };
-        if let Some(why) = done.lost {
-            self.broken(&why);
-        }
-        match done.result {
-            Ok(written) => {
-                span.length = overtaken + written;
-                self.ledger.take(target.file, span);
-                if fits < length + overtaken {
-                    self.hit(told, length, written);
-                }
-                Ok(Answer::Value(written))
-            }
-            Err(error) => Ok(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO))),
-        }
-    }
-
     /// How much of a write fits; before it is less than all, reality is looked up.
     pub(super) fn fit(&mut self, file: FileId, span: Span, watches: &mut Watches) -> u64 {
         let fits = self.ledger.fit(file, span);
@@ -433,7 +347,7 @@ impl Account {
     }
 
     /// The kernel makes a call, from now until the thread makes another one.
-    fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span, shares: u64) {
+    pub(super) fn goes_on(&mut self, told: Told<'_>, file: FileId, span: Span, shares: u64) {
         self.unsettled = true;
         if self.under_way.len() >= THREADS {
             self.bury();
@@ -445,95 +359,6 @@ impl Account {
             since: Instant::now(),
         };
         self.under_way.insert(told.what.tid, call);
-    }
-
-    fn fallocate(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
-        let Some(target) = self.target(told, 0, watches)? else {
-            return GO_ON;
-        };
-        let mode = descriptor(told.argument(1));
-        let span = Span {
-            offset: told.argument(2),
-            length: told.argument(3),
-        };
-        if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
-            let freed = self.frees(told, target.file);
-            self.ledger.punch(target.file, span, freed);
-            return GO_ON;
-        }
-        if mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0 {
-            // Blocks move, none is taken. The next look finds where they are.
-            self.frees(told, target.file);
-            return GO_ON;
-        }
-        if self.fit(target.file, span, watches) < span.length {
-            self.hit(told, span.length, 0);
-            return Ok(Answer::Error(libc::ENOSPC));
-        }
-        self.ledger.allocate(target.file, span);
-        self.goes_on(told, target.file, span, 0);
-        GO_ON
-    }
-
-    /// A file gets a size. More than it had is a hole and free; less frees what was behind.
-    fn cut(&mut self, told: Told<'_>, file: FileId, size: u64) {
-        if self.ledger.knows(file) {
-            let freed = self.frees(told, file);
-            self.ledger.cut(file, size, freed);
-        }
-    }
-
-    /// A call is about to free blocks, unless it fails. Where reality can be looked up, that is left to the next look.
-    fn frees(&mut self, told: Told<'_>, file: FileId) -> Freed {
-        let nothing = Span {
-            offset: 0,
-            length: 0,
-        };
-        self.goes_on(told, file, nothing, 0);
-        self.freed = true;
-        if self.shows_holes {
-            Freed::Perhaps
-        } else {
-            Freed::Surely
-        }
-    }
-
-    fn cut_path(
-        &mut self,
-        told: Told<'_>,
-        directory: i32,
-        argument: usize,
-        size: u64,
-    ) -> io::Result<Answer> {
-        let path = told.caller().lookup(directory, told.argument(argument))?;
-        // A link is followed, as by the call; a path that leads nowhere creates a file, which takes nothing.
-        if let Ok(stat) = rustix::fs::stat(&path)
-            && told.waits()
-        {
-            self.cut(told, id_of(&stat), size);
-        }
-        GO_ON
-    }
-
-    /// A shared mapping through a descriptor that may write: stores through it take blocks, and no call says so.
-    fn mmap(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
-        let Some(target) = self.target(told, 4, watches)? else {
-            return GO_ON;
-        };
-        let info = told.caller().info(target.fd)?;
-        if info.flags & libc::O_ACCMODE.unsigned_abs() == libc::O_RDWR.unsigned_abs()
-            && told.waits()
-        {
-            let name = told.caller().name_of(target.fd)?;
-            let root = self.root.as_os_str().as_bytes();
-            let name = name.strip_prefix(root).unwrap_or(&name);
-            let name = String::from_utf8_lossy(name);
-            let name = name.trim_start_matches('/');
-            self.broken(&format!(
-                "it maps `{name}` shared and writable, and what it stores there cannot be counted"
-            ));
-        }
-        GO_ON
     }
 
     /// Forgets calls that are over.
@@ -597,7 +422,7 @@ impl Account {
         });
     }
 
-    fn broken(&self, why: &str) {
+    pub(super) fn broken(&self, why: &str) {
         self.status.send_if_modified(|status| {
             let first = status.broken.is_none();
             status.broken.get_or_insert_with(|| why.to_owned());

@@ -4,11 +4,11 @@
 //! still waits; whoever acts on it asks the listener first. Memory can be changed by other threads of the node after it was
 //! read here: see [`account`](super::account) on why that does no harm.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -161,7 +161,18 @@ impl Caller {
 
     /// A path that leads us where a path of the thread's leads it, from one of its directories.
     pub(super) fn lookup(self, directory: i32, address: u64) -> io::Result<PathBuf> {
-        let text = self.text(address)?;
+        let mut text = self.text(address)?;
+        // These lead whoever looks to itself.
+        for (own, his) in [
+            ("/proc/self/", ""),
+            ("/proc/thread-self/", ""),
+            ("/dev/fd/", "fd/"),
+        ] {
+            if let Some(rest) = text.strip_prefix(own.as_bytes()) {
+                text = [format!("/proc/{}/{his}", self.tid).as_bytes(), rest].concat();
+                break;
+            }
+        }
         let from = if text.first() == Some(&b'/') {
             format!("/proc/{}/root", self.tid)
         } else if directory == libc::AT_FDCWD {
@@ -177,7 +188,7 @@ impl Caller {
     }
 
     /// Text up to its zero byte. Read page by page, since the next page may not be there.
-    fn text(self, address: u64) -> io::Result<Vec<u8>> {
+    pub(super) fn text(self, address: u64) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
         let mut page = vec![0; PATH_BYTES];
         while text.len() < PATH_BYTES {
@@ -197,6 +208,21 @@ impl Caller {
             text.extend(part);
         }
         Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
+    }
+
+    /// Writes a word.
+    pub(super) fn put_word(self, address: u64, word: u64) -> io::Result<()> {
+        let base = usize::try_from(address).map_err(io::Error::other)?;
+        let bytes = word.to_ne_bytes();
+        let remote = [RemoteIoVec {
+            base,
+            len: bytes.len(),
+        }];
+        let local = [IoSlice::new(&bytes)];
+        match process_vm_writev(Pid::from_raw(self.tid), &local, &remote)? {
+            8 => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
+        }
     }
 
     /// The thread's own descriptor: its position is the node's. Not allowed in every container.
@@ -246,6 +272,14 @@ pub(super) fn real_path(directory: &std::path::Path) -> io::Result<Vec<u8>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = openat(CWD, directory, flags, Mode::empty())?;
     name_of_own(&fd)
+}
+
+/// What a path leads to, through links only where they are followed: what it is, and its real path.
+pub(super) fn found(path: &std::path::Path, followed: bool) -> io::Result<(Stat, Vec<u8>)> {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    flags.set(OFlags::NOFOLLOW, !followed);
+    let fd = openat(CWD, path, flags, Mode::empty())?;
+    Ok((rustix::fs::fstat(&fd)?, name_of_own(&fd)?))
 }
 
 fn name_of_own(fd: &impl AsFd) -> io::Result<Vec<u8>> {

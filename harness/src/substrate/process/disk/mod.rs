@@ -1,7 +1,7 @@
 //! A cap on what a node's data directory can take, without privileges, file systems of our own, or help of the node.
 //!
 //! Reading order: `calls` (which system calls are told, and the filter program), `seccomp` (the kernel's side),
-//! `ledger` (what the files take), `account` and `transfers` (what is answered), `perform` (short writes), `watches` (when files are
+//! `ledger` (what the files take), `account`, `writes` and `transfers` (what is answered), `perform` and `carry` (short writes and transfers), `watches` (when files are
 //! gone), `supervisor` (the thread), `probe` (evidence that does not depend on the node).
 //!
 //! ```text
@@ -20,6 +20,7 @@
 mod account;
 mod caller;
 mod calls;
+mod carry;
 mod ledger;
 mod perform;
 pub(crate) mod probe;
@@ -28,6 +29,7 @@ mod seccomp;
 mod supervisor;
 mod transfers;
 mod watches;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -42,6 +42,17 @@ pub(super) fn shows_holes(directory: &Path) -> io::Result<bool> {
     Ok(data(&file)?.blocks() == 0)
 }
 
+/// Whether files of a directory's file system can perhaps be clones of others.
+pub(super) fn clones(directory: &Path) -> bool {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = || openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR);
+    let tried = file().and_then(|source| rustix::fs::ioctl_ficlone(file()?, source));
+    !matches!(
+        tried,
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOTTY)
+    )
+}
+
 /// A regular file of a directory.
 #[derive(Debug)]
 pub(super) struct Found {

@@ -1,0 +1,122 @@
+//! One suite for all substrates: a plan means the same on each of them. A substrate that is added later has only to pass it.
+//!
+//! Compared is what a reader of a verdict goes by: what every control gave, which findings there are of which role, and the
+//! grades of evidence that every fault reached; not when, how, or of which of several nodes that a role lost. Needs a
+//! container engine, so it is run by name: `scripts/with-engine cargo test --release --test it -- --ignored conformance`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use tweedledum_core::control::Gave;
+use tweedledum_core::verdict::{Cleanup, Finding, Outcome};
+
+use crate::plans::as_declared;
+use crate::support::{Bench, call, plan, plans};
+
+/// As `--substrate` names them; the first is what the others are compared with.
+const SUBSTRATES: [&str; 2] = ["process", "docker"];
+
+/// A part of the plans for every change; a campaign takes them all.
+const SOME: [&str; 3] = ["faults/kill", "faults/cap-disk", "faults/flood-sessions"];
+
+/// What a run of one release says.
+#[derive(Debug, PartialEq, Eq)]
+struct Meaning {
+    gave: Gave,
+    verdict: Outcome,
+    clean: bool,
+    /// Ids, and whose they are by role.
+    findings: BTreeSet<(String, String)>,
+    /// Armed, applied, gone and felt, by entry and node.
+    evidence: BTreeMap<(String, String), [Option<bool>; 4]>,
+}
+
+fn role(finding: &Finding) -> String {
+    let of_node = || {
+        let node = finding.node.as_deref()?;
+        Some(node.rsplit_once('-')?.0.to_owned())
+    };
+    finding.role.clone().or_else(of_node).unwrap_or_default()
+}
+
+/// What every control of a plan gave on a substrate, by release.
+fn meaning(bench: &Bench, plan: &Path, substrate: &str) -> BTreeMap<String, Meaning> {
+    let run = bench.run(plan, &["--substrate", substrate]);
+    let controls = as_declared(&run).controls.into_iter().map(|control| {
+        let verdict = control.verdict;
+        let findings = verdict.findings.iter();
+        let grades = verdict.faults.into_iter().map(|fault| {
+            let grades = [fault.armed, fault.applied, fault.gone, fault.felt];
+            ((fault.entry, fault.node), grades)
+        });
+        let meaning = Meaning {
+            gave: control.gave,
+            verdict: verdict.verdict,
+            clean: verdict.cleanup == Cleanup::Clean,
+            findings: findings
+                .map(|finding| (finding.id.clone(), role(finding)))
+                .collect(),
+            evidence: grades.collect(),
+        };
+        (control.control.release, meaning)
+    });
+    controls.collect()
+}
+
+/// Whether a plan can be run on a substrate at all; `check` says so, by what it names as missing.
+fn possible(plan: &Path, substrate: &str) -> bool {
+    let said = call(&["check", plan.to_str().unwrap(), "--substrate", substrate]);
+    said.code == 0
+}
+
+/// Holds that a plan says the same on all substrates that can do it.
+#[track_caller]
+fn same_everywhere(bench: &Bench, name: &str, plan: &Path) {
+    let able: Vec<&str> = SUBSTRATES
+        .into_iter()
+        .filter(|substrate| possible(plan, substrate))
+        .collect();
+    let mut first: Option<(&str, BTreeMap<String, Meaning>)> = None;
+    for substrate in able {
+        let here = meaning(bench, plan, substrate);
+        println!("{name} on {substrate}: as declared");
+        let Some((other, there)) = &first else {
+            first = Some((substrate, here));
+            continue;
+        };
+        let mut differences = String::new();
+        for (release, meaning) in &here {
+            if there.get(release) != Some(meaning) {
+                let _ = writeln!(
+                    differences,
+                    "{release} on {substrate}: {meaning:#?}\non {other}: {:#?}",
+                    there.get(release)
+                );
+            }
+        }
+        assert!(
+            here.len() == there.len() && differences.is_empty(),
+            "{name} is not the same on {other} and on {substrate}\n{differences}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs a container engine: scripts/with-engine"]
+fn conformance_of_some_plans() {
+    let bench = Bench::new();
+    for name in SOME {
+        same_everywhere(&bench, name, &plan(name));
+    }
+}
+
+/// The rest is for a campaign: `scripts/campaign conformance`.
+#[test]
+#[ignore = "needs a container engine, and minutes: scripts/campaign conformance"]
+fn conformance_of_every_plan() {
+    let bench = Bench::new();
+    for (name, path) in plans() {
+        same_everywhere(&bench, &name, &path);
+    }
+}
