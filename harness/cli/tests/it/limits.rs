@@ -97,9 +97,9 @@ fn a_plan_says_where_it_lives_and_the_command_line_knows_better() {
     );
     assert_eq!(own, docker);
     // Six nodes, 400 ms each, instead of 30.
-    assert!(own.starts_with("wall time on docker at most 18s"), "{own}");
+    assert!(own.starts_with("wall time on docker at most 17s"), "{own}");
     assert!(
-        process.starts_with("wall time on process at most 16s"),
+        process.starts_with("wall time on process at most 15s"),
         "{process}"
     );
     call(&["check", path]).gave(0);
@@ -123,7 +123,7 @@ expect: [{ advance: { signal: s, of: any own, within: 2 layers } }]
     std::fs::write(&path, text).unwrap();
     let path = path.to_str().unwrap();
     call(&["check", path]).gave(2).tells(&[
-        "plan.yaml:8:9: on docker, `squeeze` caps the memory of own-0 at 32MiB, which is less than the 64MiB",
+        "plan.yaml:8:5: on docker, `squeeze` caps the memory of own-0 at 32MiB, which is less than the 64MiB",
         "hint: cap its memory above its disk",
     ]);
     call(&["run", path, "--release", "fixed", "--substrate", "process"])
