@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a plan against its controls, or against one release, and judge it
     Run(RunArgs),
+    /// Run a plan's faults against a compose project that runs, judge it, and leave it running
+    Attach(crate::commands::attach::AttachArgs),
     /// Report everything that is wrong with plans; starts nothing
     Check(CheckArgs),
     /// Print what a plan would do when: its schedule, when liveness is demanded, how long it may take
@@ -36,6 +38,13 @@ pub(crate) enum Command {
     Doctor(crate::commands::doctor::DoctorArgs),
     /// Remove what dead runs have left; never touches a live run or anything that is not ours
     Clean(CleanArgs),
+    /// Import this executable as an image into the Docker engine, and print its tag; docker-compose.yml needs it
+    Image,
+    /// Write the network files of a bundled network that something else starts, as docker-compose.yml does
+    Network(crate::commands::network::NetworkArgs),
+    /// Whether a page answers or a file is there, for health checks of containers
+    #[command(hide = true)]
+    Healthy(crate::commands::healthy::HealthyArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -179,6 +188,17 @@ pub(crate) enum Format {
     Json,
     /// For CI servers
     Junit,
+}
+
+impl Format {
+    /// As it stands on the command line.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Junit => "junit",
+        }
+    }
 }
 
 fn humantime_duration(text: &str) -> Result<std::time::Duration, String> {

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let printer = Printer::new();
     let outcome = match cli.command {
         Command::Run(args) => commands::run::supervise(&args, &printer),
+        Command::Attach(args) => commands::attach::attach(&args, &printer),
         Command::Check(args) => commands::check::run(&args, &printer),
         Command::Plan(args) => commands::plan::run(&args, &printer),
         Command::Judge(args) => commands::judge::run(&args, &printer),
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         Command::Schema => commands::schema::run(&printer),
         Command::Doctor(args) => commands::doctor::run(&args, &printer),
         Command::Clean(args) => commands::clean::run(&args, &printer),
+        Command::Image => commands::image::run(&printer),
+        Command::Network(args) => commands::network::run(&args, &printer),
+        Command::Healthy(args) => commands::healthy::run(&args, &printer),
         Command::Completions { shell } => commands::completions::run(shell, &printer),
         Command::Node(args) => return tweedledum_nodes::run(args),
         Command::Agent => return commands::agent::run(&printer),

@@ -6,6 +6,7 @@
 //!
 //! It does not decide whom to hit or when: that is the schedule's.
 
+pub(crate) mod drift;
 mod drops;
 pub mod evidence;
 pub mod flood;

@@ -1,5 +1,6 @@
 //! The end of every layer, and how fit the host was during it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,9 +10,16 @@ use tweedledum_core::run::Event;
 use super::happened::Happened;
 use crate::observe::lateness::LayerTicker;
 use crate::observe::procfs::HostLoad;
+use crate::substrate::Vantage;
 
-/// Tells the end of every layer from genesis on.
-pub(super) async fn tell(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::Sender<Happened>) {
+/// Tells the end of every layer from genesis on. A layer is as late as the latest of this process and of all who act and
+/// look elsewhere.
+pub(super) async fn tell(
+    mut ticker: LayerTicker,
+    layer: Duration,
+    vantages: Vec<Arc<dyn Vantage>>,
+    loop_: mpsc::Sender<Happened>,
+) {
     let mut before = HostLoad::read();
     loop {
         let tick = match ticker.tick().await {
@@ -22,11 +30,13 @@ pub(super) async fn tell(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::
             }
         };
         let now = HostLoad::read();
+        // Asked at every tick, so that what was before genesis does not count for the first layer.
+        let elsewhere = vantages.iter().map(|vantage| vantage.lateness()).max();
         // Tick n is the start of layer n, and so the end of the one before it.
         if let Some(ended) = tick.layer.checked_sub(1) {
             let record = LayerRecord {
                 layer: i64::try_from(ended).unwrap_or(i64::MAX),
-                late_us: tick.late_us,
+                late_us: tick.late_us.max(micros(elsewhere.unwrap_or_default())),
                 steal_ppm: ppm(now.steal_since(&before)).unwrap_or(0),
                 cpu_pressure_ppm: ppm(now.pressure_since(&before, layer)),
                 wall_step_us: Some(tick.wall_step_us),
@@ -38,6 +48,10 @@ pub(super) async fn tell(mut ticker: LayerTicker, layer: Duration, loop_: mpsc::
         }
         before = now;
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A share from 0 to 1 in parts per million.

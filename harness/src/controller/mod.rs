@@ -125,6 +125,7 @@ pub async fn run(
     let request = Request {
         seats,
         base: job.base.clone(),
+        layer: Duration::from_nanos(job.plan.calendar.layer_ns),
         dialects: job.dialects.to_vec(),
         identities: Identities {
             watcher: launch::identity(job.seed, "the agent"),

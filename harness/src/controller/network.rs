@@ -133,7 +133,9 @@ impl Site {
         let plan = job.plan;
         let (began_ns, began_unix_ns) = (monotonic_ns(), unix_ns());
         let pace = job.ground.pace();
-        let genesis_ns = run::genesis_after_ns(plan, pace);
+        let earliest_unix_ns = began_unix_ns.saturating_add(run::genesis_after_ns(plan, pace));
+        let genesis_unix_ns = job.ground.genesis_unix_ns(earliest_unix_ns);
+        let genesis_ns = genesis_unix_ns.saturating_sub(began_unix_ns);
         let mut places = BTreeMap::new();
         for node in &plan.nodes {
             let spot = substrate.spot(&node.name);
@@ -158,7 +160,7 @@ impl Site {
             release: job.release,
             seed: job.seed,
             netid: job.netid,
-            genesis_unix_ns: began_unix_ns.saturating_add(genesis_ns),
+            genesis_unix_ns,
             places: &places,
         };
         let mut nodes = BTreeMap::new();
@@ -187,7 +189,10 @@ impl Site {
         }
         let header = header(host, job, schedule, genesis_ns, began_unix_ns, &places)?;
         Ok(Self {
-            header,
+            header: Header {
+                nodes_stay: substrate.outlives_runs(),
+                ..header
+            },
             began_ns,
             began_unix_ns,
             nodes,
@@ -319,5 +324,6 @@ fn header(
         schedule,
         control: job.control.cloned(),
         fixed_end: plan.until.is_some(),
+        nodes_stay: false,
     })
 }

@@ -79,6 +79,7 @@ impl Watch {
         let mut wanted = BTreeSet::from(["panic".to_owned()]);
         let (mut tasks, mut looking) = (Tasks::default(), Tasks::default());
         let (mut disks, mut wishes) = (BTreeMap::new(), BTreeMap::new());
+        let mut vantages = Vec::new();
         let layer = Duration::from_nanos(site.header.calendar.layer_ns);
         for (name, node) in &site.nodes {
             for source in node.launch.signals.values() {
@@ -94,6 +95,7 @@ impl Watch {
                 disks.insert(name.clone(), disk);
             }
             if let Some(vantage) = substrate.vantage(name) {
+                vantages.push(Arc::clone(&vantage));
                 let (wish, wished) = watch::channel(false);
                 let polls = site.polls_per_layer;
                 let looks = look(node, name, vantage, layer, polls, wished);
@@ -103,7 +105,8 @@ impl Watch {
         }
         let genesis_ns = site.began_ns.saturating_add(site.header.genesis_ns);
         let ticker = LayerTicker::new(genesis_ns, layer)?;
-        tasks.spawn("tell layers", layers::tell(ticker, layer, loop_.clone()));
+        let told = layers::tell(ticker, layer, vantages, loop_.clone());
+        tasks.spawn("tell layers", told);
         let (failing, own) = (Arc::clone(&substrate), loop_.clone());
         tasks.spawn("watch the substrate", async move {
             let why = failing.failed().await;
@@ -268,7 +271,8 @@ impl Watch {
         self.looks.clear();
         let mut looking = std::mem::take(&mut self.looking);
         let mut stopping: Vec<(String, Arc<dyn Life>, Duration)> = Vec::new();
-        for (name, living) in &self.living {
+        let stays = self.substrate.outlives_runs();
+        for (name, living) in self.living.iter().filter(|_| !stays) {
             let grace = self.site.nodes.get(name).map_or(Duration::ZERO, |node| {
                 Duration::from_nanos(node.stop.grace_ns)
             });
@@ -287,6 +291,10 @@ impl Watch {
             }
             tell_failed(&mut all, &loop_).await;
             // Every exit is told before the end is, except for those of lives that not even a kill ends.
+            if stays {
+                // Nobody waits for deaths that do not come.
+                exits = Tasks::default();
+            }
             let told = tell_failed(&mut exits, &loop_);
             let _ = tokio::time::timeout(EXITS_BOUND, told).await;
             let left = substrate.tear_down().await;

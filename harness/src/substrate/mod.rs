@@ -57,6 +57,12 @@ pub trait Ground: Debug + Send + Sync {
     /// How long it takes for what it does.
     fn pace(&self) -> Pace;
 
+    /// When a network can begin that could begin at this wall-clock time at the earliest, in nanoseconds since 1970: later
+    /// where its nodes count layers already.
+    fn genesis_unix_ns(&self, earliest_unix_ns: u64) -> u64 {
+        earliest_unix_ns
+    }
+
     /// Makes everything of a network that outlives its nodes' lives. Starts no node; disks are held as the request says
     /// when this returns.
     fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>>;
@@ -69,6 +75,8 @@ pub struct Request {
     pub seats: Vec<Seat>,
     /// Where relative paths of executables start.
     pub base: PathBuf,
+    /// How long a layer is: what agents are late by counts against it.
+    pub layer: Duration,
     /// The protocols that agents speak.
     pub dialects: Vec<Arc<dyn Dialect>>,
     /// Who the agents are.
@@ -140,6 +148,11 @@ pub trait Substrate: Debug + Send + Sync {
     /// Runs a command in a node's surroundings to its end, at most for `bound`.
     fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd>;
 
+    /// Whether its nodes were there before the run and stay: then nobody stops them at its end.
+    fn outlives_runs(&self) -> bool {
+        false
+    }
+
     /// Ends only when the substrate cannot be trusted any more, and says why.
     fn failed(&self) -> BoxFuture<'_, String>;
 
@@ -155,6 +168,9 @@ pub struct NodePipes {
     /// Standard error.
     pub stderr: OwnedFd,
 }
+
+/// Why a limit is refused where nodes are somebody else's.
+const NOT_OURS: &str = "what it has of its machine is not the harness's to limit";
 
 /// One life of one node, from its start to its death.
 pub trait Life: Debug + Send + Sync {
@@ -196,10 +212,15 @@ pub trait Life: Debug + Send + Sync {
     fn thaw(&self) -> Doing<'_, ()>;
 
     /// Gives it so much of a resource, or all that its machine has, in this life and later ones, and reads that back.
-    fn limit(&self, resource: Resource, amount: Option<u64>) -> Doing<'_, Option<u64>>;
+    /// Where what it has is somebody else's to set, it is not touched.
+    fn limit(&self, _resource: Resource, _amount: Option<u64>) -> Doing<'_, Option<u64>> {
+        Box::pin(std::future::ready(Err(NOT_OURS.to_owned())))
+    }
 
     /// What the kernel holds it to, found from one of its processes and not from where limits are set.
-    fn share(&self, resource: Resource) -> Doing<'_, Share>;
+    fn share(&self, _resource: Resource) -> Doing<'_, Share> {
+        Box::pin(std::future::ready(Err(NOT_OURS.to_owned())))
+    }
 
     /// Whether it goes on.
     fn awake(&self) -> BoxFuture<'_, Seen>;
@@ -238,6 +259,11 @@ pub struct Stopped {
 pub trait Vantage: Debug + Send + Sync {
     /// The address that what it sends comes from.
     fn address(&self) -> IpAddr;
+
+    /// How late it was at worst since this was asked last, where it can be late without this process being so.
+    fn lateness(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Waits until the node is ready; returns how long that took.
     fn until_ready(&self, check: Check, bound: Duration) -> Doing<'_, Duration>;

@@ -10,7 +10,7 @@ use tweedledum_harness::substrate::docker::pod::Data;
 use tweedledum_harness::substrate::docker::{Check, PingAt, PingEvery, Poll, Read};
 use tweedledum_harness::substrate::process::{ExitKind, NodeSignal, StoppedBy};
 
-use crate::ground::{FIXTURE, LONG, line, play};
+use crate::ground::{FIXTURE, LONG, docker, line, play};
 
 #[test]
 #[ignore = "needs a Docker engine"]
@@ -212,5 +212,40 @@ fn images_are_imported_once_and_never_pulled_unasked() {
             "{error}"
         );
         assert!(ground.run.is_kept().await.unwrap());
+    });
+}
+
+/// An agent that stands still is late, and one that goes on is not.
+#[test]
+#[ignore = "needs a Docker engine"]
+fn an_agent_that_is_paused_is_late() {
+    play(&["node-0"], |ground| async move {
+        let (pod, _sights) = ground.pod("node-0", Data::Plain).await;
+        let agent = pod.agent();
+        let layer = Duration::from_secs(1);
+        agent.keep_time(layer).await.unwrap();
+        let punctual = || async {
+            let began = Instant::now();
+            // What was late before does not count; a whole layer without is what is waited for.
+            while began.elapsed() < LONG {
+                agent.lateness();
+                tokio::time::sleep(layer).await;
+                if agent.lateness() < layer / 5 {
+                    return;
+                }
+            }
+            panic!("it is never in time");
+        };
+        punctual().await;
+        let name = format!("tweedledum-{}-node-0-agent", ground.nonce);
+        docker().pause_container(&name).await.unwrap();
+        tokio::time::sleep(layer * 2).await;
+        let silent = agent.lateness();
+        docker().unpause_container(&name).await.unwrap();
+        assert!(silent >= layer, "it is late while it is silent: {silent:?}");
+        tokio::time::sleep(layer).await;
+        let told = agent.lateness();
+        assert!(told >= layer, "and says so when it goes on: {told:?}");
+        punctual().await;
     });
 }

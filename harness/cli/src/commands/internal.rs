@@ -23,7 +23,13 @@ enum Part {
     /// Removes everything of a run when its stub dies
     Watchdog,
     /// Conducts a run
-    Controller(RunArgs),
+    Controller {
+        /// The compose project that the nodes are of
+        #[arg(long, value_name = "PROJECT")]
+        attach: Option<String>,
+        #[command(flatten)]
+        run: RunArgs,
+    },
     /// Shows that a run on an engine lives
     Keeper,
     /// Is what `doctor` tries things on
@@ -47,13 +53,15 @@ pub(crate) fn run(args: InternalArgs, printer: &Printer) -> ExitCode {
                 ExitCode::from(supervise::EXIT_SUBSTRATE)
             }
         },
-        Part::Controller(args) => match super::run::control(&args, printer) {
-            Ok(code) => ExitCode::from(printer.settle(code)),
-            Err(failure) => {
-                printer.failure(&failure);
-                ExitCode::from(printer.settle(failure.code()))
+        Part::Controller { attach, run } => {
+            match super::run::control(&run, attach.as_deref(), printer) {
+                Ok(code) => ExitCode::from(printer.settle(code)),
+                Err(failure) => {
+                    printer.failure(&failure);
+                    ExitCode::from(printer.settle(failure.code()))
+                }
             }
-        },
+        }
         Part::Keeper => match tweedledum_harness::substrate::docker::inside::keeper_main() {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => {

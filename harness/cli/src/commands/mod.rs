@@ -1,16 +1,20 @@
 //! One file per subcommand. Each returns an exit code or a [`Failure`], and prints through the printer it is given.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
 pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod fit;
+pub(crate) mod healthy;
+pub(crate) mod image;
 pub(crate) mod internal;
 pub(crate) mod judge;
 pub(crate) mod judged;
 mod limits;
 pub(crate) mod list;
+pub(crate) mod network;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod schema;

@@ -4,6 +4,7 @@
 //! is left to clean up. Both read the plan, since nothing but the command line passes between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,14 @@ use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
 use tweedledum_harness::substrate::Ground;
 use tweedledum_harness::substrate::docker::DockerGround;
+use tweedledum_harness::substrate::docker::attached::AttachedGround;
+use tweedledum_harness::substrate::docker::attached::project::Project;
 use tweedledum_harness::substrate::docker::run::Words;
 use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
 use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
 use tweedledum_harness::undo::{self, IntentLog};
 
+use super::attach::find;
 use super::clean::what_is_left;
 use super::judged::Judged;
 use super::{Failure, fit, internal, limits, no_file_in_the_way, read_plan, schedule_of};
@@ -62,6 +66,15 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
+    supervised(args, controller, printer)
+}
+
+/// Supervises a controller that is started with these words.
+pub(super) fn supervised(
+    args: &RunArgs,
+    controller: Vec<OsString>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
     let config = SuperviseConfig {
         runs: args.runs.clone(),
         watchdog: internal::words("watchdog"),
@@ -97,14 +110,18 @@ fn nameable(runs: &Path) -> Result<(), Failure> {
 }
 
 /// The child of [`supervise()`]: conducts the run. Everything was checked before, so what fails now is not the plan's.
-pub(crate) fn control(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
-    conducted(args, printer).map_err(|failure| match failure {
+pub(crate) fn control(
+    args: &RunArgs,
+    attach: Option<&str>,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    conducted(args, attach, printer).map_err(|failure| match failure {
         Failure::File(error) => Failure::Substrate(error.to_string()),
         other => other,
     })
 }
 
-fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
+fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
     let plan = read_plan(&args.plan, printer)?;
@@ -112,6 +129,7 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let place = fit::place(args.substrate, &plan);
     let releases = turns.iter().map(|(release, _)| *release);
     let executables = digests(executables(&plan, releases, &args.plan, place)?)?;
+    let project = attach.map(|name| find(name, &plan)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -119,7 +137,8 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let ground = ground(place, &context, guards.clone(), plan.nodes.len()).await?;
+        let nodes = plan.nodes.len();
+        let ground = ground(place, project, &context, guards.clone(), nodes).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
@@ -142,11 +161,23 @@ fn conducted(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
 /// The one place that knows which substrates there are.
 async fn ground(
     place: SubstrateKind,
+    project: Option<Project>,
     context: &RunContext,
     guards: Guards,
     nodes: usize,
 ) -> Result<Box<dyn Ground>, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
+    let words = Words {
+        agent: vec!["agent".to_owned()],
+        keeper: vec!["internal".to_owned(), "keeper".to_owned()],
+    };
+    let executable = Path::new("/proc/self/exe");
+    if let Some(project) = project {
+        let ledger = undo::ledger(&context.intents)?;
+        let nonce = context.nonce;
+        let reached = AttachedGround::reach(project, nonce, executable, words, ledger).await;
+        return Ok(Box::new(reached.map_err(Failure::Substrate)?));
+    }
     match place {
         SubstrateKind::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
@@ -155,12 +186,7 @@ async fn ground(
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
         SubstrateKind::Docker => {
-            let words = Words {
-                agent: vec!["agent".to_owned()],
-                keeper: vec!["internal".to_owned(), "keeper".to_owned()],
-            };
             let ledger = undo::ledger(&context.intents)?;
-            let executable = Path::new("/proc/self/exe");
             let reached = DockerGround::reach(context.nonce, executable, words, ledger).await;
             Ok(Box::new(reached.map_err(Failure::Substrate)?))
         }

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![expect(clippy::print_stdout, reason = "times that are worth reading")]
 
+mod compose;
 mod doctor;
 mod runs;
 

@@ -17,12 +17,12 @@ const GONE_BOUND: Duration = Duration::from_mins(2);
 /// Until a run has nodes.
 const START_BOUND: Duration = Duration::from_mins(1);
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Everything on the engine that carries the nonce of any run in this directory of runs.
-fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -64,7 +64,7 @@ fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
 }
 
 /// Nonces of the runs that are, or were, in this directory: of intents and of markers.
-fn nonces(runs: &Path) -> BTreeSet<String> {
+pub(crate) fn nonces(runs: &Path) -> BTreeSet<String> {
     let mut nonces = BTreeSet::new();
     for entry in std::fs::read_dir(runs.join(".intents"))
         .into_iter()
@@ -86,18 +86,19 @@ fn nonces(runs: &Path) -> BTreeSet<String> {
     nonces
 }
 
+pub(crate) fn tweedledum(words: &[&str], runs: &Path) -> Command {
+    let mut command = plain(words);
+    command.arg("--runs").arg(runs);
+    command
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the shipped executable is what is tested"
 )]
-fn tweedledum(words: &[&str], runs: &Path) -> Command {
+pub(crate) fn plain(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tweedledum"));
-    command
-        .args(words)
-        .arg("--runs")
-        .arg(runs)
-        .current_dir(root())
-        .stdin(Stdio::null());
+    command.args(words).current_dir(root()).stdin(Stdio::null());
     command
 }
 
@@ -235,7 +236,7 @@ fn kill(pid: i32) {
 }
 
 /// Waits until a condition holds, with a bound that says what was missing.
-fn until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + bound;
     loop {
         if let Some(seen) = look() {
@@ -301,4 +302,81 @@ fn whoever_is_killed_nothing_stays() {
             (left.count() == 0).then_some(())
         });
     }
+}
+
+/// The histories of runs in this directory, as far as they are written.
+fn records(runs: &Path) -> Vec<serde_json::Value> {
+    let mut records = Vec::new();
+    for run in std::fs::read_dir(runs).into_iter().flatten() {
+        let path = run.unwrap().path().join("fixed/history.jsonl");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        records.extend(
+            text.lines()
+                .filter_map(|line| serde_json::from_str(line).ok()),
+        );
+    }
+    records
+}
+
+/// Gives the container of an agent this much of a processor, in microseconds of a tenth of a second.
+fn give_time(agent: &str, micros: i64) {
+    let update = bollard::models::ContainerUpdateBody {
+        cpu_period: Some(100_000),
+        cpu_quota: Some(micros),
+        ..Default::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let docker = bollard::Docker::connect_with_defaults().unwrap();
+    runtime
+        .block_on(docker.update_container(agent, update))
+        .unwrap();
+}
+
+/// A node beside an agent that hardly gets a processor is accused of nothing: its layers are void.
+#[test]
+#[ignore = "needs a Docker engine"]
+fn an_agent_that_starves_accuses_nobody() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let words = [
+        "run",
+        "plans/smoke.yaml",
+        "--release",
+        "fixed",
+        "--substrate",
+        "docker",
+    ];
+    let child = tweedledum(&words, dir.path())
+        .args(["--format", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let layers = |void: bool| {
+        let of_layers = records(dir.path())
+            .into_iter()
+            .filter(|it| it["kind"] == "layer");
+        of_layers
+            .filter(|it| !void || it["late_us"].as_u64() > Some(50_000))
+            .count()
+    };
+    until(START_BOUND, "the end of layer 8", || {
+        (layers(false) >= 8).then_some(())
+    });
+    let before = layers(true);
+    let nonces = nonces(dir.path());
+    let of_agent = format!("tweedledum-{}-miner-0-agent", nonces.first().unwrap());
+    give_time(&of_agent, 1000);
+    until(START_BOUND, "eight late layers", || {
+        (layers(true) >= before + 8).then_some(())
+    });
+    give_time(&of_agent, -1);
+    let ended = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(verdict["findings"], serde_json::json!([]), "{told}");
+    assert!(matches!(ended.status.code(), Some(0 | 3)), "{told}");
+    assert_eq!(on_engine(&nonces), BTreeSet::new());
 }

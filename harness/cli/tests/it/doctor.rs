@@ -42,10 +42,9 @@ fn step<'a>(tier: &'a TierReport, name: &str) -> &'a StepReport {
     step.unwrap_or_else(|| panic!("no step {name}: {tier:?}"))
 }
 
-/// The faults that are not available, each with the step that stands in its way.
-/// What a tier cannot do, without what is this machine's own affair.
+/// The faults that are not available, without those that are this machine's own affair, each with the step in its way.
 fn missing(tier: &TierReport) -> BTreeSet<(String, Option<String>)> {
-    let own = |fault: &str| tier.not_built.is_none() && limits(fault);
+    let own = |fault: &str| tier.tier == "process/shared" && limits(fault);
     let faults = tier.faults.iter().filter(|fault| !own(&fault.fault));
     let missing = faults.filter(|fault| !fault.available);
     missing

@@ -117,6 +117,9 @@ pub struct Header {
     /// Whether the plan itself says when the run ends (`until`): then it does not end as soon as all it waits for has held.
     #[serde(default)]
     pub fixed_end: bool,
+    /// Whether the nodes were there before the run and stay: then nobody stops them at its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nodes_stay: bool,
 }
 
 /// A node of the run.

@@ -431,10 +431,11 @@ impl Judge {
                     let text = "the history does not say whether everything of the run is gone";
                     out.doubt(Code::HistoryUnfinished, text, "", last.clone());
                 }
-                let mut unended =
-                    self.world.nodes.iter().filter(|(_, view)| {
-                        view.state.is_some_and(|state| state != NodeState::Dead)
-                    });
+                let mut unended = self.world.nodes.iter().filter(|(_, view)| {
+                    // One that was there before and stays is as it should be while it is ready.
+                    let stays = self.header.nodes_stay && view.state == Some(NodeState::Ready);
+                    !stays && view.state.is_some_and(|state| state != NodeState::Dead)
+                });
                 if let Some((node, _)) = unended.next() {
                     let text = format!("the history does not say how {node} ended");
                     let measurement = format!("{} nodes", 1 + unended.count());

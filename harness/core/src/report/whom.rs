@@ -62,7 +62,7 @@ mod tests {
                 vec!["a-0", "a-2", "a-4", "a-6", "a-8", "a-10", "a-12", "a-14"],
                 "a-0, a-2, a-4, a-6, a-8, a-10 and 2 more",
             ),
-            (vec!["a-00", "a-1"], "a-00 and a-1"),
+            (vec!["a-00", "a-1"], "a-1 and a-00"),
         ] {
             assert_eq!(whom(&nodes), told);
         }

@@ -248,7 +248,7 @@ fn what_was_done_to_the_node_itself_is_blamed_before_what_was_done_elsewhere() {
         let faults = vec![kill("miner-0", 10, Some(14)), kill("miner-1", 10, Some(14))];
         let mut net = Net::new(expect, faults);
         net.until(14).node(stuck).stuck = true;
-        net.until(24).end();
+        net.until(22).end();
         let verdict = net.verdict();
         assert_eq!(found(&verdict), [format!("unrecovered/tx {stuck}")]);
         let causes = verdict.chain.iter().map(|link| match &link.cause {

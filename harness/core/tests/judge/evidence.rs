@@ -253,3 +253,26 @@ fn an_undo_that_was_begun_is_owed_its_proof() {
     assert_ne!(result.gave, Gave::Right);
     assert!(codes(&result.verdict).contains("fault-not-gone"));
 }
+
+/// Nodes that were there before the run and stay owe no end; all others do.
+#[test]
+fn only_nodes_that_stay_need_not_end() {
+    for stay in [false, true] {
+        let mut net = net().with(|header| header.nodes_stay = stay);
+        net.until(26).end();
+        net.records
+            .retain(|record| !matches!(record.body, Body::Exit(_)));
+        let count = net.records.len() as u64;
+        for (record, seq) in net.records.iter_mut().zip(0..) {
+            record.seq = seq;
+            if let Body::End(end) = &mut record.body {
+                end.count = count;
+            }
+        }
+        if stay {
+            passes(&net);
+        } else {
+            unclear(&net, &["history-gap"]);
+        }
+    }
+}

@@ -668,6 +668,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
         schedule: schedule(faults),
         control: None,
         fixed_end: false,
+        nodes_stay: false,
     }
 }
 

@@ -8,7 +8,7 @@ use bollard::models::{
     ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig,
 };
 use bollard::query_parameters::{
-    AttachContainerOptions, CreateContainerOptions, RemoveContainerOptions,
+    AttachContainerOptions, CreateContainerOptions, LogsOptions, RemoveContainerOptions,
 };
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,13 @@ pub(super) async fn attach(
     let attached = engine.docker().attach_container(id, Some(options)).await;
     let attached =
         attached.map_err(|error| DockerError::engine("attach to a container", &error))?;
-    let output = attached.output.filter_map(|piece| async {
+    Ok((attached.input, pieces(attached.output)))
+}
+
+fn pieces(
+    output: impl futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'static,
+) -> Output {
+    Box::pin(output.filter_map(|piece| async {
         match piece {
             Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
                 Some(Ok(Piece::Out(message)))
@@ -158,8 +164,18 @@ pub(super) async fn attach(
             Ok(LogOutput::StdIn { .. }) => None,
             Err(error) => Some(Err(std::io::Error::other(said(&error)))),
         }
-    });
-    Ok((attached.input, Box::pin(output)))
+    }))
+}
+
+/// What a container that runs has said since it was first started, and what it says from now on.
+pub(super) fn log(engine: &Engine, id: &str) -> Output {
+    let options = LogsOptions {
+        follow: true,
+        stdout: true,
+        stderr: true,
+        ..LogsOptions::default()
+    };
+    pieces(engine.docker().logs(id, Some(options)))
 }
 
 /// Starts a container.

@@ -125,6 +125,8 @@ impl DockerGround {
         let pods = pods.await.map_err(|error| error.to_string())?;
         let mut homes = BTreeMap::new();
         for (pod, need) in pods.into_iter().zip(needs) {
+            let timed = pod.agent().keep_time(request.layer).await;
+            timed.map_err(|error| error.to_string())?;
             let disk = match need {
                 Some(need) => Some(Arc::new(HeldDisk::hold(&pod, need).await?)),
                 None => None,

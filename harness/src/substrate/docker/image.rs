@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bollard::body_full;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::query_parameters::{CreateImageOptions, TagImageOptions};
 use fs_err as fs;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -190,6 +190,21 @@ pub async fn users_image(engine: &Engine, image: &str, pull: Pull) -> Result<Ima
         look_up(engine, image, None).await?.ok_or_else(absent)?,
         true,
     ))
+}
+
+/// Names an image of ours as the newest one, for those who ask for it by a name that stays the same.
+pub async fn name_latest(engine: &Engine, image: &Image) -> Result<String, ImageError> {
+    let latest = format!("{REPOSITORY}:latest");
+    let options = TagImageOptions {
+        repo: Some(REPOSITORY.to_owned()),
+        tag: Some("latest".to_owned()),
+    };
+    let tagged = engine.docker().tag_image(&image.id, Some(options)).await;
+    tagged.map_err(|error| ImageError::Engine {
+        image: latest.clone(),
+        why: said(&error),
+    })?;
+    Ok(latest)
 }
 
 /// Whether an image's name ends with a tag or digest; a colon before a slash is of a port.

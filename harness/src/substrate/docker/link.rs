@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 use tweedledum_core::capability::Resource;
 
 use super::wire::{
-    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, encode,
+    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, beat,
+    encode,
 };
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
@@ -109,11 +110,29 @@ struct Shared {
     waiting: Mutex<Waiting<Answer>>,
     /// What is to be added to the agent's clock to get this one's.
     offset_ns: AtomicI64,
+    /// How late the agent said it was at worst since that was asked here.
+    late_ns: AtomicU64,
+    /// When it was heard last, on this machine's clock.
+    heard_ns: AtomicU64,
+    /// How often it is to be heard; 0 while it was not asked to tell how late it is.
+    beat_ns: AtomicU64,
 }
 
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting<Answer>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lateness(&self, now_ns: u64) -> Duration {
+        let said_ns = self.late_ns.swap(0, Ordering::Relaxed);
+        let silent_ns = match self.beat_ns.load(Ordering::Relaxed) {
+            0 => 0,
+            every_ns => {
+                let heard_ns = self.heard_ns.load(Ordering::Relaxed);
+                now_ns.saturating_sub(heard_ns).saturating_sub(every_ns)
+            }
+        };
+        Duration::from_nanos(said_ns.max(silent_ns))
     }
 
     fn here(&self, there_ns: u64) -> u64 {
@@ -188,6 +207,21 @@ impl AgentLink {
             }
         }
         Ok(())
+    }
+
+    /// Has the agent measure from now on how late it is itself, in layers of this length; see
+    /// [`lateness`](Self::lateness).
+    pub async fn keep_time(&self, layer: Duration) -> Result<(), LinkError> {
+        self.done(Order::KeepTime { layer }).await?;
+        let every = crate::observe::duration_ns(beat(layer));
+        self.0.shared.beat_ns.store(every, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How late the agent was at worst since this was asked last: what it said, or for how long it
+    /// should have said something and did not.
+    pub fn lateness(&self) -> Duration {
+        self.0.shared.lateness(monotonic_ns())
     }
 
     /// Waits until the node is ready; returns how long that took.
@@ -419,7 +453,10 @@ async fn read_answers(
                 words.drain(..words.len().saturating_sub(LAST_WORDS));
                 continue;
             }
-            Some(Ok(Piece::Out(bytes))) => frames.feed(&bytes),
+            Some(Ok(Piece::Out(bytes))) => {
+                shared.heard_ns.store(monotonic_ns(), Ordering::Relaxed);
+                frames.feed(&bytes);
+            }
         }
         loop {
             match frames.next() {
@@ -434,6 +471,10 @@ async fn read_answers(
                     let observation = sight.of_node(&node, |there| shared.here(there));
                     // Only a run that is over has no reader.
                     let _ = seen.send(observation).await;
+                }
+                Ok(Some(Said::Late(late))) => {
+                    let late_ns = crate::observe::duration_ns(late);
+                    shared.late_ns.fetch_max(late_ns, Ordering::Relaxed);
                 }
                 Ok(Some(Said::Broken(why))) => {
                     break 'reading format!("it could not read on: {why}");

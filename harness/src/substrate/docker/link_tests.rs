@@ -321,3 +321,72 @@ async fn times_of_another_kernel_are_brought_to_this_clock() {
     let error = ping.t_ns.abs_diff(began);
     assert!(error < HOUR / 100, "off by {error} ns");
 }
+
+/// An agent that answers orders, says once that it was late, and then nothing more.
+#[tokio::test]
+async fn an_agent_that_says_nothing_is_as_late_as_one_that_says_so() {
+    let (input, mut agent_input) = tokio::io::duplex(4096);
+    let (mut agent_output, from_agent) = tokio::io::duplex(4096);
+    let (saw, _seen) = mpsc::channel(10);
+    let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut frames = Frames::default();
+        let mut chunk = [0; 1024];
+        while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
+            frames.feed(&chunk[..length]);
+            while let Some(Ordered { id, .. }) = frames.next().unwrap() {
+                let late = Said::Late(Duration::from_secs(70));
+                let result = Ok(Answer::Done);
+                for said in [late, Said::Answer { id, result }] {
+                    agent_output
+                        .write_all(&encode(&said).unwrap())
+                        .await
+                        .unwrap();
+                }
+            }
+        }
+    });
+    let layer = Duration::from_secs(20);
+    link.keep_time(layer).await.unwrap();
+    assert_eq!(link.lateness(), Duration::from_secs(70), "what it said");
+    assert_eq!(
+        link.lateness(),
+        Duration::ZERO,
+        "it was told, and it may be silent yet"
+    );
+    let later_ns = monotonic_ns() + crate::observe::duration_ns(layer);
+    let late = link.0.shared.lateness(later_ns);
+    assert!(
+        (9..=10).contains(&late.as_secs()),
+        "it owes a word each half layer: {late:?}"
+    );
+}
+
+#[test]
+fn what_a_late_agent_did_not_see_is_no_silence_of_its_node() {
+    let gap = |answered| Sight::Gap {
+        url: "http://n/".to_owned(),
+        signals: vec!["layer".to_owned()],
+        t_ns: 900,
+        answered,
+        why: "no answer".to_owned(),
+    };
+    let ping = |rtt| Sight::Ping {
+        t_ns: 900,
+        rtt,
+        send_error: None,
+    };
+    let layer = Duration::from_nanos(100);
+    assert_eq!(gap(false).unanswered_since(layer), Some(800));
+    assert_eq!(ping(None).unanswered_since(layer), Some(900));
+    for heard in [gap(true), ping(Some(layer))] {
+        assert_eq!(heard.unanswered_since(layer), None);
+    }
+    for unheard in [gap(false), ping(None)] {
+        let Sight::Gap { answered, why, .. } = unheard.of_a_late_agent() else {
+            panic!("it is a gap")
+        };
+        assert!(answered && why.contains("too late"), "{why}");
+    }
+}

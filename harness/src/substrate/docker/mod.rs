@@ -10,11 +10,13 @@
 //! image), [`ledger`] (what is recorded before it is made), [`run`] (keeper and network of a run),
 //! [`pod`] and [`node`] (what the controller uses), `wire` and [`link`] (what harness and agent
 //! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed),
-//! [`ground`] with `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)).
+//! [`ground`] with `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)), [`attached`] (the same
+//! seam over containers that somebody else made and keeps).
 //!
 //! Nothing here decides what to do to a node, and nothing touches a container, volume or network
 //! that its run has not recorded.
 
+pub mod attached;
 mod container;
 mod elf;
 pub mod engine;

@@ -145,6 +145,16 @@ impl Node {
         Ok(node)
     }
 
+    /// A container that somebody else has made.
+    pub(super) fn existing(engine: &Engine, name: &str, id: &str) -> Self {
+        Self(Arc::new(Inner {
+            engine: engine.clone(),
+            name: name.to_owned(),
+            id: id.to_owned(),
+            tasks: Mutex::new(JoinSet::new()),
+        }))
+    }
+
     /// The node's name.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -201,10 +211,24 @@ impl Node {
     pub async fn start(&self) -> Result<(Life, NodePipes), DockerError> {
         let engine = &self.0.engine;
         let (_input, output) = attach(engine, &self.0.id, false).await?;
+        container::start(engine, &self.0.id, self.name()).await?;
+        self.live(output).await
+    }
+
+    /// The life that it has already, with what the engine's log has of it.
+    pub(super) async fn adopt(&self) -> Result<(Life, NodePipes), DockerError> {
+        if !self.state().await?.running {
+            let why = format!("{} does not run any more", self.name());
+            return Err(DockerError::Spec(why));
+        }
+        self.live(container::log(&self.0.engine, &self.0.id)).await
+    }
+
+    async fn live(&self, output: Output) -> Result<(Life, NodePipes), DockerError> {
+        let engine = &self.0.engine;
         let spec = |error: io::Error| DockerError::Spec(format!("cannot make a pipe: {error}"));
         let (stdout, to_stdout) = output_pipe().map_err(spec)?;
         let (stderr, to_stderr) = output_pipe().map_err(spec)?;
-        container::start(engine, &self.0.id, self.name()).await?;
         // For people; one that is dead already has none.
         let pid = self.state().await.ok().and_then(|state| {
             let pid = u32::try_from(state.pid).ok()?;

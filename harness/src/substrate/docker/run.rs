@@ -72,7 +72,7 @@ pub(super) struct Inner {
 }
 
 /// The keeper's streams.
-struct Keeping {
+pub(super) struct Keeping {
     _input: Input,
     _output: JoinSet<()>,
 }
@@ -132,7 +132,8 @@ impl DockerRun {
         things.extend(of_nodes);
         record(ledger, Entry::Planned { things }).await?;
         let (tell, unkept) = watch::channel(false);
-        let (keeper, keeping) = keep(engine, ledger, &spec, tell).await?;
+        let (keeper, keeping) =
+            keep(engine, ledger, &nonce, &spec.image, &spec.words, tell).await?;
         let (network, subnet) = connect(engine, ledger, &spec).await?;
         let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
         Ok(Self(Arc::new(Inner {
@@ -262,17 +263,19 @@ fn check_name(name: &str) -> Result<(), DockerError> {
 }
 
 /// Makes and starts the keeper.
-async fn keep(
+pub(super) async fn keep(
     engine: &Engine,
     ledger: &Ledger,
-    spec: &RunSpec,
+    nonce: &Nonce,
+    image: &Image,
+    words: &Words,
     tell_gone: watch::Sender<bool>,
 ) -> Result<(String, Keeping), DockerError> {
-    let thing = Thing::of(&spec.nonce, Role::Keeper, None);
+    let thing = Thing::of(nonce, Role::Keeper, None);
     let body = ContainerCreateBody {
-        image: Some(spec.image.id.clone()),
-        cmd: Some(spec.words.keeper.clone()),
-        labels: Some(thing.labels(&spec.nonce, None)),
+        image: Some(image.id.clone()),
+        cmd: Some(words.keeper.clone()),
+        labels: Some(thing.labels(nonce, None)),
         open_stdin: Some(true),
         stdin_once: Some(true),
         attach_stdin: Some(true),

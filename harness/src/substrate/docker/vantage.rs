@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::FutureExt as _;
+use tokio::sync::watch;
 
 use super::link::{AgentLink, LinkError};
 use super::pod::Pod;
@@ -21,7 +22,8 @@ const FLOOD_LATE: Duration = Duration::from_secs(30);
 /// The vantage of one node.
 #[derive(Debug)]
 pub(super) struct PodVantage {
-    link: AgentLink,
+    /// `None` while it is made anew.
+    link: watch::Sender<Option<AgentLink>>,
     address: IpAddr,
     /// How long each prepared flood takes once it began.
     floods: Mutex<BTreeMap<u32, Duration>>,
@@ -29,10 +31,51 @@ pub(super) struct PodVantage {
 
 impl PodVantage {
     pub(super) fn new(pod: &Pod) -> Self {
+        Self::at(pod.agent().clone(), pod.address().into())
+    }
+
+    /// That of an agent that sends from this address.
+    pub(super) fn at(link: AgentLink, address: IpAddr) -> Self {
         Self {
-            link: pod.agent().clone(),
-            address: pod.address().into(),
+            link: watch::Sender::new(Some(link)),
+            address,
             floods: Mutex::default(),
+        }
+    }
+
+    /// The agent that is there now.
+    pub(super) fn link(&self) -> Result<AgentLink, String> {
+        let link = self.link.borrow().clone();
+        link.ok_or_else(|| "its agent is being made anew".to_owned())
+    }
+
+    /// From now on the agent may go: another one is on its way.
+    pub(super) fn take(&self) {
+        self.link.send_replace(None);
+    }
+
+    /// The other one is there.
+    pub(super) fn give(&self, link: AgentLink) {
+        self.link.send_replace(Some(link));
+    }
+
+    /// Waits until an agent is gone that nobody took; returns what is known of it.
+    pub(super) async fn lost(&self) -> String {
+        let mut links = self.link.subscribe();
+        loop {
+            let link = links.borrow_and_update().clone();
+            let gone = async {
+                match link {
+                    Some(link) => link.gone().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Its sender is this vantage's own.
+                Ok(()) = links.changed() => {}
+                why = gone => return why,
+            }
         }
     }
 
@@ -54,20 +97,24 @@ impl Vantage for PodVantage {
         self.address
     }
 
+    fn lateness(&self) -> Duration {
+        self.link().map_or(Duration::ZERO, |link| link.lateness())
+    }
+
     fn until_ready(&self, check: Check, bound: Duration) -> Doing<'_, Duration> {
-        async move { told(self.link.until_ready(check, bound).await) }.boxed()
+        async move { told(self.link()?.until_ready(check, bound).await) }.boxed()
     }
 
     fn watch(&self, polls: Vec<Poll>, ping: Option<PingEvery>) -> Doing<'_, ()> {
-        async move { told(self.link.watch(polls, ping).await) }.boxed()
+        async move { told(self.link()?.watch(polls, ping).await) }.boxed()
     }
 
     fn ping(&self, at: PingAt, bound: Duration) -> Doing<'_, Option<Duration>> {
-        async move { told(self.link.ping(at, bound).await) }.boxed()
+        async move { told(self.link()?.ping(at, bound).await) }.boxed()
     }
 
     fn operate(&self, order: Order, bound: Duration) -> Doing<'_, Obeyed> {
-        async move { told(self.link.operate(order, bound).await) }.boxed()
+        async move { told(self.link()?.operate(order, bound).await) }.boxed()
     }
 
     fn prepare_flood(&self, flood: u32, dialect: String, spec: FloodSpec) -> Doing<'_, ()> {
@@ -76,15 +123,15 @@ impl Vantage for PodVantage {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(flood, takes);
-        async move { told(self.link.prepare_flood(flood, &dialect, spec).await) }.boxed()
+        async move { told(self.link()?.prepare_flood(flood, &dialect, spec).await) }.boxed()
     }
 
     fn start_flood(&self, flood: u32, at_ns: u64) -> Doing<'_, FloodReport> {
         let bound = self.bound(flood, at_ns);
-        async move { told(self.link.start_flood(flood, at_ns, bound).await) }.boxed()
+        async move { told(self.link()?.start_flood(flood, at_ns, bound).await) }.boxed()
     }
 
     fn stop_flood(&self, flood: u32) -> Doing<'_, Option<FloodReport>> {
-        async move { told(self.link.stop_flood(flood).await) }.boxed()
+        async move { told(self.link()?.stop_flood(flood).await) }.boxed()
     }
 }

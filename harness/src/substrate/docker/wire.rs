@@ -18,8 +18,13 @@ use tweedledum_core::capability::Resource;
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
 use crate::agent::request::{Check, PingAt, PingEvery, Poll};
-use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value};
+use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value, duration_ns};
 use crate::substrate::cgroup::Share;
+
+/// How often an agent tells how late it was: half a layer.
+pub(crate) fn beat(layer: Duration) -> Duration {
+    (layer / 2).max(Duration::from_millis(10))
+}
 
 /// The longest message: a table of some thousand sockets. Anything longer is no message of ours.
 pub(crate) const FRAME_MAX: usize = 512 << 10;
@@ -89,6 +94,8 @@ pub(crate) enum Order {
     Hello(Hello),
     /// Asks for the agent's clocks.
     Clock,
+    /// From now on measures how late it is itself, in layers of this length, and tells it.
+    KeepTime { layer: Duration },
     /// Waits until the node is ready, for at most this long.
     Ready { check: Check, bound: Duration },
     /// From now on polls these signals and pings the node; takes the place of what was watched.
@@ -156,6 +163,8 @@ pub(crate) enum Said {
     },
     /// Something seen.
     Saw(Sight),
+    /// It lives; how late it was at worst since it said so last.
+    Late(Duration),
     /// What came in cannot be read; the agent exits.
     Broken(String),
 }
@@ -262,7 +271,54 @@ pub(crate) enum Sight {
     },
 }
 
+/// What a gap of an agent's own names as its source.
+const OWN: &str = "the agent itself";
+
 impl Sight {
+    /// For what was asked of the node and not answered, the moment since when that was asked; `layer` is longer than any
+    /// probe takes. `None` for what was answered.
+    pub(crate) fn unanswered_since(&self, layer: Duration) -> Option<u64> {
+        match self {
+            Self::Gap {
+                t_ns,
+                answered: false,
+                ..
+            } => Some(t_ns.saturating_sub(duration_ns(layer))),
+            Self::Ping {
+                t_ns, rtt: None, ..
+            } => Some(*t_ns),
+            _ => None,
+        }
+    }
+
+    /// The same as a gap that nobody but the agent is answerable for.
+    pub(crate) fn of_a_late_agent(self) -> Self {
+        let why = |what: &str| format!("the agent itself was too late to see an answer: {what}");
+        match self {
+            Self::Gap {
+                url,
+                signals,
+                t_ns,
+                why: what,
+                ..
+            } => Self::Gap {
+                url,
+                signals,
+                t_ns,
+                answered: true,
+                why: why(&what),
+            },
+            Self::Ping { t_ns, .. } => Self::Gap {
+                url: OWN.to_owned(),
+                signals: Vec::new(),
+                t_ns,
+                answered: true,
+                why: why("a ping"),
+            },
+            other => other,
+        }
+    }
+
     /// `None` for what an agent does not look at.
     pub(crate) fn of(observation: Observation) -> Option<Self> {
         Some(match observation {

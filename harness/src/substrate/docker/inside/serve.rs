@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tweedledum_core::capability::Resource;
+use tweedledum_core::oracles::LATE_PART;
 
 use super::super::wire::{
-    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, Working, encode,
+    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, Working, beat,
+    encode,
 };
 use super::disk::{TOP_UP, Volume};
 use crate::agent::Dialect;
+use crate::agent::drift::Drift;
 use crate::agent::local::{LocalAgent, LocalSpec};
 use crate::clock::monotonic_ns;
 use crate::observe::poll::http_client;
@@ -41,6 +45,33 @@ struct Agent {
     saw: mpsc::Sender<Observation>,
     /// What acts and looks, from the greeting on.
     local: OnceLock<LocalAgent>,
+    /// How late it is, once it was told how long layers are.
+    time: watch::Sender<Option<Arc<Time>>>,
+}
+
+/// An agent's lateness, and the length of layers.
+#[derive(Debug)]
+struct Time {
+    layer: Duration,
+    drift: Drift,
+}
+
+impl Time {
+    fn new(layer: Duration) -> Self {
+        let limit = layer / u32::try_from(LATE_PART).unwrap_or(u32::MAX);
+        Self {
+            layer,
+            drift: Drift::new(layer, limit),
+        }
+    }
+
+    /// What was not answered while the agent itself was late says nothing about its node.
+    fn weigh(&self, sight: Sight) -> Sight {
+        match sight.unanswered_since(self.layer) {
+            Some(since_ns) if self.drift.blind_since(since_ns) => sight.of_a_late_agent(),
+            _ => sight,
+        }
+    }
 }
 
 /// Serves until the input closes or `Bye` comes. The error says what could not be read.
@@ -58,11 +89,13 @@ pub(crate) async fn serve(
         client: http_client(None).map_err(|error| error.to_string())?,
         saw,
         local: OnceLock::new(),
+        time: watch::Sender::new(None),
     });
     let mut streams = JoinSet::new();
     streams.spawn(write_all(to_say, output));
     let mut tasks = JoinSet::new();
-    tasks.spawn(pass_on(seen, say.clone()));
+    tasks.spawn(pass_on(Arc::clone(&agent), seen, say.clone()));
+    tasks.spawn(tell_lateness(Arc::clone(&agent), say.clone()));
     tasks.spawn(keep_ballast(Arc::clone(&agent)));
     let standing = tasks.len();
     let mut frames = Frames::default();
@@ -132,12 +165,53 @@ async fn write_all(mut to_say: mpsc::Receiver<Said>, mut output: impl AsyncWrite
     }
 }
 
-async fn pass_on(mut seen: mpsc::Receiver<Observation>, say: mpsc::Sender<Said>) {
+async fn pass_on(
+    agent: Arc<Agent>,
+    mut seen: mpsc::Receiver<Observation>,
+    say: mpsc::Sender<Said>,
+) {
     while let Some(observation) = seen.recv().await {
-        if let Some(sight) = Sight::of(observation)
-            && say.send(Said::Saw(sight)).await.is_err()
-        {
+        let Some(sight) = Sight::of(observation) else {
+            continue;
+        };
+        let time = agent.time.borrow().clone();
+        let sight = match time {
+            Some(time) => time.weigh(sight),
+            None => sight,
+        };
+        if say.send(Said::Saw(sight)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Measures how late this agent is, and tells it often enough that its silence tells as much.
+async fn tell_lateness(agent: Arc<Agent>, say: mpsc::Sender<Said>) {
+    let mut time = agent.time.subscribe();
+    loop {
+        let now = time.borrow_and_update().clone();
+        let telling = async {
+            let Some(time) = now else {
+                return std::future::pending().await;
+            };
+            let mut ticks = tokio::time::interval(beat(time.layer));
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let telling = async {
+                loop {
+                    ticks.tick().await;
+                    if say.send(Said::Late(time.drift.take())).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = time.drift.measure() => {}
+                () = telling => {}
+            }
+        };
+        tokio::select! {
+            () = telling => return,
+            changed = time.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -167,6 +241,10 @@ impl Agent {
                 Answer::Clock(clocks()?)
             }
             Order::Clock => Answer::Clock(clocks()?),
+            Order::KeepTime { layer } => {
+                self.time.send_replace(Some(Arc::new(Time::new(layer))));
+                Answer::Done
+            }
             Order::Ready { check, bound } => {
                 Answer::Ready(self.local()?.until_ready(check, bound).await?)
             }

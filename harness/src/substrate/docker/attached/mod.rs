@@ -1,0 +1,361 @@
+//! A compose project as the place where a plan is run: its containers are there already, and stay.
+//!
+//! Nothing of the project is made or removed. Beside each node runs an agent of ours in the node's network namespace,
+//! made anew for each of its lives, since an engine gives a container that it starts a new one. Its output is read from
+//! the engine's log, from the project's beginning on: what a node says now may rest on what it said before.
+//!
+//! What is ours is recorded before it is made, as that of any run, and removed by the same means. Only nodes are touched
+//! that a plan names.
+
+mod life;
+pub mod project;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig};
+use futures_util::future::{BoxFuture, FutureExt as _, select_all};
+use tokio::sync::mpsc;
+use tweedledum_core::capability::Capability;
+use tweedledum_core::launch::Launch;
+use tweedledum_core::run::Pace;
+
+use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::ground::REMOVE_BOUND;
+use super::image::{Image, own_image};
+use super::inside::VOLUME;
+use super::ledger::{Entry, Ledger, Role, Thing};
+use super::link::AgentLink;
+use super::node::Node;
+use super::remains::remove_recorded;
+use super::run::{Keeping, Words, keep};
+use super::vantage::PodVantage;
+use super::wire::Hello;
+use crate::observe::ready::ExecEnd;
+use crate::observe::{NodeName, Observation};
+use crate::substrate::process::Nonce;
+use crate::substrate::{
+    DiskHold, Doing, Ground, Identities, Life, NodePipes, Request, Spot, Substrate, Vantage,
+};
+use life::AttachedLife;
+use project::{Member, Project};
+
+/// What can be done to a node of a project. Disks and limits are the project's own.
+pub const CAPABILITIES: &[Capability] = &[
+    Capability::Kill,
+    Capability::Start,
+    Capability::Freeze,
+    Capability::Flood,
+    Capability::Operate,
+];
+
+/// How long an agent's first answer may take.
+const GREETING_BOUND: Duration = Duration::from_secs(20);
+
+/// A project that faults are run against.
+#[derive(Debug)]
+pub struct AttachedGround {
+    project: Project,
+    image: Image,
+    words: Words,
+    nonce: Nonce,
+    ledger: Ledger,
+}
+
+impl AttachedGround {
+    /// Makes sure that our executable is on the project's engine.
+    ///
+    /// # Errors
+    /// The engine refuses; its words.
+    pub async fn reach(
+        project: Project,
+        nonce: Nonce,
+        executable: &Path,
+        words: Words,
+        ledger: Ledger,
+    ) -> Result<Self, String> {
+        let image = own_image(&project.engine, executable).await;
+        let image = image.map_err(|error| error.to_string())?;
+        Ok(Self {
+            project,
+            image,
+            words,
+            nonce,
+            ledger,
+        })
+    }
+
+    async fn make(&self, request: Request) -> Result<Arc<dyn Substrate>, String> {
+        if let Some(seat) = request.seats.iter().find(|seat| seat.disk.is_some()) {
+            return Err(format!(
+                "the disk of {} is the project's own: what it holds is said in the compose file",
+                seat.node
+            ));
+        }
+        match self.furnish(&request).await {
+            Ok(attached) => Ok(Arc::new(attached)),
+            Err(error) => {
+                let entries = self.ledger.entries();
+                let removal = remove_recorded(&self.project.engine, &entries, REMOVE_BOUND).await;
+                let mut told = vec![error.to_string()];
+                told.extend(removal.left.iter().map(ToString::to_string));
+                Err(told.join("; left behind: "))
+            }
+        }
+    }
+
+    async fn furnish(&self, request: &Request) -> Result<Attached, DockerError> {
+        let engine = &self.project.engine;
+        let about = engine.about();
+        let (address, id, nonce) = (about.address.clone(), about.id.clone(), self.nonce);
+        record(&self.ledger, Entry::Engine { address, id, nonce }).await?;
+        let of = |role, node| Thing::of(&nonce, role, node);
+        let mut things = vec![of(Role::Keeper, None)];
+        things.extend(
+            request
+                .seats
+                .iter()
+                .map(|seat| of(Role::Agent, Some(&seat.node))),
+        );
+        record(&self.ledger, Entry::Planned { things }).await?;
+        let (tell, unkept) = tokio::sync::watch::channel(false);
+        let (_, kept) = keep(engine, &self.ledger, &nonce, &self.image, &self.words, tell).await?;
+        let maker = Arc::new(Maker {
+            project: self.project.clone(),
+            image: self.image.clone(),
+            words: self.words.clone(),
+            nonce,
+            ledger: self.ledger.clone(),
+            identities: request.identities,
+            layer: request.layer,
+            saw: request.saw.clone(),
+        });
+        let mut homes = BTreeMap::new();
+        for seat in &request.seats {
+            let Some(member) = self.project.members.get(&seat.node).cloned() else {
+                return Err(DockerError::Spec(format!(
+                    "the project has no {}",
+                    seat.node
+                )));
+            };
+            let (agent, link) = maker.agent(&seat.node, &member).await?;
+            let home = Home {
+                node: Node::existing(engine, &seat.node, &member.id),
+                vantage: Arc::new(PodVantage::at(link, member.address)),
+                agent: Mutex::new(agent),
+                lived: Mutex::new(false),
+                member,
+            };
+            homes.insert(seat.node.clone(), home);
+        }
+        Ok(Attached {
+            maker,
+            homes,
+            unkept,
+            keeping: Mutex::new(Some(kept)),
+        })
+    }
+}
+
+impl Ground for AttachedGround {
+    fn name(&self) -> &'static str {
+        "attached"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::DOCKER
+    }
+
+    fn genesis_unix_ns(&self, earliest_unix_ns: u64) -> u64 {
+        self.project.facts.epoch_from(earliest_unix_ns)
+    }
+
+    fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>> {
+        self.make(request).boxed()
+    }
+}
+
+/// What it takes to make an agent.
+#[derive(Debug)]
+struct Maker {
+    project: Project,
+    image: Image,
+    words: Words,
+    nonce: Nonce,
+    ledger: Ledger,
+    identities: Identities,
+    layer: Duration,
+    saw: mpsc::Sender<Observation>,
+}
+
+impl Maker {
+    /// Makes a node's agent in the network namespace of the life that the node has now.
+    async fn agent(&self, node: &str, member: &Member) -> Result<(String, AgentLink), DockerError> {
+        let engine = &self.project.engine;
+        let thing = Thing::of(&self.nonce, Role::Agent, Some(node));
+        let body = ContainerCreateBody {
+            image: Some(self.image.id.clone()),
+            cmd: Some(self.words.agent.clone()),
+            labels: Some(thing.labels(&self.nonce, Some(node))),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            attach_stdin: Some(true),
+            host_config: Some(HostConfig {
+                network_mode: Some(format!("container:{}", member.id)),
+                readonly_rootfs: Some(true),
+                // It looks at a data volume in pods, and finds an empty one here.
+                tmpfs: Some(HashMap::from([(VOLUME.to_owned(), String::new())])),
+                ..without_rights(host_config(), &[])
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let id = container::create(engine, &self.ledger, &thing, body).await?;
+        let (input, output) = attach(engine, &id, true).await?;
+        container::start(engine, &id, &format!("the agent of {node}")).await?;
+        let link = AgentLink::open(&NodeName::from(node), input, output, self.saw.clone());
+        let hello = Hello {
+            node: node.to_owned(),
+            address: member.address,
+            watcher: self.identities.watcher,
+            prober: self.identities.prober,
+            netid: self.identities.netid,
+        };
+        link.greet(hello, GREETING_BOUND).await?;
+        link.keep_time(self.layer).await?;
+        Ok((id, link))
+    }
+}
+
+/// What of a node outlives its lives.
+#[derive(Debug)]
+struct Home {
+    member: Member,
+    node: Node,
+    vantage: Arc<PodVantage>,
+    /// The agent's container.
+    agent: Mutex<String>,
+    /// Whether it had a life in this run.
+    lived: Mutex<bool>,
+}
+
+/// A project with our agents beside its nodes.
+#[derive(Debug)]
+struct Attached {
+    maker: Arc<Maker>,
+    homes: BTreeMap<String, Home>,
+    unkept: tokio::sync::watch::Receiver<bool>,
+    keeping: Mutex<Option<Keeping>>,
+}
+
+impl Attached {
+    async fn begin(&self, node: &str) -> Result<(Arc<dyn Life>, NodePipes), String> {
+        let home = self.homes.get(node).ok_or("no such node")?;
+        let first = !std::mem::replace(&mut *lock(&home.lived), true);
+        let begun = if first {
+            home.node.adopt().await
+        } else {
+            home.node.start().await
+        };
+        let (life, pipes) = begun.map_err(|error| error.to_string())?;
+        if !first {
+            self.renew(node, home)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let life = AttachedLife::new(life, home.vantage.link()?);
+        Ok((Arc::new(life), pipes))
+    }
+
+    /// The agent of the life before is in a namespace that nothing is connected to any more.
+    async fn renew(&self, node: &str, home: &Home) -> Result<(), DockerError> {
+        home.vantage.take();
+        let former = lock(&home.agent).clone();
+        container::remove(&self.maker.project.engine, &former).await?;
+        let (agent, link) = self.maker.agent(node, &home.member).await?;
+        *lock(&home.agent) = agent;
+        home.vantage.give(link);
+        Ok(())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Substrate for Attached {
+    fn spot(&self, node: &str) -> Option<Spot> {
+        let member = &self.homes.get(node)?.member;
+        Some(Spot {
+            address: member.address,
+            // Nobody is started on it, and nobody here looks into it.
+            data: String::new(),
+            network: member.network.clone(),
+        })
+    }
+
+    fn vantage(&self, node: &str) -> Option<Arc<dyn Vantage>> {
+        let home = self.homes.get(node)?;
+        Some(Arc::clone(&home.vantage) as Arc<dyn Vantage>)
+    }
+
+    fn disk(&self, _node: &str) -> Option<Arc<dyn DiskHold>> {
+        None
+    }
+
+    fn start(&self, launch: Launch) -> Doing<'_, (Arc<dyn Life>, NodePipes)> {
+        async move { self.begin(&launch.node).await }.boxed()
+    }
+
+    fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd> {
+        let node = self.homes.get(node).map(|home| home.node.clone());
+        async move {
+            let node = node.ok_or("no such node")?;
+            let ended = node.exec(argv, bound).await;
+            ended.map_err(|error| error.to_string())
+        }
+        .boxed()
+    }
+
+    fn outlives_runs(&self) -> bool {
+        true
+    }
+
+    fn failed(&self) -> BoxFuture<'_, String> {
+        let agents = self.homes.iter().map(|(name, home)| {
+            async move {
+                let why = home.vantage.lost().await;
+                format!("the agent of {name} is gone: {why}")
+            }
+            .boxed()
+        });
+        let keeper = async {
+            let mut unkept = self.unkept.clone();
+            // A sender that is dropped has ended with the run itself.
+            if unkept.wait_for(|gone| *gone).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            "the run's keeper is gone, so others may take the run for dead".to_owned()
+        };
+        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper.boxed()]).collect();
+        async move { select_all(all).await.0 }.boxed()
+    }
+
+    fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
+        async move {
+            let Maker {
+                project, ledger, ..
+            } = self.maker.as_ref();
+            let removal = remove_recorded(&project.engine, &ledger.entries(), REMOVE_BOUND).await;
+            if removal.left.is_empty()
+                && let Err(error) = record(ledger, Entry::Gone).await
+            {
+                tracing::warn!(%error, "guards will look once more");
+            }
+            lock(&self.keeping).take();
+            removal.left.iter().map(ToString::to_string).collect()
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,364 @@
+//! A compose project that runs: which containers are nodes, and what network they are.
+//!
+//! Services are named as nodes of the plan are. What the network is stands in the nodes' own network files, which are
+//! read out of their containers. Nothing is changed here, and nothing outside of the project is looked at.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
+use futures_util::TryStreamExt as _;
+use serde::Deserialize;
+use tweedledum_core::plan::Plan;
+
+use super::super::container::DockerError;
+use super::super::engine::Engine;
+
+/// Labels that compose gives its containers.
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+/// How long a network file may be; a hundred nodes take some 40 KiB.
+const FILE_MAX: usize = 1 << 20;
+/// An entry of an archive begins with a header of this size.
+const HEADER: usize = 512;
+
+/// A project.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Its name.
+    pub name: String,
+    /// Its engine.
+    pub engine: Engine,
+    /// The nodes that the plan names.
+    pub members: BTreeMap<String, Member>,
+    /// What network they are.
+    pub facts: Facts,
+}
+
+/// A node's container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: String,
+    /// Its name on the engine.
+    pub container: String,
+    /// The node's address.
+    pub address: IpAddr,
+    /// Its network file, as it sees it.
+    pub network: String,
+}
+
+/// What a network file says of all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Facts {
+    /// Network id.
+    pub netid: u32,
+    /// When layer 0 began, or will.
+    pub genesis_unix_ns: u64,
+    /// Length of a layer.
+    pub layer_ns: u64,
+    /// Layers in an epoch.
+    pub layers_per_epoch: u32,
+    /// What identities follow from.
+    pub seed: u64,
+    /// What the nodes are.
+    pub release: ReleaseFact,
+    nodes: Vec<NodeFact>,
+}
+
+/// What the nodes are.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ReleaseFact {
+    /// The release's name.
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct NodeFact {
+    name: String,
+    role: String,
+    api: Option<SocketAddr>,
+    p2p: Option<SocketAddr>,
+}
+
+impl Facts {
+    /// The beginning of the first epoch that begins at this time or later.
+    pub fn epoch_from(&self, unix_ns: u64) -> u64 {
+        let epoch_ns = self
+            .layer_ns
+            .saturating_mul(self.layers_per_epoch.into())
+            .max(1);
+        let past = unix_ns
+            .saturating_sub(self.genesis_unix_ns)
+            .div_ceil(epoch_ns);
+        self.genesis_unix_ns
+            .saturating_add(past.saturating_mul(epoch_ns))
+    }
+
+    /// What of this network is not as the plan has it, in words.
+    fn unlike(&self, plan: &Plan) -> Vec<String> {
+        let mut unlike = Vec::new();
+        let calendar = plan.calendar;
+        if (self.layer_ns, self.layers_per_epoch) != (calendar.layer_ns, calendar.layers_per_epoch)
+        {
+            unlike.push(format!(
+                "its layers are {:?} long and {} an epoch, the plan's {:?} and {}",
+                std::time::Duration::from_nanos(self.layer_ns),
+                self.layers_per_epoch,
+                std::time::Duration::from_nanos(calendar.layer_ns),
+                calendar.layers_per_epoch,
+            ));
+        }
+        for fact in &self.nodes {
+            let known = plan.nodes.iter().find(|node| node.name == fact.name);
+            match known {
+                None => unlike.push(format!("the plan has no {}", fact.name)),
+                Some(node) if node.role != fact.role => unlike.push(format!(
+                    "{} is a {}, and a {} in the plan",
+                    fact.name, fact.role, node.role
+                )),
+                Some(node) => unlike.extend(self.ports_unlike(plan, &node.role, fact)),
+            }
+        }
+        for node in &plan.nodes {
+            if !self.nodes.iter().any(|fact| fact.name == node.name) {
+                unlike.push(format!("it has no {}", node.name));
+            }
+        }
+        unlike
+    }
+
+    fn ports_unlike(&self, plan: &Plan, role: &str, fact: &NodeFact) -> Vec<String> {
+        let Some(role) = plan.roles.get(role) else {
+            return Vec::new();
+        };
+        let mut unlike = Vec::new();
+        for (name, at) in [("api", fact.api), ("p2p", fact.p2p)] {
+            let planned = role.ports.get(name).map(|port| port.number);
+            if let (Some(at), Some(planned)) = (at, planned)
+                && at.port() != planned
+            {
+                unlike.push(format!(
+                    "{} has {name} at port {}, and {planned} in the plan",
+                    fact.name,
+                    at.port()
+                ));
+            }
+        }
+        unlike
+    }
+
+    fn address(&self, node: &str) -> Option<IpAddr> {
+        let fact = self.nodes.iter().find(|fact| fact.name == node)?;
+        fact.api.or(fact.p2p).map(|at| at.ip())
+    }
+}
+
+impl Project {
+    /// Finds a project and holds it against a plan. Only looks.
+    ///
+    /// # Errors
+    /// What is missing, does not run, or is another network than the plan's; what to do stands in the text.
+    pub async fn find(name: &str, plan: &Plan) -> Result<Self, String> {
+        let engine = Engine::find().await.map_err(|error| error.to_string())?;
+        let there = containers(&engine, name)
+            .await
+            .map_err(|error| error.to_string())?;
+        if there.is_empty() {
+            return Err(format!(
+                "the engine has no containers of a compose project `{name}`; `docker-compose ls` or \
+                 `docker ps --format '{{{{.Label \"{PROJECT}\"}}}}'` tells which there are"
+            ));
+        }
+        let mut found = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for node in &plan.nodes {
+            let mut own = there
+                .iter()
+                .filter(|it| label(it, SERVICE) == Some(&node.name));
+            match (own.next(), own.next()) {
+                (Some(one), None) => match up(&engine, one).await {
+                    Ok(container) => {
+                        found.insert(node.name.clone(), container);
+                    }
+                    Err(why) => wrong.push(format!("{}: {why}", node.name)),
+                },
+                (None, _) => wrong.push(format!("it has no service `{}`", node.name)),
+                (Some(_), Some(_)) => {
+                    wrong.push(format!("`{}` has more than one container", node.name));
+                }
+            }
+        }
+        let refused = |wrong: Vec<String>| {
+            format!(
+                "project {name} is not the plan's network: {}",
+                wrong.join("; ")
+            )
+        };
+        if !wrong.is_empty() {
+            return Err(refused(wrong));
+        }
+        let Some((_, any)) = found.first_key_value() else {
+            return Err("the plan has no nodes".to_owned());
+        };
+        let facts = read_facts(&engine, &any.id, &any.network).await?;
+        wrong.extend(facts.unlike(plan));
+        let mut members = BTreeMap::new();
+        for (node, up) in found {
+            let Some(address) = facts.address(&node) else {
+                wrong.push(format!("its network file has no address of {node}"));
+                continue;
+            };
+            let Up {
+                id,
+                container,
+                network,
+            } = up;
+            let member = Member {
+                id,
+                container,
+                address,
+                network,
+            };
+            members.insert(node, member);
+        }
+        if !wrong.is_empty() {
+            return Err(refused(wrong));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            engine,
+            members,
+            facts,
+        })
+    }
+}
+
+/// A container that runs.
+struct Up {
+    id: String,
+    container: String,
+    network: String,
+}
+
+async fn containers(engine: &Engine, project: &str) -> Result<Vec<ContainerSummary>, DockerError> {
+    let label = vec![format!("{PROJECT}={project}")];
+    let options = ListContainersOptions {
+        all: true,
+        filters: Some([("label".to_owned(), label)].into()),
+        ..ListContainersOptions::default()
+    };
+    let listed = engine.docker().list_containers(Some(options)).await;
+    listed.map_err(|error| DockerError::engine("list the project's containers", &error))
+}
+
+fn label<'a>(container: &'a ContainerSummary, label: &str) -> Option<&'a String> {
+    container.labels.as_ref()?.get(label)
+}
+
+async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
+    let id = of.id.clone().unwrap_or_default();
+    let seen = engine.docker().inspect_container(&id, None).await;
+    let seen = seen.map_err(|error| DockerError::engine("show a container", &error).to_string())?;
+    let container = seen
+        .name
+        .unwrap_or_default()
+        .trim_start_matches('/')
+        .to_owned();
+    let state = seen.state.unwrap_or_default();
+    if state.running != Some(true) || state.paused == Some(true) {
+        return Err(format!(
+            "{container} does not run; `docker-compose up -d` first"
+        ));
+    }
+    let config = seen.config.unwrap_or_default();
+    if config.tty == Some(true) {
+        return Err(format!(
+            "{container} has a terminal (`tty: true`), so its log is no lines of JSON"
+        ));
+    }
+    let words = config.cmd.unwrap_or_default();
+    let mut after = words.iter().skip_while(|word| *word != "--network").skip(1);
+    let network = after.next().cloned();
+    let network = network.ok_or_else(|| {
+        format!("{container} is not told where its network file is (`--network FILE`)")
+    })?;
+    Ok(Up {
+        id,
+        container,
+        network,
+    })
+}
+
+/// Reads a network file out of a container.
+async fn read_facts(engine: &Engine, id: &str, path: &str) -> Result<Facts, String> {
+    let options = DownloadFromContainerOptions {
+        path: path.to_owned(),
+    };
+    let mut archive = Vec::new();
+    let mut pieces = std::pin::pin!(engine.docker().download_from_container(id, Some(options)));
+    let refused = |error| {
+        let error = DockerError::engine(format!("give {path} out of a container"), &error);
+        error.to_string()
+    };
+    while let Some(piece) = pieces.try_next().await.map_err(refused)? {
+        archive.extend_from_slice(&piece);
+        if archive.len() > FILE_MAX {
+            return Err(format!("{path} is longer than {FILE_MAX} bytes"));
+        }
+    }
+    let content = only_file(&archive).ok_or_else(|| format!("{path} is no file"))?;
+    serde_json::from_slice(content).map_err(|error| format!("{path} is no network file: {error}"))
+}
+
+/// The content of an archive's first entry.
+fn only_file(archive: &[u8]) -> Option<&[u8]> {
+    let size = archive.get(124..135)?;
+    let size = std::str::from_utf8(size).ok()?.trim_matches(['\0', ' ']);
+    let size = usize::from_str_radix(size, 8).ok()?;
+    archive.get(HEADER..HEADER.checked_add(size)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tar::Archive;
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts {
+            netid: 116,
+            genesis_unix_ns: 1000,
+            layer_ns: 10,
+            layers_per_epoch: 4,
+            seed: 0,
+            release: ReleaseFact {
+                name: "fixed".to_owned(),
+            },
+            nodes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_begins_with_an_epoch_of_the_project() {
+        for (now, want) in [
+            (0, 1000),
+            (1000, 1000),
+            (1001, 1040),
+            (1040, 1040),
+            (1079, 1080),
+        ] {
+            assert_eq!(facts().epoch_from(now), want, "from {now}");
+        }
+    }
+
+    #[test]
+    fn a_file_comes_out_of_its_archive() {
+        let mut archive = Archive::default();
+        archive.file("n.json", 0o644, b"{\"a\": 1}").unwrap();
+        let bytes = archive.finish();
+        assert_eq!(only_file(&bytes), Some(&b"{\"a\": 1}"[..]));
+        assert_eq!(only_file(&bytes[..HEADER + 3]), None, "cut");
+        assert_eq!(only_file(b"no archive"), None);
+    }
+}
