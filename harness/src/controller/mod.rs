@@ -10,6 +10,7 @@ mod disks;
 mod floods;
 mod happened;
 mod layers;
+mod limits;
 mod network;
 mod steps;
 mod tasks;

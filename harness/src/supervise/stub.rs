@@ -377,7 +377,7 @@ impl Stub<'_> {
         let mut report = self.remove_everything();
         report
             .left
-            .extend(undo::remove_from_engine(self.intents.path()));
+            .extend(undo::remove_recorded(self.intents.path()));
         let watchdog = self.dismiss_watchdog();
         reap_children(|pid| self.bystanders.contains(&pid));
         if report.left.is_empty() {

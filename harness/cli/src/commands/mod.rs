@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod fit;
 pub(crate) mod healthy;
 pub(crate) mod image;
 pub(crate) mod internal;

@@ -13,6 +13,7 @@ use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::report::text;
 use tweedledum_core::schedule;
+use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
@@ -29,9 +30,9 @@ use super::attach::find;
 use super::clean::what_is_left;
 use super::judged::Judged;
 use super::{
-    Failure, internal, limits, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of,
+    Failure, fit, internal, limits, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of,
 };
-use crate::args::{RunArgs, Where};
+use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
@@ -50,10 +51,13 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     let bytes = read_plan_bytes(&args.plan)?;
     let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
-    executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    executables(&plan, releases, &args.plan, place)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    let process = place(args) == Where::Process;
+    fit::tried(&args.plan, &plan, &drawn, place)?;
+    let process = place == SubstrateKind::Process;
     if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
             message: error.to_string(),
@@ -127,7 +131,9 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     let bytes = entry.input.clone();
     let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
-    let paths = executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    let paths = executables(&plan, releases, &args.plan, place)?;
     let executables = Executables::hold(&entry.context.exe, paths)?;
     let project = attach.map(|name| find(name, &plan)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -137,7 +143,8 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let ground = ground(args, project, &context, guards.clone(), plan.nodes.len()).await?;
+        let nodes = plan.nodes.len();
+        let ground = ground(place, project, &context, guards.clone(), nodes).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
@@ -158,14 +165,9 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     conducted
 }
 
-/// Where nodes live.
-fn place(args: &RunArgs) -> Where {
-    args.substrate.unwrap_or(Where::Process)
-}
-
 /// The one place that knows which substrates there are.
 async fn ground(
-    args: &RunArgs,
+    place: SubstrateKind,
     project: Option<Project>,
     context: &RunContext,
     guards: Guards,
@@ -183,14 +185,14 @@ async fn ground(
         let reached = AttachedGround::reach(project, nonce, executable, words, ledger).await;
         return Ok(Box::new(reached.map_err(Failure::Substrate)?));
     }
-    match place(args) {
-        Where::Process => {
+    match place {
+        SubstrateKind::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
             let blocks = blocks.map_err(|error| substrate(&error))?;
             let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
-        Where::Docker => {
+        SubstrateKind::Docker => {
             let ledger = undo::ledger(&context.intents)?;
             let reached = DockerGround::reach(context.nonce, executable, words, ledger).await;
             Ok(Box::new(reached.map_err(Failure::Substrate)?))
@@ -345,6 +347,7 @@ pub(crate) fn executables<'a>(
     plan: &Plan,
     releases: impl Iterator<Item = &'a Release>,
     file: &Path,
+    place: SubstrateKind,
 ) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let used: BTreeSet<&str> = plan.nodes.iter().map(|node| node.role.as_str()).collect();
     let mut paths = BTreeSet::new();
@@ -353,6 +356,8 @@ pub(crate) fn executables<'a>(
             .roles
             .values()
             .filter(|role| used.contains(role.name.as_str()))
+            // What is in an image is not looked for here.
+            .filter(|role| place == SubstrateKind::Process || role.image.is_none())
         {
             match (role.command.first().map(String::as_str), &release.bin) {
                 (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),

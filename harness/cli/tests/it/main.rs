@@ -16,6 +16,7 @@ mod incident;
 mod interrupted;
 mod judge;
 mod killed;
+mod limits;
 mod misbehaving;
 mod output;
 mod plans;

@@ -571,7 +571,10 @@ fn declared(table: &[crate::params::Param], params: &Params) -> bool {
         Some(value) => matches!(
             (param.shape, value),
             (Shape::Nodes, Value::Nodes(_))
-                | (Shape::Count { .. } | Shape::Size, Value::Count(_))
+                | (
+                    Shape::Count { .. } | Shape::Size | Shape::Cpus,
+                    Value::Count(_)
+                )
                 | (Shape::Span, Value::Span(_))
                 | (Shape::Duration, Value::Duration(_))
                 | (

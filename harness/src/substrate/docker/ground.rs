@@ -12,7 +12,7 @@ use tweedledum_core::run::Pace;
 use super::container::Limits;
 use super::engine::Engine;
 use super::held::{HeldDisk, size_of};
-use super::image::{Image, own_image};
+use super::image::{Image, own_image, users_image};
 use super::ledger::Ledger;
 use super::life::ContainerLife;
 use super::node::{Node, NodeSpec};
@@ -88,7 +88,27 @@ impl DockerGround {
         }
     }
 
+    /// Makes sure that the images of roles are on the engine, each once; by node.
+    async fn users_images(&self, request: &Request) -> Result<BTreeMap<String, Image>, String> {
+        let mut found: BTreeMap<&str, Image> = BTreeMap::new();
+        let mut users = BTreeMap::new();
+        for seat in &request.seats {
+            let Some(asked) = &seat.image else { continue };
+            if !found.contains_key(asked.name.as_str()) {
+                let image = users_image(&self.engine, &asked.name, asked.pull).await;
+                let image =
+                    image.map_err(|error| format!("{} cannot be started: {error}", seat.node));
+                found.insert(&asked.name, image?);
+            }
+            if let Some(image) = found.get(asked.name.as_str()) {
+                users.insert(seat.node.clone(), image.clone());
+            }
+        }
+        Ok(users)
+    }
+
     async fn furnish(&self, run: &DockerRun, request: Request) -> Result<Network, String> {
+        let users = self.users_images(&request).await?;
         let needs: Vec<Option<DiskNeed>> = request.seats.iter().map(|seat| seat.disk).collect();
         let specs = request.seats.iter().map(|seat| PodSpec {
             node: seat.node.clone(),
@@ -97,6 +117,8 @@ impl DockerGround {
                 .map_or(Data::Plain, |need| Data::Sized(size_of(need))),
             identities: request.identities,
             seen: request.saw.clone(),
+            // Into the processes of another user, or with rights of their own, it cannot look without.
+            looks_into: seat.image.is_some() && !seat.limits.is_empty(),
         });
         let pods = run.pods(specs.collect(), |progress| {
             tracing::debug!(?progress, "a pod is made");
@@ -117,6 +139,7 @@ impl DockerGround {
         Ok(Network {
             run: run.clone(),
             image: self.image.clone(),
+            users,
             base: request.base,
             executables: request.executables,
             images: tokio::sync::Mutex::default(),
@@ -153,6 +176,8 @@ struct Home {
 struct Network {
     run: DockerRun,
     image: Image,
+    /// The images that roles name, by node.
+    users: BTreeMap<String, Image>,
     base: PathBuf,
     executables: Executables,
     /// Images of the plan's own executables, by the plan's names for them.
@@ -185,15 +210,19 @@ impl Network {
     }
 
     async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {
-        let image = match &launch.program {
-            Program::Own => self.image.clone(),
-            Program::Path(path) => self.image_of(path).await?,
+        let (image, entry) = match (&launch.image, self.users.get(&launch.node)) {
+            (Some(asked), Some(image)) => (image.clone(), asked.entry.clone()),
+            _ => match &launch.program {
+                Program::Path(path) => (self.image_of(path).await?, None),
+                Program::Own | Program::Image => (self.image.clone(), None),
+            },
         };
+        let replace_entry_point = entry.is_some();
         let file = format!("{:#}\n", launch.network);
         Ok(NodeSpec {
             image,
-            command: launch.args.clone(),
-            replace_entry_point: false,
+            command: entry.into_iter().chain(launch.args.clone()).collect(),
+            replace_entry_point,
             env: launch.env.clone(),
             data: DATA.to_owned(),
             files: BTreeMap::from([(NETWORK.to_owned(), file.into_bytes())]),

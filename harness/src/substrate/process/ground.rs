@@ -1,19 +1,21 @@
 //! The process substrate behind the seam: one loopback block per run, one network of processes per release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::launch::{Launch, Program as Asked};
 use tweedledum_core::run::Pace;
 
 use super::disk::Means;
+use super::group::{self, Group, GroupError, REMEDY};
 use super::life::ProcessLife;
 use super::{
     AddressBlocks, DiskAccount, DiskSupervisor, ExitKind, NodePipes, NodeProcess, NodeSpec,
@@ -28,6 +30,7 @@ use crate::substrate::Executables;
 use crate::substrate::disk::{DiskStatus, Probed, Reading, Wanted};
 use crate::substrate::{DiskHold, Doing, Ground, Life, Request, Seat, Spot, Substrate, Vantage};
 use crate::supervise::TEARDOWN_BOUND;
+use crate::undo::{Intent, IntentLog};
 
 /// Processes on a block of loopback addresses.
 #[derive(Debug)]
@@ -63,6 +66,7 @@ impl ProcessGround {
         let client = http_client(Some(agent))
             .map_err(|error| format!("cannot make the client that polls the nodes: {error}"))?;
         let (supervisor, mut accounts) = hold(&request.seats)?;
+        let mut groups = self.groups(&request.seats)?;
         let mut homes = BTreeMap::new();
         for (index, seat) in request.seats.into_iter().enumerate() {
             let address = self.blocks.node(index);
@@ -86,6 +90,7 @@ impl ProcessGround {
                 None => None,
             };
             let home = Home {
+                group: groups.remove(&seat.node),
                 address,
                 directory: seat.directory,
                 agent: Arc::new(agent),
@@ -102,6 +107,36 @@ impl ProcessGround {
             checks: AtomicU64::new(0),
             _supervisor: supervisor,
         }))
+    }
+}
+
+impl ProcessGround {
+    /// A group for each node that will be limited. Where they are made is an intent first.
+    fn groups(&self, seats: &[Seat]) -> Result<BTreeMap<String, Group>, String> {
+        let limited: Vec<&Seat> = seats
+            .iter()
+            .filter(|seat| !seat.limits.is_empty())
+            .collect();
+        let all: BTreeSet<Resource> = seats
+            .iter()
+            .flat_map(|seat| &seat.limits)
+            .copied()
+            .collect();
+        if limited.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let context = self.spawner.context();
+        let no = |error: GroupError| format!("nodes cannot be limited: {error}; {REMEDY}");
+        let intent = Intent::Groups {
+            places: group::places(&all).map_err(no)?,
+        };
+        let recorded = IntentLog::open(&context.intents).and_then(|mut log| log.append(&intent));
+        recorded.map_err(|error| format!("cannot record where groups are made: {error}"))?;
+        let made = limited.into_iter().map(|seat| {
+            let group = Group::make(&context.nonce, &seat.node, &seat.limits);
+            Ok((seat.node.clone(), group.map_err(no)?))
+        });
+        made.collect()
     }
 }
 
@@ -144,6 +179,7 @@ struct Home {
     directory: NodeDirectory,
     agent: Arc<LocalAgent>,
     disk: Option<DiskAccount>,
+    group: Option<Group>,
 }
 
 /// The processes of one release.
@@ -188,6 +224,9 @@ impl Network {
                     Some(held) => Program::Held(held),
                     None => Program::Path(self.base.join(path)),
                 },
+                Asked::Image => {
+                    return Err(format!("{node} has an image and no command to start here"));
+                }
             },
             args: launch.args.iter().map(OsString::from).collect(),
             env: launch
@@ -198,11 +237,25 @@ impl Network {
             cwd: home.directory.data(),
             disk: home.disk.clone(),
         };
-        let started = self.spawner.start(&spec).await;
+        let prepared = self.spawner.prepare(&spec).await;
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        if let Some(group) = &home.group {
+            // Before its go: whatever it starts is in the group with it.
+            let joined = group.join(prepared.node().pid());
+            joined.map_err(|error| format!("cannot put {node} into its cgroup: {error}"))?;
+        }
+        let killed_before = home.group.as_ref().and_then(Group::oom_kills);
+        let started = prepared.go().await;
         let (process, pipes) = started.map_err(|error| error.to_string())?;
         self.living().insert(node, process.clone());
-        let address = Some(home.address);
-        Ok((Arc::new(ProcessLife { process, address }), pipes))
+        let life = ProcessLife {
+            process,
+            address: Some(home.address),
+            group: home.group.clone(),
+            killed_before,
+            death: OnceLock::new(),
+        };
+        Ok((Arc::new(life), pipes))
     }
 
     /// Commands are run as nodes are: held by the guards, with nothing of our environment.
@@ -269,14 +322,23 @@ impl Substrate for Network {
 
     fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
         let spawner = self.spawner.clone();
+        let groups = self.homes.values().filter_map(|home| home.group.clone());
+        let groups: Vec<Group> = groups.collect();
         async move {
-            let report =
-                tokio::task::spawn_blocking(move || spawner.teardown(TEARDOWN_BOUND)).await;
-            match report {
-                Ok(report) => report
+            let torn = tokio::task::spawn_blocking(move || {
+                let report = spawner.teardown(TEARDOWN_BOUND);
+                let kept = groups.iter().filter_map(|group| group.remove().err());
+                (
+                    report,
+                    kept.map(|error| error.to_string()).collect::<Vec<_>>(),
+                )
+            });
+            match torn.await {
+                Ok((report, kept)) => report
                     .left
                     .iter()
                     .map(|left| format!("process {} ({}): {}", left.pid, left.comm, left.why))
+                    .chain(kept)
                     .collect(),
                 Err(error) => vec![format!("teardown itself failed: {error}")],
             }

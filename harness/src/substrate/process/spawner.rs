@@ -175,6 +175,11 @@ impl Spawner {
         }))
     }
 
+    /// The run that it starts nodes of.
+    pub(crate) fn context(&self) -> &RunContext {
+        &self.0.context
+    }
+
     /// Prepares and goes.
     pub async fn start(&self, spec: &NodeSpec) -> Result<(NodeProcess, NodePipes), SpawnError> {
         self.prepare(spec).await?.go().await
