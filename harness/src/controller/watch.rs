@@ -211,8 +211,8 @@ impl Watch {
                 let life = self.living.get(node).map(|living| Arc::clone(&living.life));
                 let (stop, stopped) = oneshot::channel();
                 self.limits.insert(step.id, stop);
-                self.tasks
-                    .spawn(limits::see_through(step, life, stopped, report));
+                let limit = limits::see_through(step, life, stopped, report);
+                self.tasks.spawn(name, limit);
             }
             (Action::Unlimit { node, .. }, Part::Ends(begun)) => {
                 // It may be another life of the node by now.

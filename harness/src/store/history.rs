@@ -163,14 +163,14 @@ pub fn read_written(
     let path = path.to_owned();
     let mut written = Some(written);
     Ok(std::iter::from_fn(move || {
-        reader.next().or_else(|| {
-            let written = written.take()?;
-            let found = reader.lines.extent();
-            if found == written {
-                return None;
-            }
-            Some(Err(disown(&path, written, found)))
-        })
+        // Once the mark is made it would be read as a line of its own.
+        written.as_ref()?;
+        if let Some(line) = reader.next() {
+            return Some(line);
+        }
+        let written = written.take()?;
+        let found = reader.lines.extent();
+        (found != written).then(|| Err(disown(&path, written, found)))
     }))
 }
 

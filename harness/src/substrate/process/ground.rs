@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -16,7 +16,7 @@ use tweedledum_core::run::Pace;
 
 use super::disk::Means;
 use super::group::{self, Group, GroupError, REMEDY};
-use super::life::ProcessLife;
+use super::life::{Counted, ProcessLife};
 use super::{
     AddressBlocks, DiskAccount, DiskSupervisor, ExitKind, NodePipes, NodeProcess, NodeSpec,
     Program, Spawner,
@@ -210,7 +210,7 @@ impl Network {
             if process.try_exit().is_some() {
                 // Before a new life bears its name: whoever asks later what this one left is told what was found now.
                 let process = process.clone();
-                ProcessLife { process, address }.extinct().await;
+                ProcessLife::new(process, address, None).extinct().await;
             }
             if let Err(error) = self.spawner.retire(&[&process]).await {
                 tracing::warn!(node, %error, "a former life is not retired");
@@ -244,17 +244,11 @@ impl Network {
             let joined = group.join(prepared.node().pid());
             joined.map_err(|error| format!("cannot put {node} into its cgroup: {error}"))?;
         }
-        let killed_before = home.group.as_ref().and_then(Group::oom_kills);
+        let group = home.group.clone().map(Counted::from_now);
         let started = prepared.go().await;
         let (process, pipes) = started.map_err(|error| error.to_string())?;
         self.living().insert(node, process.clone());
-        let life = ProcessLife {
-            process,
-            address: Some(home.address),
-            group: home.group.clone(),
-            killed_before,
-            death: OnceLock::new(),
-        };
+        let life = ProcessLife::new(process, Some(home.address), group);
         Ok((Arc::new(life), pipes))
     }
 

@@ -27,22 +27,52 @@ pub(super) struct ProcessLife {
     /// The node's own address, by whose sockets strays of it are known.
     pub(super) address: Option<Ipv4Addr>,
     /// What limits are put on, where there will be any.
-    pub(super) group: Option<Group>,
-    /// How many of it had been killed for lack of memory before this life.
-    pub(super) killed_before: Option<u64>,
+    group: Option<Counted>,
     /// How it ended: what its group counts goes on counting in its next life.
-    pub(super) death: OnceLock<Death>,
+    death: OnceLock<Death>,
+}
+
+/// A node's group, and what it had counted before the node's life.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    group: Group,
+    killed_before: Option<u64>,
+}
+
+impl Counted {
+    /// Of a life that begins now.
+    pub(super) fn from_now(group: Group) -> Self {
+        let killed_before = group.oom_kills();
+        Self {
+            group,
+            killed_before,
+        }
+    }
+
+    /// Whether the kernel has killed somebody since for lack of memory.
+    fn starved(&self) -> bool {
+        self.group.oom_kills() > self.killed_before
+    }
 }
 
 impl ProcessLife {
-    fn death(&self, exit: Exit) -> Death {
-        *self.death.get_or_init(|| death(exit, self.starved()))
+    /// A life of this process.
+    pub(super) fn new(
+        process: NodeProcess,
+        address: Option<Ipv4Addr>,
+        group: Option<Counted>,
+    ) -> Self {
+        Self {
+            process,
+            address,
+            group,
+            death: OnceLock::new(),
+        }
     }
 
-    /// Whether the kernel has killed somebody of this life for lack of memory.
-    fn starved(&self) -> bool {
-        let now = self.group.as_ref().and_then(Group::oom_kills);
-        now > self.killed_before
+    fn death(&self, exit: Exit) -> Death {
+        let starved = || self.group.as_ref().is_some_and(Counted::starved);
+        *self.death.get_or_init(|| death(exit, starved()))
     }
 
     /// Does something that reads all of `/proc` beside the event loop.
@@ -207,6 +237,7 @@ impl Life for ProcessLife {
         async move {
             let group = group.ok_or("it was started without a group for limits")?;
             group
+                .group
                 .set(resource, amount)
                 .map_err(|error| refused(resource, &error))
         }
