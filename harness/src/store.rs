@@ -14,7 +14,7 @@
 
 mod history;
 
-pub use history::{FullNote, HistoryError, HistoryWriter, read_lines};
+pub use history::{FullNote, HistoryError, HistoryWriter, read_lines, read_written};
 
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};

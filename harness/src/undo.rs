@@ -13,6 +13,7 @@ mod dead;
 
 pub use dead::{CleanError, CleanReport, CleanedRun, RunState, clean};
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::substrate::docker::ledger::{Entry, Ledger};
 use crate::substrate::docker::remains::{Left, remove_blocking};
+use crate::substrate::process::group;
 use crate::substrate::process::{Leftover, Nonce, ProcessId};
 
 /// Where intents lie, below the directory of runs.
@@ -69,6 +71,11 @@ pub enum Intent {
     Directory {
         /// Its path.
         path: PathBuf,
+    },
+    /// Control groups with the run's nonce in their names are about to be made in these directories.
+    Groups {
+        /// Their places.
+        places: Vec<PathBuf>,
     },
     /// Something is about to be made on a container engine, was made there, or is gone from it.
     Docker {
@@ -194,14 +201,35 @@ pub fn ledger(path: &Path) -> io::Result<Ledger> {
     }))
 }
 
-/// What a guard does about engines when its run is over: removes what the run's intents name. Returns what is left.
-pub(crate) fn remove_from_engine(path: &Path) -> Vec<Leftover> {
+/// What a guard does when its run is over and its processes are gone: removes from engines, and of control groups, what
+/// the run's intents name. Returns what is left.
+pub(crate) fn remove_recorded(path: &Path) -> Vec<Leftover> {
     match read_intents(path) {
-        Ok(intents) => on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left),
+        Ok(intents) => {
+            let mut left = on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left);
+            left.extend(of_groups(&intents));
+            left
+        }
         // Another guard has seen to it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => vec![of_engine(format!("intents cannot be read: {error}"))],
     }
+}
+
+/// Removes the run's control groups; what is left. The file is only somebody's word, but what it leads to is an empty
+/// directory with the run's nonce in its name.
+fn of_groups(intents: &[Intent]) -> Vec<Leftover> {
+    let Some(Intent::Run { nonce, .. }) = intents.first() else {
+        return Vec::new();
+    };
+    let places = intents.iter().filter_map(|intent| match intent {
+        Intent::Groups { places } => Some(places.as_slice()),
+        _ => None,
+    });
+    let places: BTreeSet<PathBuf> = places.flatten().cloned().collect();
+    let places: Vec<PathBuf> = places.into_iter().collect();
+    let left = group::remove_all(nonce, &places);
+    left.into_iter().map(of_engine).collect()
 }
 
 fn entries_of(intents: &[Intent]) -> Vec<Entry> {
@@ -218,7 +246,7 @@ fn on_engine(left: &[Left]) -> Vec<Leftover> {
         .collect()
 }
 
-/// What is left on an engine is no process of this machine.
+/// What is left on an engine, or of a group, is no process of this machine.
 fn of_engine(why: String) -> Leftover {
     Leftover {
         pid: 0,

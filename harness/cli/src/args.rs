@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tweedledum_core::substrate::SubstrateKind;
 
 /// Starts a network of real processes, breaks it as a plan says, and judges whether it kept advancing.
 #[derive(Debug, Parser)]
@@ -67,7 +68,7 @@ pub(crate) struct RunArgs {
     /// Judge this one release plainly, instead of running the plan's controls
     #[arg(long, value_name = "NAME")]
     pub(crate) release: Option<String>,
-    /// Where nodes live [default: process]
+    /// Where nodes live [default: the plan's own, else process]
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) substrate: Option<Where>,
     /// Seed of everything random [default: the plan's own, else 0]
@@ -93,6 +94,9 @@ pub(crate) struct CheckArgs {
     /// Plans
     #[arg(required = true)]
     pub(crate) plans: Vec<PathBuf>,
+    /// Where nodes would live [default: each plan's own, else process]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) substrate: Option<Where>,
     /// What is written to standard output
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
@@ -103,6 +107,9 @@ pub(crate) struct CheckArgs {
 pub(crate) struct PlanArgs {
     /// The plan
     pub(crate) plan: PathBuf,
+    /// Where nodes would live, which decides how long a run takes [default: the plan's own, else process]
+    #[arg(long, value_enum, value_name = "WHERE")]
+    pub(crate) substrate: Option<Where>,
     /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -144,6 +151,15 @@ pub(crate) enum Where {
     Process,
     /// Containers on a Docker engine
     Docker,
+}
+
+impl From<Where> for SubstrateKind {
+    fn from(place: Where) -> Self {
+        match place {
+            Where::Process => Self::Process,
+            Where::Docker => Self::Docker,
+        }
+    }
 }
 
 /// What can be listed.

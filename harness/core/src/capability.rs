@@ -78,6 +78,41 @@ impl Capability {
     }
 }
 
+/// Something of its machine that a node can be limited in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resource {
+    /// Memory, in bytes.
+    Memory,
+    /// Processors, in thousandths of one.
+    Cpu,
+    /// Processes and threads together.
+    Pids,
+}
+
+impl Resource {
+    /// Every resource.
+    pub const ALL: &[Self] = &[Self::Memory, Self::Cpu, Self::Pids];
+
+    /// What limiting it needs.
+    pub const fn capability(self) -> Capability {
+        match self {
+            Self::Memory => Capability::Memory,
+            Self::Cpu => Capability::Cpu,
+            Self::Pids => Capability::Pids,
+        }
+    }
+
+    /// Its name in texts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Cpu => "processors",
+            Self::Pids => "processes",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

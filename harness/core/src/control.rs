@@ -47,6 +47,18 @@ pub struct Comparison {
     pub plan: String,
     /// One per control, in the plan's order.
     pub controls: Vec<ControlResult>,
+    /// Controls that there is nothing to compare of: with any of them, the others say nothing of the whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_run: Vec<NotRun>,
+}
+
+/// A control of the plan without a verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRun {
+    /// Its release; `None` when nobody knows which ones there must be.
+    pub release: Option<String>,
+    /// What is known of it.
+    pub why: String,
 }
 
 impl Comparison {
@@ -56,13 +68,21 @@ impl Comparison {
             schema: crate::verdict::SCHEMA,
             plan: plan.into(),
             controls,
+            not_run: Vec::new(),
         }
     }
 
-    /// The exit code of the whole: the highest of its runs'.
+    /// The same, of a plan that has these controls besides.
+    #[must_use]
+    pub fn without(self, not_run: Vec<NotRun>) -> Self {
+        Self { not_run, ..self }
+    }
+
+    /// The exit code of the whole: the one of its runs' that counts most, and no pass when one was not run.
     pub fn exit_code(&self) -> ExitCode {
-        let codes: Vec<ExitCode> = self.controls.iter().map(ControlResult::exit_code).collect();
-        exit_code(&codes)
+        let ran = self.controls.iter().map(ControlResult::exit_code);
+        let not_run = self.not_run.iter().map(|_| ExitCode::Inconclusive);
+        exit_code(&ran.chain(not_run).collect::<Vec<_>>())
     }
 }
 

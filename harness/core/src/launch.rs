@@ -54,6 +54,17 @@ pub enum Program {
     Own,
     /// A path as the plan spells it.
     Path(String),
+    /// Nothing: its image starts by itself.
+    Image,
+}
+
+/// An image of the user's own to start a node from, in a place where nodes have images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FromImage {
+    /// Its name.
+    pub name: String,
+    /// What takes the place of its entry point, if anything.
+    pub entry: Option<String>,
 }
 
 /// One node, ready to be started.
@@ -63,6 +74,8 @@ pub struct Launch {
     pub node: String,
     /// What to exec.
     pub program: Program,
+    /// The image to exec it in, where nodes have images of their own.
+    pub image: Option<FromImage>,
     /// Its arguments.
     pub args: Vec<String>,
     /// Its environment.
@@ -95,8 +108,16 @@ impl Network<'_> {
                 None => Program::Own,
             },
             Some(path) => Program::Path(fill(path)),
-            None => Program::Own,
+            None => Program::Image,
         };
+        let image = role.image.as_ref().map(|image| FromImage {
+            name: image.name.clone(),
+            entry: match role.command.first().map(String::as_str) {
+                // What a release is, is what its image starts.
+                None | Some("{release.bin}") => None,
+                Some(path) => Some(fill(path)),
+            },
+        });
         let args = words.flat_map(|word| match word.as_str() {
             "{settings}" => settings(node),
             _ => vec![fill(word)],
@@ -130,6 +151,7 @@ impl Network<'_> {
         Launch {
             node: node.name.clone(),
             program,
+            image,
             args: args.collect(),
             env: role
                 .env

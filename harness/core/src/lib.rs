@@ -22,5 +22,6 @@ pub mod random;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod substrate;
 pub mod time;
 pub mod verdict;

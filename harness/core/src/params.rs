@@ -51,6 +51,8 @@ pub enum Shape {
     Duration,
     /// A size: `64KiB`.
     Size,
+    /// Processors, also parts of one: `0.1`; kept in thousandths.
+    Cpus,
     /// Room on a disk: `64KiB`, or `1.5 rounds` of what the target's role says a round takes.
     Capacity,
     /// One of these words.
@@ -69,7 +71,7 @@ pub enum Shape {
 pub enum Value {
     /// Nodes.
     Nodes(Selector),
-    /// Whole numbers and sizes in bytes.
+    /// Whole numbers, sizes in bytes, and thousandths of processors.
     Count(u64),
     /// Protocol time.
     Span(Span),

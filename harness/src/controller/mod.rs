@@ -10,20 +10,20 @@ mod disks;
 mod floods;
 mod happened;
 mod layers;
+mod limits;
 mod network;
 mod steps;
 mod tasks;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tweedledum_core::history::read;
-use tweedledum_core::history::{FULL, Record, SignalValue};
+use tweedledum_core::history::{Body, FULL, Record, SignalValue};
 use tweedledum_core::judge::{self, Judge};
 use tweedledum_core::launch;
 use tweedledum_core::plan::Plan;
@@ -35,8 +35,8 @@ use tweedledum_core::verdict::Verdict;
 use crate::agent::Dialect;
 use crate::clock::{instant_at, monotonic_ns};
 use crate::observe::{Observation, Value};
-use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory, read_lines};
-use crate::substrate::{Ground, Identities, Request};
+use crate::store::{FullNote, HistoryError, HistoryWriter, ReleaseDirectory, read_written};
+use crate::substrate::{Executables, Ground, Identities, Request};
 use crate::supervise::{GuardEvent, GuardEvents, RunContext};
 
 use happened::Happened;
@@ -70,8 +70,8 @@ pub struct Job<'a> {
     pub timeout: Duration,
     /// Where nodes live.
     pub ground: &'a dyn Ground,
-    /// SHA-256 of each executable, by the path that the plan names it with.
-    pub executables: BTreeMap<String, String>,
+    /// What nodes are started from, as it was when the run began.
+    pub executables: Executables,
 }
 
 /// The supervised process that runs happen in.
@@ -124,6 +124,7 @@ pub async fn run(
     let request = Request {
         seats,
         base: job.base.clone(),
+        executables: job.executables.clone(),
         layer: Duration::from_nanos(job.plan.calendar.layer_ns),
         dialects: job.dialects.to_vec(),
         identities: Identities {
@@ -159,9 +160,10 @@ pub async fn run(
     let ended = running.conduct(&mut host.events, on_record).await;
     running.watch.close().await;
     ended?;
-    // The verdict is that of the file, so that judging it again cannot give another.
-    let file = BufReader::new(fs_err::File::open(&path)?);
-    Ok(judge::judge_history(read_lines(file))?)
+    // The verdict is that of the file, so that judging it again cannot give another; but a file that somebody else wrote
+    // into says nothing.
+    let lines = read_written(&path, running.history.written())?;
+    Ok(judge::judge_history(lines)?)
 }
 
 /// The longest that a node may take to stop.
@@ -194,7 +196,10 @@ impl Running {
             let mut full = None;
             for command in self.machine.on(now_ns, event) {
                 match command {
-                    Command::Record(record) => {
+                    Command::Record(mut record) => {
+                        if let Body::End(end) = &mut record.body {
+                            end.digest = Some(self.history.written().sha256);
+                        }
                         on_record(&record);
                         match self.history.append(&record) {
                             Ok(()) => {}

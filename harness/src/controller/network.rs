@@ -99,6 +99,9 @@ pub(super) fn seats(
             Action::CapDisk { bytes, .. } => *bytes,
             _ => 0,
         });
+        let own = schedule.steps.iter().map(|step| &step.action);
+        let own = own.filter(|action| action.node() == node.name);
+        let limits = own.filter_map(Action::limits);
         let held = node.disk.is_some() || !faults.is_empty();
         seats.push(Seat {
             node: node.name.clone(),
@@ -107,6 +110,12 @@ pub(super) fn seats(
                 limit: node.disk,
                 largest_cap: largest_cap.max().unwrap_or(0),
             }),
+            limits: limits.collect(),
+            image: job
+                .plan
+                .roles
+                .get(&node.role)
+                .and_then(|role| role.image.clone()),
         });
     }
     Ok(seats)
@@ -284,7 +293,7 @@ fn header(
         plan: plan.name.clone(),
         plan_digest: plan.digest.clone(),
         release: job.release.name.clone(),
-        executables: job.executables.clone(),
+        executables: job.executables.digests().clone(),
         substrate: job.ground.name().to_owned(),
         genesis_ns,
         calendar: plan.calendar,

@@ -54,7 +54,7 @@ impl Reporter {
     }
 }
 
-/// Carries out a step on a life of a node. What outlives its step is apart: floods and disks.
+/// Carries out a step on a life of a node. What outlives its step is apart: floods, disks and limits.
 pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
     let Some(life) = target.life.clone() else {
         let why = format!("{} has no process", target.node);
@@ -75,6 +75,8 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
         | Action::CapDisk { .. }
         | Action::FillDisk { .. }
         | Action::FreeDisk { .. }
+        | Action::Limit { .. }
+        | Action::Unlimit { .. }
         | Action::SetGateways { .. }
         | Action::StartPoet { .. } => {
             let why = "this action is not one on a process".to_owned();

@@ -18,6 +18,7 @@ use super::disks::{self, Disk};
 use super::floods::{self, Flood};
 use super::happened::Happened;
 use super::layers;
+use super::limits;
 use super::network::Site;
 use super::steps::{self, Reporter, Target};
 use super::tasks::Tasks;
@@ -54,6 +55,8 @@ pub(super) struct Watch {
     disks: BTreeMap<String, Disk>,
     /// Faults that are on disks, by their step, until the step that ends them is sent here.
     disk_faults: BTreeMap<u32, oneshot::Sender<Step>>,
+    /// Limits that are on nodes, likewise.
+    limits: BTreeMap<u32, oneshot::Sender<limits::End>>,
     /// Per node, whose turn it is to freeze or thaw it: a thaw waits until the freeze before it has seen what it wants to.
     turns: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
     pub(super) logs: LogHub,
@@ -112,6 +115,7 @@ impl Watch {
         Ok(Self {
             disks,
             disk_faults: BTreeMap::new(),
+            limits: BTreeMap::new(),
             turns: BTreeMap::new(),
             logs: LogHub::new(wanted, LogLimits::default(), saw.clone()),
             site,
@@ -203,6 +207,20 @@ impl Watch {
                     let _ = stop.send(step);
                 }
             }
+            (Action::Limit { node, .. }, _) => {
+                let life = self.living.get(node).map(|living| Arc::clone(&living.life));
+                let (stop, stopped) = oneshot::channel();
+                self.limits.insert(step.id, stop);
+                let limit = limits::see_through(step, life, stopped, report);
+                self.tasks.spawn(name, limit);
+            }
+            (Action::Unlimit { node, .. }, Part::Ends(begun)) => {
+                // It may be another life of the node by now.
+                let life = self.living.get(node).map(|living| Arc::clone(&living.life));
+                if let Some(stop) = self.limits.remove(begun) {
+                    let _ = stop.send((step, life));
+                }
+            }
             (Action::SetGateways { .. } | Action::StartPoet { .. }, _) => {
                 // A PoET dials its gateways for up to a layer before it answers.
                 let layer = Duration::from_nanos(self.site.header.calendar.layer_ns);
@@ -248,6 +266,7 @@ impl Watch {
     pub(super) fn tear_down(&mut self) {
         self.floods.clear();
         self.disk_faults.clear();
+        self.limits.clear();
         // Nobody is asked any more: silence of one that is stopped would mean nothing.
         self.looks.clear();
         let mut looking = std::mem::take(&mut self.looking);

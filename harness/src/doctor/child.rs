@@ -76,7 +76,10 @@ impl Nursery<'_> {
         args.push(NOFILE.to_string().into());
         match becomes {
             Becomes::Scratch(words) => {
-                args.extend([ShimProgram::Own.word().into(), OsString::from("tweedledum")]);
+                args.extend([
+                    ShimProgram::Sent.word().into(),
+                    OsString::from("tweedledum"),
+                ]);
                 args.extend(self.kit.scratch.iter().map(OsString::from));
                 args.extend(words.iter().map(OsString::from));
             }

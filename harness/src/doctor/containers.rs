@@ -11,6 +11,7 @@ use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, List
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
+use tweedledum_core::capability::Resource;
 
 use super::record::{REMOVAL_BOUND, Record, clean_dead};
 use super::report::{Tried, Trouble};
@@ -116,9 +117,9 @@ impl Ground<'_> {
             Step::NetAdmin => self.net_admin(),
             Step::SizedVolume => self.sized_volume().await,
             Step::UdpSources => self.udp_sources().await,
-            Step::LimitMemory => self.limit(|limits| limits.memory = Some(64 << 20)).await,
-            Step::LimitCpu => self.limit(|limits| limits.milli_cpus = Some(100)).await,
-            Step::LimitPids => self.limit(|limits| limits.pids = Some(20)).await,
+            Step::LimitMemory => self.limit(Resource::Memory, 64 << 20).await,
+            Step::LimitCpu => self.limit(Resource::Cpu, 100).await,
+            Step::LimitPids => self.limit(Resource::Pids, 20).await,
             Step::Freeze => self.freeze().await,
             Step::KillNode => self.kill().await,
             Step::StartNode => self.start_again().await,
@@ -214,6 +215,7 @@ impl Ground<'_> {
                 netid: 1,
             },
             seen,
+            looks_into: false,
         };
         let pod = run
             .pod(spec)
@@ -347,22 +349,25 @@ impl Ground<'_> {
         ))
     }
 
-    /// Sets one limit on the running node, reads it back, lifts it, reads that back.
-    async fn limit(&self, set: impl FnOnce(&mut Limits)) -> Tried {
+    /// Sets one limit on the running node, reads it back, lets the agent find it from the node, lifts it, and the same.
+    async fn limit(&self, resource: Resource, amount: u64) -> Tried {
         let node = self.node.as_ref().ok_or_else(missing)?;
-        let mut limits = Limits::default();
-        set(&mut limits);
-        for wanted in [limits, Limits::default()] {
-            let state = node
-                .limit(wanted)
-                .await
-                .map_err(|error| docker_trouble(&error))?;
-            if state.limits != wanted {
-                let why = format!("set to {wanted:?}, the engine shows {:?}", state.limits);
+        for wanted in [Some(amount), None] {
+            let state = node.limit_one(resource, wanted).await;
+            let state = state.map_err(|error| docker_trouble(&error))?;
+            if state.limits.of(resource) != wanted {
+                let shown = state.limits.of(resource);
+                let why = format!("set to {wanted:?}, the engine shows {shown:?}");
+                return Err(Trouble::new(why));
+            }
+            let share = self.pod()?.agent().share(resource).await;
+            let share = share.map_err(|error| link_trouble(&error))?;
+            if (share.limit == Some(amount)) != wanted.is_some() {
+                let why = format!("set to {wanted:?}, the node is held to {:?}", share.limit);
                 return Err(Trouble::new(why));
             }
         }
-        Ok("set and lifted on the running node, read back both times".to_owned())
+        Ok("set and lifted on the running node, read back and found from it both times".to_owned())
     }
 
     async fn freeze(&self) -> Tried {

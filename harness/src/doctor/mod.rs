@@ -8,7 +8,6 @@
 //! killed; what is made on an engine is recorded first, removed at the end also after a failure, and by the next
 //! examination if this one was killed.
 
-mod cgroup;
 mod child;
 mod containers;
 mod isolated;

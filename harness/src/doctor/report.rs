@@ -409,12 +409,19 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_no_fault_needs_yet_take_nothing() {
+    fn limits_that_fail_take_their_faults_and_no_others() {
+        let all = tier("process/shared", &[]);
+        let all = available(&all).len();
         let report = tier(
             "process/shared",
             &[Step::LimitCpu, Step::LimitMemory, Step::LimitPids],
         );
-        assert!(report.usable && report.faults.iter().all(|fault| fault.available));
+        assert!(report.usable);
+        let left = available(&report);
+        assert_eq!(left.len(), all - 3);
+        for gone in ["cap-memory", "throttle-cpu", "cap-pids"] {
+            assert!(!left.contains(&gone), "{left:?}");
+        }
     }
 
     #[test]

@@ -1,24 +1,26 @@
 //! Tries the shared tier of the process substrate: on children that are started as nodes are, in a directory that goes away.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, prlimit};
-use tweedledum_core::capability::Capability;
+use tweedledum_core::capability::Resource;
+use tweedledum_core::schedule::amount as amount_in_words;
 
 use super::child::{Becomes, CHILD_BOUND, Nursery};
 use super::report::{Tried, Trouble};
 use super::scratch::Said;
 use super::steps::Step;
-use super::{Bench, Kit, cgroup};
+use super::{Bench, Kit};
 use crate::agent::DatagramKind;
 use crate::agent::evidence::FloodEvidence;
 use crate::agent::flood::{FloodSpec, PreparedFlood};
 use crate::clock::unix_ns;
 use crate::observe::procfs::{DropsWatch, udp_sockets};
 use crate::substrate::process::disk::{DiskSupervisor, Means, Wanted, Whose, remedy};
+use crate::substrate::process::group::{Group, of_process};
 use crate::substrate::process::{AddressBlock, ExitKind, Nonce, OwnExecutable};
 
 /// As many as the table of sessions of 2020 holds in the plans, and one more block of datagrams than a socket buffers.
@@ -31,8 +33,6 @@ const LATE_MAX: Duration = Duration::from_millis(500);
 const CAP: u64 = 64 * 1024;
 /// Datagrams that no default buffer holds.
 const TOO_MANY: usize = 2000;
-/// An address space that any child of ours fits in.
-const ADDRESS_SPACE: u64 = 1 << 33;
 
 /// A directory that is removed with everything in it.
 #[derive(Debug)]
@@ -89,9 +89,9 @@ async fn attempt(step: Step, nursery: &Nursery<'_>) -> Tried {
         Step::DiskFilter => disk_filter(nursery).await,
         Step::DiskShortWrite => short_write(nursery, Means::Own).await,
         Step::DiskDescriptor => short_write(nursery, Means::Reopen).await,
-        Step::LimitMemory => limit_memory(nursery).await,
-        Step::LimitCpu => limit(nursery, Capability::Cpu).await,
-        Step::LimitPids => limit(nursery, Capability::Pids).await,
+        Step::LimitMemory => limit(nursery, Resource::Memory, 64 << 20).await,
+        Step::LimitCpu => limit(nursery, Resource::Cpu, 100).await,
+        Step::LimitPids => limit(nursery, Resource::Pids, 20).await,
         other => Err(Trouble::new(format!("{other:?} is no step of this tier"))),
     }
 }
@@ -368,49 +368,42 @@ async fn short_write(nursery: &Nursery<'_>, means: Means) -> Tried {
     }
 }
 
-async fn limit(nursery: &Nursery<'_>, capability: Capability) -> Tried {
+async fn limit(nursery: &Nursery<'_>, resource: Resource, amount: u64) -> Tried {
     let directory = directory()?;
-    let child = nursery.start(Becomes::Scratch(&[]), directory.path())?;
-    let limited = cgroup::limit(capability, &nursery.nonce, &child).await;
-    child.end().await?;
+    let group = Group::make(&nursery.nonce, "scratch", &BTreeSet::from([resource]));
+    let group = group.map_err(|error| Trouble::system(&error.doing, &error.source))?;
+    let limited = match nursery.start(Becomes::Scratch(&[]), directory.path()) {
+        Ok(child) => {
+            let limited = limit_child(&group, resource, amount, child.process.pid());
+            // Nobody can be removed from under a process.
+            child.end().await?;
+            limited
+        }
+        Err(trouble) => Err(trouble),
+    };
+    let removed = group.remove();
+    removed.map_err(|error| Trouble::system("removing the group again", &error))?;
     limited
 }
 
-async fn limit_memory(nursery: &Nursery<'_>) -> Tried {
-    let refused = match limit(nursery, Capability::Memory).await {
-        Ok(seen) => return Ok(seen),
-        Err(refused) => refused,
-    };
-    let directory = directory()?;
-    let child = nursery.start(Becomes::Scratch(&[]), directory.path())?;
-    let read_back = address_space(child.process.pid());
-    child.end().await?;
-    match read_back {
-        Ok(()) => Ok(format!(
-            "by prlimit only, address space instead of memory ({})",
-            refused.why
-        )),
-        Err(error) => Err(Trouble {
-            why: format!("{}; prlimit: {error}", refused.why),
-            ..refused
-        }),
+fn limit_child(group: &Group, resource: Resource, amount: u64, pid: i32) -> Tried {
+    let system = |what: &'static str| move |error: io::Error| Trouble::system(what, &error);
+    group
+        .join(pid)
+        .map_err(system("putting the child into its group"))?;
+    for wanted in [Some(amount), None] {
+        group
+            .set(resource, wanted)
+            .map_err(system("setting the limit"))?;
+        let share = of_process(pid, resource).map_err(system("finding the child's group"))?;
+        if share.limit != wanted {
+            let why = format!("set to {wanted:?}, the child is held to {:?}", share.limit);
+            return Err(Trouble::new(why));
+        }
     }
-}
-
-/// Limits the address space of a running child, and reads it back.
-fn address_space(pid: i32) -> io::Result<()> {
-    let pid = rustix::process::Pid::from_raw(pid);
-    let wanted = Rlimit {
-        current: Some(ADDRESS_SPACE),
-        maximum: Some(ADDRESS_SPACE),
-    };
-    prlimit(pid, Resource::As, wanted)?;
-    let read = prlimit(pid, Resource::As, wanted)?;
-    if read == wanted {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!(
-            "set to {wanted:?}, it says {read:?}"
-        )))
-    }
+    Ok(format!(
+        "{} limited to {} and no more limited, as found from the child",
+        resource.word(),
+        amount_in_words(resource, amount)
+    ))
 }

@@ -5,6 +5,8 @@
 
 use tweedledum_core::capability::Capability;
 
+use crate::substrate::process::group::REMEDY as CGROUP;
+
 /// A step. Closed: what a tier tries is in its table and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -101,7 +103,6 @@ pub struct StepRow {
 const DISK: Serves = Serves::Only(&[Capability::Disk]);
 const FLOOD: Serves = Serves::Only(&[Capability::Flood]);
 const SECCOMP: &str = "use a kernel of at least 5.19 (`uname -r`), and in a container one whose profile allows seccomp(2): `docker run --security-opt seccomp=unconfined …`";
-const CGROUP: &str = "run as a user who may write cgroups: root on the host, `systemd-run --user --scope -p Delegate=yes tweedledum …`, or in a container `docker run --cgroupns=private -v /sys/fs/cgroup:/sys/fs/cgroup:rw …`; or use the docker substrate";
 const NAMESPACES: &str = "allow user namespaces: `sysctl -w user.max_user_namespaces=10000`, where they exist also `kernel.unprivileged_userns_clone=1` and `kernel.apparmor_restrict_unprivileged_userns=0`; in a container `docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …`";
 
 /// process/shared.
@@ -173,7 +174,7 @@ pub const SHARED: &[StepRow] = &[
     StepRow {
         step: Step::LimitMemory,
         name: "limit-memory",
-        tries: "limits a child's memory by a cgroup of its own, else its address space by prlimit, and reads it back",
+        tries: "limits a child's memory by a cgroup of its own and finds it so from the child (prlimit limits address space, which is not memory, so it is no substitute)",
         serves: Serves::Only(&[Capability::Memory]),
         after: &[Step::Spawn],
         fix: CGROUP,
@@ -181,7 +182,7 @@ pub const SHARED: &[StepRow] = &[
     StepRow {
         step: Step::LimitCpu,
         name: "limit-cpu",
-        tries: "limits a child to a tenth of a processor by a cgroup of its own and reads it back",
+        tries: "limits a child to a tenth of a processor by a cgroup of its own and finds it so from the child",
         serves: Serves::Only(&[Capability::Cpu]),
         after: &[Step::Spawn],
         fix: CGROUP,
@@ -189,7 +190,7 @@ pub const SHARED: &[StepRow] = &[
     StepRow {
         step: Step::LimitPids,
         name: "limit-pids",
-        tries: "limits a child's processes by a cgroup of its own and reads it back (prlimit counts all of a user's, so it is no substitute)",
+        tries: "limits a child's processes by a cgroup of its own and finds it so from the child (prlimit counts all of a user's, so it is no substitute)",
         serves: Serves::Only(&[Capability::Pids]),
         after: &[Step::Spawn],
         fix: CGROUP,
@@ -313,7 +314,7 @@ pub const DOCKER: &[StepRow] = &[
     StepRow {
         step: Step::LimitMemory,
         name: "limit-memory",
-        tries: "limits the node's memory while it runs and reads it back",
+        tries: "limits the node's memory while it runs, reads it back, and lets the agent find it so from the node",
         serves: Serves::Only(&[Capability::Memory]),
         after: &[Step::Node],
         fix: "give the engine a memory cgroup (`docker info` warns where it has none)",
@@ -321,7 +322,7 @@ pub const DOCKER: &[StepRow] = &[
     StepRow {
         step: Step::LimitCpu,
         name: "limit-cpu",
-        tries: "limits the node to a tenth of a processor while it runs and reads it back",
+        tries: "limits the node to a tenth of a processor while it runs, reads it back, and lets the agent find it so from the node",
         serves: Serves::Only(&[Capability::Cpu]),
         after: &[Step::Node],
         fix: "give the engine a cpu cgroup with CFS quotas (`docker info` warns where it has none)",
@@ -329,7 +330,7 @@ pub const DOCKER: &[StepRow] = &[
     StepRow {
         step: Step::LimitPids,
         name: "limit-pids",
-        tries: "limits the node's processes while it runs and reads it back",
+        tries: "limits the node's processes while it runs, reads it back, and lets the agent find it so from the node",
         serves: Serves::Only(&[Capability::Pids]),
         after: &[Step::Node],
         fix: "give the engine a pids cgroup (`docker info` warns where it has none)",

@@ -5,22 +5,12 @@
 
 use std::fmt::Write as _;
 
-use serde::{Deserialize, Serialize};
 use tweedledum_core::capability::Capability;
 use tweedledum_core::faults::{self, FaultKind};
 use tweedledum_core::history::Grade;
+pub use tweedledum_core::substrate::SubstrateKind;
 
 use super::steps::{self, StepRow};
-
-/// A substrate, as `--substrate` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SubstrateKind {
-    /// Processes of this machine.
-    Process,
-    /// Containers of an engine.
-    Docker,
-}
 
 /// How a tier does what a capability means.
 #[derive(Debug, Clone, Copy)]
@@ -107,11 +97,20 @@ fn shared(capability: Capability) -> Option<How> {
             Grade::Felt,
         ),
         Capability::Memory => how(
-            "a cgroup of its own, else RLIMIT_AS",
-            "read back",
-            Grade::Armed,
+            "a cgroup of its own",
+            "the cgroup that its process is found in has the cap, and not after; felt is that the kernel refused it memory or killed it for lack of it",
+            Grade::Felt,
         ),
-        Capability::Cpu | Capability::Pids => how("a cgroup of its own", "read back", Grade::Armed),
+        Capability::Cpu => how(
+            "a cgroup of its own",
+            "the cgroup that its process is found in has the quota, and not after; felt is that it was throttled",
+            Grade::Felt,
+        ),
+        Capability::Pids => how(
+            "a cgroup of its own",
+            "the cgroup that its process is found in has the cap, and not after; felt is that a fork was refused",
+            Grade::Felt,
+        ),
     }
 }
 
@@ -148,12 +147,29 @@ fn docker(capability: Capability) -> Option<How> {
             "its answer, and what its API shows then",
             Grade::Felt,
         ),
-        Capability::Memory | Capability::Cpu | Capability::Pids => how(
+        Capability::Memory => how(
             "live update through the engine's API",
-            "read back",
-            Grade::Armed,
+            "the agent finds the cap in the cgroup of the node's own process, and not after; felt is that the kernel refused it memory or killed it for lack of it",
+            Grade::Felt,
+        ),
+        Capability::Cpu => how(
+            "live update through the engine's API",
+            "the agent finds the quota in the cgroup of the node's own process, and not after; felt is that it was throttled",
+            Grade::Felt,
+        ),
+        Capability::Pids => how(
+            "live update through the engine's API",
+            "the agent finds the cap in the cgroup of the node's own process, and not after; felt is that a fork was refused",
+            Grade::Felt,
         ),
     }
+}
+
+/// Why a fault cannot be carried out on a substrate on any machine; `None` where one of its tiers can.
+pub fn lacks(substrate: SubstrateKind, kind: &dyn FaultKind) -> Option<String> {
+    let tiers = TIERS.iter().filter(|tier| tier.substrate == substrate);
+    let lacking: Vec<String> = tiers.clone().filter_map(|tier| never(tier, kind)).collect();
+    (lacking.len() == tiers.count()).then(|| lacking.join("; "))
 }
 
 /// Why a fault cannot be carried out in a tier on any machine; `None` where it can on some.

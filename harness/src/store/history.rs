@@ -4,15 +4,18 @@
 //! killed controller loses nothing and a reader sees whole lines. A crash of the machine may lose
 //! what was not synced; staged intents are therefore synced. When the bound is reached, one last
 //! line says so, and every further record is refused, the end too: such a run can never pass.
+//!
+//! Nodes run as the user who runs the harness and could write into the file. So the writer keeps the digest of what it
+//! wrote: the end carries it for later readers, and the judge of the live run compares the whole file with it.
 
 use std::fmt;
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead, Read as _, Seek as _, Write as _};
 use std::path::Path;
 
 use fs_err as fs;
 use serde::Serialize;
 use thiserror::Error;
-use tweedledum_core::history::read::{Line, ReadError, raw_line};
+use tweedledum_core::history::read::{Extent, Line, Lines, ReadError, Running, rewritten};
 
 /// Room that is kept for the line about the bound.
 const RESERVE: u64 = 4 * 1024;
@@ -52,6 +55,7 @@ type OnFull = Box<dyn FnOnce(FullNote) -> Result<Vec<u8>, serde_json::Error> + S
 pub struct HistoryWriter {
     file: fs::File,
     records: u64,
+    written: Running,
     bytes: u64,
     limit: u64,
     full: Option<FullNote>,
@@ -86,6 +90,7 @@ impl HistoryWriter {
         Ok(Self {
             file,
             records: 0,
+            written: Running::default(),
             bytes: 0,
             limit,
             full: None,
@@ -114,6 +119,11 @@ impl HistoryWriter {
         self.write(line)
     }
 
+    /// Everything written so far: not what the file holds, but what it must hold.
+    pub fn written(&self) -> Extent {
+        self.written.extent()
+    }
+
     /// Returns when everything written so far is on the disk.
     pub fn sync(&mut self) -> Result<(), HistoryError> {
         Ok(self.file.sync_data()?)
@@ -122,6 +132,7 @@ impl HistoryWriter {
     fn write(&mut self, mut line: Vec<u8>) -> Result<(), HistoryError> {
         line.push(b'\n');
         self.file.write_all(&line)?;
+        self.written.take(&line);
         self.records += 1;
         self.bytes += line.len() as u64;
         Ok(())
@@ -130,25 +141,108 @@ impl HistoryWriter {
 
 /// Reads a history line by line, as it may be larger than memory should be; `file` is to be buffered. What cannot be read
 /// is the last item.
-pub fn read_lines(mut file: impl BufRead) -> impl Iterator<Item = Result<Line, ReadError>> {
-    let (mut number, mut over) = (0, false);
-    let mut bytes = Vec::new();
-    std::iter::from_fn(move || {
-        if over {
+pub fn read_lines(file: impl BufRead) -> impl Iterator<Item = Result<Line, ReadError>> {
+    Reader::of(file)
+}
+
+/// Reads a history that was just written, for its verdict. When the file does not hold what its writer wrote, the last item
+/// says so, and so does a last line in the file from then on: whoever judges it later believes it no more.
+pub fn read_written(
+    path: &Path,
+    written: Extent,
+) -> io::Result<impl Iterator<Item = Result<Line, ReadError>>> {
+    // Opening a named pipe in its place would wait for ever.
+    if !fs::symlink_metadata(path)?.is_file() {
+        let text = format!(
+            "{} is no file any more, somebody replaced it",
+            path.display()
+        );
+        return Err(io::Error::other(text));
+    }
+    let mut reader = Reader::of(io::BufReader::new(fs::File::open(path)?));
+    let path = path.to_owned();
+    let mut written = Some(written);
+    Ok(std::iter::from_fn(move || {
+        // Once the mark is made it would be read as a line of its own.
+        written.as_ref()?;
+        if let Some(line) = reader.next() {
+            return Some(line);
+        }
+        let written = written.take()?;
+        let found = reader.lines.extent();
+        (found != written).then(|| Err(disown(&path, written, found)))
+    }))
+}
+
+/// Marks a history as one that the harness did not write so.
+fn disown(path: &Path, written: Extent, found: Extent) -> ReadError {
+    let mark = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().read(true).append(true).open(path)?;
+        let mut last = [b'\n'];
+        if file.seek(io::SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        let mut line = Vec::new();
+        // Behind a line that breaks off it must not be taken for the rest of that.
+        line.extend((last != [b'\n']).then_some(b'\n'));
+        serde_json::to_writer(&mut line, &rewritten(written.clone(), found.clone()))?;
+        line.push(b'\n');
+        file.write_all(&line)?;
+        file.sync_data()
+    };
+    if let Err(error) = mark() {
+        tracing::warn!(%error, "a history that was changed is not marked so");
+    }
+    ReadError::Rewritten { written, found }
+}
+
+struct Reader<F> {
+    file: F,
+    lines: Lines,
+    bytes: Vec<u8>,
+    /// What the line before has revealed.
+    doubt: Option<ReadError>,
+    over: bool,
+}
+
+impl<F> Reader<F> {
+    fn of(file: F) -> Self {
+        Self {
+            file,
+            lines: Lines::default(),
+            bytes: Vec::new(),
+            doubt: None,
+            over: false,
+        }
+    }
+}
+
+impl<F: BufRead> Iterator for Reader<F> {
+    type Item = Result<Line, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(doubt) = self.doubt.take() {
+            return Some(Err(doubt));
+        }
+        if self.over {
             return None;
         }
-        number += 1;
-        bytes.clear();
-        match file.read_until(b'\n', &mut bytes) {
+        self.bytes.clear();
+        match self.file.read_until(b'\n', &mut self.bytes) {
             Ok(0) => None,
-            Ok(_) => Some(raw_line(&bytes, number)),
+            Ok(_) => {
+                let (line, doubt) = self.lines.next(&self.bytes);
+                self.doubt = doubt;
+                Some(line)
+            }
             Err(error) => {
-                over = true;
+                self.over = true;
+                let line = self.lines.number() + 1;
                 let why = error.to_string();
-                Some(Err(ReadError::Io { line: number, why }))
+                Some(Err(ReadError::Io { line, why }))
             }
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -195,6 +289,93 @@ mod tests {
         let all = lines(&path);
         assert_eq!((all.len(), &all[2]), (3, &json!({"full-at": 2})));
         assert!(fs::metadata(&path).unwrap().len() <= limit);
+    }
+
+    /// A history whose end carries the digest of what is before it, as the controller writes it; and what was written.
+    fn ended(path: &Path) -> Extent {
+        let mut writer =
+            HistoryWriter::create(path, 1 << 20, |note| json!({"full": note.records})).unwrap();
+        for seq in 0..3 {
+            let signal = json!({"seq": seq, "t_ns": seq, "kind": "interrupt", "signal": 2});
+            writer.append(&signal).unwrap();
+        }
+        let digest = writer.written().sha256;
+        let end = json!({"seq": 3, "t_ns": 3, "kind": "end", "count": 4, "why": "scheduled", "digest": digest});
+        writer.append(&end).unwrap();
+        writer.written()
+    }
+
+    /// What reading says that is not a line.
+    fn errors(lines: impl Iterator<Item = Result<Line, ReadError>>) -> Vec<ReadError> {
+        lines.filter_map(Result::err).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_found_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("h.jsonl");
+        let written = ended(&path);
+        let before = fs::read(&path).unwrap();
+        assert_eq!(errors(read_written(&path, written).unwrap()), []);
+        assert_eq!(errors(read_lines(before.as_slice())), []);
+        assert_eq!(fs::read(&path).unwrap(), before);
+        // As they were before ends had digests.
+        let text = String::from_utf8(before).unwrap();
+        let (old, _) = text.split_once(",\"digest\"").unwrap();
+        assert_eq!(errors(read_lines(format!("{old}}}\n").as_bytes())), []);
+    }
+
+    #[test]
+    fn what_was_changed_is_told_at_once_and_for_ever() {
+        type Harm = fn(&str) -> String;
+        let harms: [(&str, Harm); 4] = [
+            ("a value", |text| text.replacen(":2}", ":9}", 1)),
+            ("more lines", |text| text.to_owned() + "{}\n"),
+            ("less lines", |_| String::new()),
+            ("half a line", |text| text[..text.len() / 2].to_owned()),
+        ];
+        for (what, harm) in harms {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("h.jsonl");
+            let written = ended(&path);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, harm(&text)).unwrap();
+            let told = errors(read_written(&path, written).unwrap());
+            let last = told.last().unwrap();
+            assert!(
+                matches!(last, ReadError::Rewritten { .. }),
+                "{what}: {told:?}"
+            );
+            let later = fs::File::open(&path).unwrap();
+            let later = errors(read_lines(io::BufReader::new(later)));
+            assert_eq!(later.last(), Some(last), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_digest_that_was_made_to_fit_is_found_out_by_the_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("h.jsonl"), directory.path().join("o"));
+        let written = ended(&path);
+        ended(&other);
+        let text = fs::read_to_string(&other).unwrap();
+        let (before, end) = text.split_at(text.rfind("{\"seq\":3").unwrap_or_default());
+        let forged = before.replacen(":2}", ":9}", 1);
+        let mut seen = Running::default();
+        seen.take(forged.as_bytes());
+        let mut end: serde_json::Value = serde_json::from_str(end).unwrap();
+        end["digest"] = seen.extent().sha256.into();
+        let forged = format!("{forged}{end}\n");
+        assert_eq!(errors(read_lines(forged.as_bytes())), [], "it must fit");
+        fs::write(&path, forged).unwrap();
+        let told = errors(read_written(&path, written).unwrap());
+        assert!(
+            matches!(told.as_slice(), [ReadError::Rewritten { .. }]),
+            "{told:?}"
+        );
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(read_written(&path, seen.extent()).is_err());
     }
 
     /// As if the disk failed in the middle of the second line.

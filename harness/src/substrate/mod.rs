@@ -11,11 +11,13 @@
 //! give it a directory here beside [`process`], implement the traits, and construct its [`Ground`] in the one place
 //! that knows which there are. Nothing in this module decides what to do to a node: that is the schedule's part.
 
+pub mod cgroup;
 pub mod disk;
 pub mod docker;
+pub mod executable;
 pub mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -26,8 +28,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 use tweedledum_core::launch::Launch;
+use tweedledum_core::plan::model::Image;
 use tweedledum_core::run::Pace;
 
 use crate::agent::Dialect;
@@ -37,7 +41,9 @@ use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::observe::Observation;
 use crate::observe::ready::ExecEnd;
 use crate::store::NodeDirectory;
+use cgroup::Share;
 use disk::{DiskStatus, Probed, Reading, Wanted};
+pub use executable::Executables;
 
 /// Something that a substrate does; the error says why it could not, as a lower-case fragment for the history.
 pub type Doing<'a, T> = BoxFuture<'a, Result<T, String>>;
@@ -71,6 +77,8 @@ pub struct Request {
     pub seats: Vec<Seat>,
     /// Where relative paths of executables start.
     pub base: PathBuf,
+    /// What nodes are started from, as it was when the run began.
+    pub executables: Executables,
     /// How long a layer is: what agents are late by counts against it.
     pub layer: Duration,
     /// The protocols that agents speak.
@@ -101,6 +109,10 @@ pub struct Seat {
     pub directory: NodeDirectory,
     /// What is done to its disk, if anything.
     pub disk: Option<DiskNeed>,
+    /// What it will be limited in.
+    pub limits: BTreeSet<Resource>,
+    /// What it is started from where nodes have images, instead of one with an executable of this machine.
+    pub image: Option<Image>,
 }
 
 /// What will be done to a node's disk.
@@ -161,6 +173,9 @@ pub struct NodePipes {
     pub stderr: OwnedFd,
 }
 
+/// Why a limit is refused where nodes are somebody else's.
+const NOT_OURS: &str = "what it has of its machine is not the harness's to limit";
+
 /// One life of one node, from its start to its death.
 pub trait Life: Debug + Send + Sync {
     /// Its process, for people.
@@ -199,6 +214,17 @@ pub trait Life: Debug + Send + Sync {
 
     /// Lets all of it go on.
     fn thaw(&self) -> Doing<'_, ()>;
+
+    /// Gives it so much of a resource, or all that its machine has, in this life and later ones, and reads that back.
+    /// Where what it has is somebody else's to set, it is not touched.
+    fn limit(&self, _resource: Resource, _amount: Option<u64>) -> Doing<'_, Option<u64>> {
+        Box::pin(std::future::ready(Err(NOT_OURS.to_owned())))
+    }
+
+    /// What the kernel holds it to, found from one of its processes and not from where limits are set.
+    fn share(&self, _resource: Resource) -> Doing<'_, Share> {
+        Box::pin(std::future::ready(Err(NOT_OURS.to_owned())))
+    }
 
     /// Whether it goes on.
     fn awake(&self) -> BoxFuture<'_, Seen>;

@@ -22,7 +22,7 @@ pub fn end_alone(context: &RunContext) -> Vec<Leftover> {
         ..Hunt::default()
     };
     let mut left = hunt.run(Instant::now() + TEARDOWN_BOUND).left;
-    left.extend(undo::remove_from_engine(&context.intents));
+    left.extend(undo::remove_recorded(&context.intents));
     if left.is_empty() {
         // A file that stays only makes `clean` look once more.
         let _ = undo::forget(&context.intents);

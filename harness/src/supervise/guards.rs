@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::wire::{ANSWER_BOUND, Message, exactly};
+use super::wire::{ANSWER_BOUND, Message, exactly, unsealed};
 use crate::substrate::process::packet::{PacketSocket, Received, receive_on, send_on};
 use crate::substrate::process::watched::WatchedFd;
 use crate::substrate::process::{
@@ -116,6 +116,8 @@ pub struct RunContext {
 pub struct ControllerEntry {
     /// What the stub told.
     pub context: RunContext,
+    /// What the stub was told to hand over: [`SuperviseConfig::input`](super::SuperviseConfig::input).
+    pub input: Vec<u8>,
     stub: PacketSocket,
     watchdog: PacketSocket,
 }
@@ -157,7 +159,7 @@ pub fn controller_enter() -> Result<ControllerEntry, GuardError> {
                     "the first message is no hello".into(),
                 ));
             };
-            let [link, exe] = exactly(fds)?;
+            let [link, exe, input] = exactly(fds)?;
             let exe = OwnExecutable::from_fd(exe);
             let context = RunContext {
                 nonce,
@@ -170,6 +172,7 @@ pub fn controller_enter() -> Result<ControllerEntry, GuardError> {
             };
             Ok(ControllerEntry {
                 context,
+                input: unsealed(&input)?,
                 stub,
                 watchdog: PacketSocket::from_fd(link)?,
             })
@@ -435,6 +438,7 @@ mod tests {
         (
             ControllerEntry {
                 context,
+                input: Vec::new(),
                 stub,
                 watchdog,
             },

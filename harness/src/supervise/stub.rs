@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::roster::Roster;
-use super::wire::{ANSWER_BOUND, Message, send};
+use super::wire::{ANSWER_BOUND, Message, sealed, send};
 use super::{EXIT_LEFT, EXIT_SUBSTRATE, TEARDOWN_BOUND};
 use crate::substrate::process::identity::{RUN_VARIABLE, own_pid, snapshot};
 use crate::substrate::process::launch::{Launch, Launched, launch};
@@ -46,6 +46,8 @@ pub struct SuperviseConfig {
     /// How long an interrupted controller may take to heal, tear down and report, before the stub
     /// does to it what a second interrupt does.
     pub interrupt_grace: Duration,
+    /// What the controller works on, read once: it gets these very bytes, in [`ControllerEntry`](super::ControllerEntry).
+    pub input: Vec<u8>,
 }
 
 /// How it ended.
@@ -208,6 +210,8 @@ impl Stub<'_> {
             let error = io::Error::other("it did not acknowledge the controller");
             return Err(cannot("the watchdog failed")(error));
         }
+        let input =
+            sealed(&self.config.input).map_err(cannot("cannot hand the plan to the controller"))?;
         let hello = Message::HelloController {
             nonce: self.nonce,
             intents,
@@ -219,7 +223,7 @@ impl Stub<'_> {
         send(
             &controller_link,
             &hello,
-            &[controller_end.as_fd(), self.exe.as_fd()],
+            &[controller_end.as_fd(), self.exe.as_fd(), input.as_fd()],
         )
         .map_err(cannot("the controller does not listen"))?;
         for (child, link) in [
@@ -373,7 +377,7 @@ impl Stub<'_> {
         let mut report = self.remove_everything();
         report
             .left
-            .extend(undo::remove_from_engine(self.intents.path()));
+            .extend(undo::remove_recorded(self.intents.path()));
         let watchdog = self.dismiss_watchdog();
         reap_children(|pid| self.bystanders.contains(&pid));
         if report.left.is_empty() {

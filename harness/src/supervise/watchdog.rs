@@ -149,7 +149,7 @@ impl Watchdog {
             }
             .run(deadline),
         );
-        report.left.extend(undo::remove_from_engine(&self.intents));
+        report.left.extend(undo::remove_recorded(&self.intents));
         if report.left.is_empty() {
             // An intent file that stays only makes `clean` look once more.
             let _ = undo::forget(&self.intents);

@@ -9,8 +9,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    DIRECTORY, ENGINE_BOUND, Intent, Part, entries_of, forget, intent_files, of_engine, on_engine,
-    read_intents,
+    DIRECTORY, ENGINE_BOUND, Intent, Part, entries_of, forget, intent_files, of_engine, of_groups,
+    on_engine, read_intents,
 };
 use crate::store::read_marker;
 use crate::substrate::docker::remains::{Cleaned, clean_blocking};
@@ -252,6 +252,7 @@ fn remove_remains(
     }
     let KillReport { killed, mut left } = report;
     left.extend(on_engine);
+    left.extend(of_groups(intents));
     if left.is_empty() {
         forget(path)?;
         Ok(RunState::Cleaned { killed })

@@ -176,6 +176,7 @@ impl Ground {
                 netid: 1,
             },
             seen,
+            looks_into: false,
         };
         (self.run.pod(spec).await.unwrap(), sights)
     }

@@ -27,6 +27,7 @@ fn twenty_nodes_start_at_once() {
                 netid: 1,
             },
             seen: seen.clone(),
+            looks_into: false,
         });
         let began = Instant::now();
         let mut told = 0;

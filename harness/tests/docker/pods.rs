@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tweedledum_core::plan::model::Pull;
 use tweedledum_harness::observe::{Observation, Value};
 use tweedledum_harness::substrate::docker::image::{own_image, users_image};
 use tweedledum_harness::substrate::docker::pod::Data;
@@ -195,10 +196,13 @@ fn images_are_imported_once_and_never_pulled_unasked() {
         );
         assert_eq!((again.made, &again.id), (false, &ground.image.id));
         assert_eq!(
-            users_image(engine, &again.name, false).await.unwrap().id,
+            users_image(engine, &again.name, Pull::Never)
+                .await
+                .unwrap()
+                .id,
             again.id
         );
-        let error = users_image(engine, "tweedledum-no-such-image:1", false)
+        let error = users_image(engine, "tweedledum-no-such-image:1", Pull::Never)
             .await
             .unwrap_err();
         assert!(

@@ -3,7 +3,7 @@
 //! Both go through the controller's own event loop; its records say what happened when, and the run is left as soon as
 //! they have said enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tweedledum_core::plan::{Catalogue, Plan, parse};
 use tweedledum_core::time::Calendar;
 use tweedledum_harness::controller::{self, Job};
 use tweedledum_harness::store::RunDirectory;
+use tweedledum_harness::substrate::Executables;
 use tweedledum_harness::substrate::process::identity::{own_pid, read_stat};
 use tweedledum_harness::undo::IntentLog;
 
@@ -171,7 +172,7 @@ async fn run_until(
         dialects: &[Arc::new(UdpSession2020)],
         timeout: TIMEOUT,
         ground: &stage.ground,
-        executables: BTreeMap::new(),
+        executables: Executables::default(),
     };
     let own = directory.release(RELEASE)?;
     let (tell, mut told) = watch::channel(false);

@@ -126,6 +126,7 @@ fn supervised(runs: &Path, group: &str) -> Result<Ended, Failure> {
         watchdog: vec!["watchdog".into()],
         controller: vec!["controller".into(), group.into()],
         interrupt_grace: Duration::ZERO,
+        input: Vec::new(),
     })?;
     Ok(match (ended.code, ended.left.as_slice()) {
         (0, []) => Ended::Measured,

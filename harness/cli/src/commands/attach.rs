@@ -12,7 +12,7 @@ use tweedledum_core::schedule::Schedule;
 use tweedledum_harness::substrate::docker::attached::CAPABILITIES;
 use tweedledum_harness::substrate::docker::attached::project::Project;
 
-use super::{Failure, internal, read_plan, run, schedule_of};
+use super::{Failure, internal, parse_plan, read_plan_bytes, run, schedule_of};
 use crate::args::{Format, RunArgs};
 use crate::catalogue;
 use crate::printer::Printer;
@@ -42,7 +42,8 @@ pub(crate) struct AttachArgs {
 }
 
 pub(crate) fn attach(args: &AttachArgs, printer: &Printer) -> Result<u8, Failure> {
-    let plan = read_plan(&args.plan, printer)?;
+    let bytes = read_plan_bytes(&args.plan)?;
+    let plan = parse_plan(&args.plan, &bytes, printer)?;
     refuse_what_cannot_be_done(&plan)?;
     let project = find(&args.project, &plan)?;
     let seed = project.facts.seed;
@@ -79,7 +80,7 @@ pub(crate) fn attach(args: &AttachArgs, printer: &Printer) -> Result<u8, Failure
         timeout: args.timeout,
         format: args.format,
     };
-    run::supervised(&own, words, printer)
+    run::supervised(&own, words, bytes, printer)
 }
 
 /// Finds a project that is the plan's network.

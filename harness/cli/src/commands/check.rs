@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::run::executables;
-use super::{Failure, read_plan, schedule_of};
+use super::{Failure, fit, read_plan, schedule_of};
 use crate::args::{CheckArgs, Format};
 use crate::printer::Printer;
 
@@ -13,8 +13,10 @@ pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
     for path in &args.plans {
         let wrong = read_plan(path, printer)
             .and_then(|plan| {
-                schedule_of(path, &plan, plan.seed)?;
-                executables(&plan, plan.releases.values(), path).map(drop)
+                let schedule = schedule_of(path, &plan, plan.seed)?;
+                let place = fit::place(args.substrate, &plan);
+                fit::check(path, &plan, &schedule, place)?;
+                executables(&plan, plan.releases.values(), path, place).map(drop)
             })
             .err();
         match &wrong {

@@ -38,10 +38,7 @@ enum Form {
 }
 
 pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
-    let substrate = args.substrate.map(|place| match place {
-        Where::Process => SubstrateKind::Process,
-        Where::Docker => SubstrateKind::Docker,
-    });
+    let substrate = args.substrate.map(SubstrateKind::from);
     let words = |part| internal::words(part).into_iter();
     let text = |part| words(part).map(|word| word.to_string_lossy().into_owned());
     let kit = Kit {

@@ -3,12 +3,12 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use tweedledum_core::history::Body;
 use tweedledum_core::history::read::{self, Line};
+use tweedledum_core::history::{Body, Header};
 use tweedledum_core::judge;
 use tweedledum_core::plan::parse;
 use tweedledum_core::report::text;
-use tweedledum_core::verdict::{ExitCode, Verdict, exit_code};
+use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::store::read_lines;
 
 use super::Failure;
@@ -26,7 +26,8 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         colour: printer.colour(),
         ..text::Options::default()
     };
-    for path in &histories(&args.run)? {
+    let histories = histories(&args.run)?;
+    for path in &histories {
         let verdict = judge_file(path)?;
         let directory = path.parent().unwrap_or(path).display().to_string();
         printer.note(&text::run(
@@ -46,8 +47,8 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         judged.print(args.format, printer)?;
         return Ok(judged.exit_code().code());
     }
-    let unseen = controls_without_history(&args.run, &verdicts);
-    let Some(judged) = Judged::of(verdicts) else {
+    let planned = planned(&args.run, &histories);
+    let Some(judged) = Judged::of(verdicts, planned) else {
         return Err(no_history(&args.run));
     };
     let directory = args.run.display().to_string();
@@ -56,32 +57,29 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
         printer.note(&summary);
     }
     judged.print(args.format, printer)?;
-    let mut codes = vec![judged.exit_code()];
-    for control in unseen {
-        printer.note(&format!("  undecided  {control}"));
-        codes.push(ExitCode::Inconclusive);
-    }
-    Ok(exit_code(&codes).code())
+    Ok(judged.exit_code().code())
 }
 
-/// Controls of the plan in a run directory that nothing is recorded of: what is there then says nothing of the whole. Without
-/// the plan nobody knows how many there must be, and that is no better.
-fn controls_without_history(run: &Path, verdicts: &[Verdict]) -> Vec<String> {
-    if verdicts.iter().all(|verdict| verdict.run.control.is_none()) {
-        return Vec::new();
+/// The releases of all controls that the plan in a run directory has. Without that plan nobody knows how many histories
+/// there must be, and with another one neither.
+fn planned(run: &Path, histories: &[PathBuf]) -> Result<Vec<String>, String> {
+    let unknown = |why: &str| format!("which controls there must be is unknown, plan.yaml {why}");
+    let bytes = fs_err::read(run.join("plan.yaml")).map_err(|_| unknown("cannot be read"))?;
+    let plan = parse(&bytes, &catalogue::catalogue()).map_err(|_| {
+        unknown("cannot be read by this version; judge it with the one that ran it")
+    })?;
+    for history in histories {
+        // One without a header is refused by its judge.
+        if header(history).is_some_and(|header| header.plan_digest != plan.digest) {
+            let of = history.parent().and_then(Path::file_name);
+            let of = of.unwrap_or_default().to_string_lossy().into_owned();
+            return Err(unknown(&format!(
+                "is not the plan that {of} was run with; put that one back"
+            )));
+        }
     }
-    let plan = fs_err::read(run.join("plan.yaml"))
-        .ok()
-        .and_then(|bytes| parse(&bytes, &catalogue::catalogue()).ok());
-    let Some(plan) = plan else {
-        return vec!["which ones there must be is unknown, plan.yaml cannot be read".to_owned()];
-    };
-    let seen = |name: &String| verdicts.iter().any(|verdict| verdict.run.release == *name);
-    let controls = plan.controls.into_iter().map(|control| control.release);
-    controls
-        .filter(|name| !seen(name))
-        .map(|name| format!("{name}: the plan has this control and there is no history of it; the run was stopped before"))
-        .collect()
+    let controls = plan.controls.into_iter();
+    Ok(controls.map(|control| control.release).collect())
 }
 
 /// The history of a run directory, or those of all releases in the directory above, in the order in which they ran.
@@ -100,7 +98,8 @@ fn histories(run: &Path) -> Result<Vec<PathBuf>, Failure> {
     for entry in fs_err::read_dir(run)? {
         let history = entry?.path().join(HISTORY);
         if history.is_file() {
-            found.push((began(&history), history));
+            let began = header(&history).map(|header| header.started_unix_ns);
+            found.push((began, history));
         }
     }
     found.sort();
@@ -110,15 +109,15 @@ fn histories(run: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// When a run began by its own account: the files' times are another matter once they have been copied.
-fn began(history: &Path) -> Option<u64> {
+/// What a run says of itself, as when it began: the files' times are another matter once they have been copied.
+fn header(history: &Path) -> Option<Box<Header>> {
     let mut first = Vec::new();
     BufReader::new(fs_err::File::open(history).ok()?)
         .read_until(b'\n', &mut first)
         .ok()?;
     match read::raw_line(&first, 1) {
         Ok(Line::Record(record)) => match record.body {
-            Body::Header(header) => Some(header.started_unix_ns),
+            Body::Header(header) => Some(header),
             _ => None,
         },
         _ => None,

@@ -1,12 +1,15 @@
 //! One or several verdicts and what becomes of them: reports in every form, and the exit code.
 
-use tweedledum_core::control::{Comparison, compare};
+use tweedledum_core::control::{Comparison, NotRun, compare};
 use tweedledum_core::report::{json, junit, text};
 use tweedledum_core::verdict::{ExitCode, Verdict};
 
 use super::Failure;
 use crate::args::Format;
 use crate::printer::Printer;
+
+const NO_HISTORY: &str =
+    "the plan has this control and there is no history of it; the run was stopped before";
 
 /// What a command judged.
 #[derive(Debug)]
@@ -18,17 +21,46 @@ pub(crate) enum Judged {
 }
 
 impl Judged {
-    /// The verdicts of one plan: compared with what their controls demand, where they are controls.
-    pub(crate) fn of(mut verdicts: Vec<Verdict>) -> Option<Self> {
+    /// The verdicts of one plan: compared with what their controls demand, where they are controls. `planned` are the
+    /// releases of all the plan's controls, or why nobody knows them: some of the controls say nothing of the whole.
+    pub(crate) fn of(
+        mut verdicts: Vec<Verdict>,
+        planned: Result<Vec<String>, String>,
+    ) -> Option<Self> {
         if verdicts.len() == 1 && verdicts[0].run.control.is_none() {
             return verdicts.pop().map(|verdict| Self::Plain(Box::new(verdict)));
         }
         let plan = verdicts.first()?.run.plan.clone();
-        let controls = verdicts
-            .into_iter()
-            .filter_map(|verdict| Some(compare(&verdict.run.control.clone()?, verdict)))
-            .collect();
-        Some(Self::Controls(Comparison::new(plan, controls)))
+        let (mut controls, mut not_run) = (Vec::new(), Vec::new());
+        for verdict in verdicts {
+            match verdict.run.control.clone() {
+                Some(control) => controls.push(compare(&control, verdict)),
+                None => not_run.push(NotRun {
+                    release: Some(verdict.run.release),
+                    why: "its history names no control, so nothing says what it must give"
+                        .to_owned(),
+                }),
+            }
+        }
+        match planned {
+            Ok(releases) => {
+                for release in releases {
+                    let known = controls.iter().any(|it| it.control.release == release);
+                    let told = |it: &NotRun| it.release.as_ref() == Some(&release);
+                    if !known && !not_run.iter().any(told) {
+                        not_run.push(NotRun {
+                            release: Some(release),
+                            why: NO_HISTORY.to_owned(),
+                        });
+                    }
+                }
+            }
+            Err(why) if !controls.is_empty() => not_run.push(NotRun { release: None, why }),
+            Err(_) => {}
+        }
+        Some(Self::Controls(
+            Comparison::new(plan, controls).without(not_run),
+        ))
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {

@@ -95,6 +95,7 @@ fn shape(shape: Shape) -> String {
         Shape::Span => "protocol time".to_owned(),
         Shape::Duration => "wall time".to_owned(),
         Shape::Size => "a size".to_owned(),
+        Shape::Cpus => "processors, as 0.5".to_owned(),
         Shape::Capacity => "a size or rounds".to_owned(),
         Shape::OneOf(words) => words.join(" | "),
         Shape::Signal => "a signal".to_owned(),

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod clean;
 pub(crate) mod completions;
 pub(crate) mod doctor;
+pub(crate) mod fit;
 pub(crate) mod healthy;
 pub(crate) mod image;
 pub(crate) mod internal;
@@ -66,6 +67,11 @@ impl Failure {
 
 /// Reads and checks a plan: everything that is wrong with it at once.
 pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure> {
+    parse_plan(path, &read_plan_bytes(path)?, printer)
+}
+
+/// Reads a plan as it lies there.
+pub(crate) fn read_plan_bytes(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let unreadable = |error| unreadable(path, &error);
     // Opening a named pipe would wait for somebody to write into it, and opening a device may do anything.
@@ -87,11 +93,16 @@ pub(crate) fn read_plan(path: &Path, printer: &Printer) -> Result<Plan, Failure>
     file.take(PLAN_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
-    parse(&bytes, &catalogue::catalogue()).map_err(|diagnostics| Failure::Plan {
+    Ok(bytes)
+}
+
+/// Checks a plan that was read from this path.
+pub(crate) fn parse_plan(path: &Path, bytes: &[u8], printer: &Printer) -> Result<Plan, Failure> {
+    parse(bytes, &catalogue::catalogue()).map_err(|diagnostics| Failure::Plan {
         rendered: render(
             &diagnostics,
             &path.display().to_string(),
-            &bytes,
+            bytes,
             printer.colour(),
         ),
     })

@@ -1,7 +1,7 @@
 //! `run`: a plan against its controls, or against one release.
 //!
 //! What the user starts only checks and supervises; the run itself happens in a child, so that whatever dies, something
-//! is left to clean up. Both read the plan, since nothing but the command line passes between them.
+//! is left to clean up. The plan is read once, by the first: its very bytes pass to the child and into the run directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -13,24 +13,26 @@ use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
 use tweedledum_core::report::text;
 use tweedledum_core::schedule;
-use tweedledum_core::verdict::Verdict;
+use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
 use tweedledum_harness::store::{self, RunDirectory};
-use tweedledum_harness::substrate::Ground;
 use tweedledum_harness::substrate::docker::DockerGround;
 use tweedledum_harness::substrate::docker::attached::AttachedGround;
 use tweedledum_harness::substrate::docker::attached::project::Project;
 use tweedledum_harness::substrate::docker::run::Words;
 use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
+use tweedledum_harness::substrate::{Executables, Ground};
 use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
 use tweedledum_harness::undo::{self, IntentLog};
 
 use super::attach::find;
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{Failure, internal, limits, no_file_in_the_way, read_plan, schedule_of};
-use crate::args::{RunArgs, Where};
+use super::{
+    Failure, fit, internal, limits, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of,
+};
+use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
@@ -46,12 +48,16 @@ type Turn<'a> = (&'a Release, Option<&'a Control>);
 pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure> {
     nameable(&args.runs)?;
     no_file_in_the_way(&args.runs)?;
-    let plan = read_plan(&args.plan, printer)?;
+    let bytes = read_plan_bytes(&args.plan)?;
+    let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
-    executables(&plan, turns.iter().map(|(release, _)| *release), &args.plan)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    executables(&plan, releases, &args.plan, place)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    let process = place(args) == Where::Process;
+    fit::tried(&args.plan, &plan, &drawn, place)?;
+    let process = place == SubstrateKind::Process;
     if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
             message: error.to_string(),
@@ -62,13 +68,14 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
-    supervised(args, controller, printer)
+    supervised(args, controller, bytes, printer)
 }
 
-/// Supervises a controller that is started with these words.
+/// Supervises a controller that is started with these words and gets the bytes of its plan.
 pub(super) fn supervised(
     args: &RunArgs,
     controller: Vec<OsString>,
+    input: Vec<u8>,
     printer: &Printer,
 ) -> Result<u8, Failure> {
     let config = SuperviseConfig {
@@ -76,6 +83,7 @@ pub(super) fn supervised(
         watchdog: internal::words("watchdog"),
         controller,
         interrupt_grace: INTERRUPT_GRACE,
+        input,
     };
     let supervised =
         supervise::supervise(&config).map_err(|error| Failure::Substrate(error.to_string()))?;
@@ -120,13 +128,13 @@ pub(crate) fn control(
 fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<u8, Failure> {
     let substrate = |error: &dyn std::fmt::Display| Failure::Substrate(error.to_string());
     let entry = supervise::controller_enter().map_err(|error| substrate(&error))?;
-    let plan = read_plan(&args.plan, printer)?;
+    let bytes = entry.input.clone();
+    let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
-    let executables = digests(executables(
-        &plan,
-        turns.iter().map(|(release, _)| *release),
-        &args.plan,
-    )?)?;
+    let place = fit::place(args.substrate, &plan);
+    let releases = turns.iter().map(|(release, _)| *release);
+    let paths = executables(&plan, releases, &args.plan, place)?;
+    let executables = Executables::hold(&entry.context.exe, paths)?;
     let project = attach.map(|name| find(name, &plan)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -135,11 +143,13 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     let conducted = runtime.block_on(async {
         let (context, guards, events) = entry.connect().map_err(|error| substrate(&error))?;
         // Interrupts come through the links to the guards, whoever else needs these.
-        let ground = ground(args, project, &context, guards.clone(), plan.nodes.len()).await?;
+        let nodes = plan.nodes.len();
+        let ground = ground(place, project, &context, guards.clone(), nodes).await?;
         let mut host = Host { context, events };
         let work = Work {
             args,
             plan: &plan,
+            bytes: &bytes,
             turns: &turns,
             executables: &executables,
             ground: ground.as_ref(),
@@ -155,14 +165,9 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     conducted
 }
 
-/// Where nodes live.
-fn place(args: &RunArgs) -> Where {
-    args.substrate.unwrap_or(Where::Process)
-}
-
 /// The one place that knows which substrates there are.
 async fn ground(
-    args: &RunArgs,
+    place: SubstrateKind,
     project: Option<Project>,
     context: &RunContext,
     guards: Guards,
@@ -180,14 +185,14 @@ async fn ground(
         let reached = AttachedGround::reach(project, nonce, executable, words, ledger).await;
         return Ok(Box::new(reached.map_err(Failure::Substrate)?));
     }
-    match place(args) {
-        Where::Process => {
+    match place {
+        SubstrateKind::Process => {
             let blocks = guards.claim_addresses(context, nodes).await;
             let blocks = blocks.map_err(|error| substrate(&error))?;
             let spawner = Spawner::new(context.clone(), guards, internal::words("shim"));
             Ok(Box::new(ProcessGround::new(spawner, blocks)))
         }
-        Where::Docker => {
+        SubstrateKind::Docker => {
             let ledger = undo::ledger(&context.intents)?;
             let reached = DockerGround::reach(context.nonce, executable, words, ledger).await;
             Ok(Box::new(reached.map_err(Failure::Substrate)?))
@@ -199,8 +204,10 @@ async fn ground(
 struct Work<'a> {
     args: &'a RunArgs,
     plan: &'a Plan,
+    /// The plan as it was written.
+    bytes: &'a [u8],
     turns: &'a [Turn<'a>],
-    executables: &'a BTreeMap<String, String>,
+    executables: &'a Executables,
     ground: &'a dyn Ground,
 }
 
@@ -209,6 +216,7 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
     let Work {
         args,
         plan,
+        bytes,
         turns,
         executables,
         ground,
@@ -224,7 +232,7 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
     let directory =
         RunDirectory::create(&runs, &plan.name, seed, &host.context.nonce, &mut intents)
             .map_err(|error| substrate(&error))?;
-    fs_err::copy(&args.plan, directory.path().join("plan.yaml"))?;
+    store::write_atomic(&directory.path().join("plan.yaml"), bytes)?;
     let drawn = serde_json::to_vec_pretty(&drawn).unwrap_or_default();
     store::write_atomic(&directory.path().join("schedule.json"), &drawn)?;
     let mut verdicts = Vec::new();
@@ -263,7 +271,12 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
             break;
         }
     }
-    let code = finish(args, directory.path(), verdicts, printer)?;
+    let planned = turns.iter().filter_map(|(_, control)| *control);
+    let planned = planned.map(|control| control.release.clone()).collect();
+    let Some(judged) = Judged::of(verdicts, Ok(planned)) else {
+        return Err(Failure::Substrate("nothing was run".to_owned()));
+    };
+    let code = finish(args, directory.path(), &judged, printer)?;
     for pruned in store::prune(&runs, args.keep)? {
         if let Some(why) = pruned.failed {
             printer.note(&format!(
@@ -279,13 +292,10 @@ async fn conduct(work: &Work<'_>, host: &mut Host, printer: &Printer) -> Result<
 fn finish(
     args: &RunArgs,
     directory: &Path,
-    verdicts: Vec<Verdict>,
+    judged: &Judged,
     printer: &Printer,
 ) -> Result<u8, Failure> {
-    let Some(judged) = Judged::of(verdicts) else {
-        return Err(Failure::Substrate("nothing was run".to_owned()));
-    };
-    write_reports(directory, &judged)?;
+    write_reports(directory, judged)?;
     let path = directory.display().to_string();
     let options = text::Options {
         colour: printer.colour(),
@@ -337,6 +347,7 @@ pub(crate) fn executables<'a>(
     plan: &Plan,
     releases: impl Iterator<Item = &'a Release>,
     file: &Path,
+    place: SubstrateKind,
 ) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let used: BTreeSet<&str> = plan.nodes.iter().map(|node| node.role.as_str()).collect();
     let mut paths = BTreeSet::new();
@@ -345,6 +356,8 @@ pub(crate) fn executables<'a>(
             .roles
             .values()
             .filter(|role| used.contains(role.name.as_str()))
+            // What is in an image is not looked for here.
+            .filter(|role| place == SubstrateKind::Process || role.image.is_none())
         {
             match (role.command.first().map(String::as_str), &release.bin) {
                 (Some("{release.bin}"), Some(bin)) => paths.insert(bin.clone()),
@@ -363,14 +376,6 @@ pub(crate) fn executables<'a>(
         found.insert(path, resolved);
     }
     Ok(found)
-}
-
-/// The SHA-256 of our own executable and of these, for the history.
-fn digests(executables: BTreeMap<String, PathBuf>) -> Result<BTreeMap<String, String>, Failure> {
-    let own = ("{release.bin}".to_owned(), PathBuf::from("/proc/self/exe"));
-    let all = std::iter::once(own).chain(executables);
-    all.map(|(name, path)| Ok((name, store::file_sha256(&path)?)))
-        .collect()
 }
 
 /// Whether a file can be executed.

@@ -237,6 +237,7 @@ async fn play(run: &DockerRun, image: Image, nodes: Vec<String>) {
             netid: 116,
         },
         seen: seen.clone(),
+        looks_into: false,
     });
     let pods = run.pods(specs.collect(), |_| {}).await.unwrap();
     println!("{} pods after {:?}", pods.len(), began.elapsed());

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
+use tweedledum_harness::substrate::docker::engine::Engine;
+use tweedledum_harness::substrate::docker::image::own_image;
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
 /// Until a killed run is gone: its guards look for a while whether anything of it still appears.
@@ -115,19 +118,82 @@ fn gives(plan: &str, runs: &Path) {
 #[ignore = "needs a Docker engine"]
 fn every_fault_gives_what_its_plan_declares() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    for plan in [
-        "kill",
-        "restart",
-        "terminate",
-        "pause",
-        "cap-disk",
-        "fill-disk",
-        "flood-sessions",
-        "set-gateways",
-        "start-poet",
-    ] {
-        gives(&format!("plans/faults/{plan}.yaml"), dir.path());
+    let mut plans: Vec<PathBuf> = std::fs::read_dir(root().join("plans/faults"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    plans.sort();
+    assert!(plans.len() >= 12, "{plans:?}");
+    for plan in plans {
+        let plan = plan.to_str().unwrap();
+        gives(plan, dir.path());
     }
+}
+
+/// The capped node is killed for lack of memory, which its finding says; the other lives.
+#[test]
+#[ignore = "needs a Docker engine"]
+fn who_has_too_little_memory_dies_of_that() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans/hog.yaml");
+    gives(plan, dir.path());
+}
+
+/// The plan of `throttle-cpu` with the gateways' image named, as a plan of a user's own names it.
+fn with_image(image: &str, dir: &Path) -> PathBuf {
+    let roles = tweedledum_words(&["list", "roles"]);
+    let command = "command: [\"{release.bin}\", \"node\", \"gateway\"";
+    assert!(roles.contains(command), "{roles}");
+    let named = format!("image: \"{image}\"\n      {command}");
+    let roles = roles.replacen(command, &named, 1);
+    let plan = std::fs::read_to_string(root().join("plans/faults/throttle-cpu.yaml")).unwrap();
+    let path = dir.join("with-image.yaml");
+    std::fs::write(&path, format!("{plan}\n{roles}")).unwrap();
+    path
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shipped executable is what is tested"
+)]
+fn tweedledum_words(words: &[&str]) -> String {
+    let said = Command::new(env!("CARGO_BIN_EXE_tweedledum"))
+        .args(words)
+        .output()
+        .unwrap();
+    String::from_utf8(said.stdout).unwrap()
+}
+
+/// Images of the user's own are looked up and not pulled; their nodes are limited and looked into as others are.
+#[test]
+#[ignore = "needs a Docker engine"]
+fn a_role_may_name_an_image() {
+    let _alone = super::ONE_IMAGE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let image = runtime.block_on(async {
+        let engine = Engine::find().await.unwrap();
+        own_image(&engine, Path::new(env!("CARGO_BIN_EXE_tweedledum")))
+            .await
+            .unwrap()
+    });
+    let plan = with_image(&image.name, dir.path());
+    gives(plan.to_str().unwrap(), dir.path());
+
+    let plan = with_image("tweedledum-no-such-image:1", dir.path());
+    let words = ["run", plan.to_str().unwrap()];
+    let ended = tweedledum(&words, dir.path()).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(4), "{told}");
+    for part in [
+        "gateway-0 cannot be started: the image `tweedledum-no-such-image:1` is not on the engine",
+        "`docker pull tweedledum-no-such-image:1`",
+    ] {
+        assert!(told.contains(part), "`{part}` is not said\n{told}");
+    }
+    assert_eq!(on_engine(&nonces(dir.path())), BTreeSet::new());
 }
 
 #[test]

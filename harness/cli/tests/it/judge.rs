@@ -120,10 +120,16 @@ pub(crate) fn a_copy_is_the_same_run(run: &Run) {
 
     let last = &ran.last().unwrap().control.release;
     fs::remove_dir_all(copy.path().join(last)).unwrap();
+    let part = judge(copy.path())
+        .gave(3)
+        .tells(&["not run", last, "there is no history of it"]);
+    assert!(part.stdout.contains("\"not_run\": ["), "{part}");
+    // With another plan, or without one, nobody knows what is missing.
+    let other = [&run.bytes("plan.yaml")[..], b"# another"].concat();
+    fs::write(copy.path().join("plan.yaml"), other).unwrap();
     judge(copy.path())
         .gave(3)
-        .tells(&[last, "there is no history of it"]);
-    // Without its plan nobody knows what is missing.
+        .tells(&["not run", "plan.yaml is not the plan"]);
     fs::remove_file(copy.path().join("plan.yaml")).unwrap();
     judge(copy.path())
         .gave(3)
@@ -195,6 +201,19 @@ const HARMS: &[Harm] = &[
         },
         code: 3,
         says: &["history-damaged", "is not a record"],
+    },
+    Harm {
+        what: "a value in the middle is another",
+        to: |text| {
+            let (before, after) = text.split_at(middle(text));
+            let other = after.replacen("\"steal_ppm\":", "\"steal_ppm\":1", 1);
+            Some([before, &other].concat().into_bytes())
+        },
+        code: 3,
+        says: &[
+            "history-damaged",
+            "the file was changed after it was written",
+        ],
     },
     Harm {
         what: "only its header is left",
@@ -287,6 +306,16 @@ fn less_or_other_than_the_whole_history_never_passes() {
     let told = run.directory.join("plan.yaml");
     fs::copy(told, parent.path().join("plan.yaml")).unwrap();
     judge(parent.path()).gave(0);
+    // Beside it one that does not say what it must give: whatever that is, it is not left out.
+    fs::create_dir(parent.path().join("other")).unwrap();
+    let (header, rest) = text.split_once('\n').unwrap();
+    let mut header: serde_json::Value = serde_json::from_str(header).unwrap();
+    header["control"] = serde_json::Value::Null;
+    let other = format!("{header}\n{rest}");
+    fs::write(parent.path().join("other/history.jsonl"), other).unwrap();
+    judge(parent.path())
+        .gave(3)
+        .tells(&["not run", "its history names no control"]);
     judge(&parent.path().join("nowhere"))
         .gave(2)
         .tells(&["nowhere"]);

@@ -49,6 +49,15 @@ pub(crate) fn plans() -> Vec<(String, PathBuf)> {
     found
 }
 
+/// Where a plan says that its nodes live.
+pub(crate) fn lives(plan: &Path) -> String {
+    let text = fs::read_to_string(plan).unwrap();
+    let said = text
+        .lines()
+        .find_map(|line| line.strip_prefix("substrate: "));
+    said.unwrap_or("process").to_owned()
+}
+
 /// A plan of the tree.
 pub(crate) fn plan(name: &str) -> PathBuf {
     root().join("plans").join(name).with_extension("yaml")

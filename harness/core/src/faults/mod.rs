@@ -5,7 +5,7 @@
 //! To add one: copy `pause.rs`, add a line to [`ALL`], add `plans/faults/<kind>.yaml`. The registry's tests then check
 //! names, tables, the example and that every action has an undo or says why it has none.
 
-use crate::capability::Capability;
+use crate::capability::{Capability, Resource};
 use crate::params::{Param, Params};
 use crate::plan::Selector;
 use crate::plan::model::Node;
@@ -13,6 +13,8 @@ use crate::schedule::{Action, Class};
 use crate::time::{Calendar, Span};
 
 mod cap_disk;
+mod cap_memory;
+mod cap_pids;
 mod fill_disk;
 mod flood_sessions;
 mod kill;
@@ -23,6 +25,7 @@ mod room;
 mod set_gateways;
 mod start_poet;
 mod terminate;
+mod throttle_cpu;
 
 /// Every fault kind, in the order of the reference page.
 pub static ALL: &[&dyn FaultKind] = &[
@@ -33,6 +36,9 @@ pub static ALL: &[&dyn FaultKind] = &[
     &flood_sessions::FloodSessions,
     &cap_disk::CAP_DISK,
     &fill_disk::FILL_DISK,
+    &cap_memory::CapMemory,
+    &throttle_cpu::ThrottleCpu,
+    &cap_pids::CapPids,
     &set_gateways::SET_GATEWAYS,
     &start_poet::START_POET,
 ];
@@ -88,6 +94,21 @@ pub struct Effect {
     pub action: Action,
     /// How it ends.
     pub class: Class,
+}
+
+impl Effect {
+    /// A resource that the target has so much of until the fault ends.
+    fn limit(target: &Node, resource: Resource, amount: u64) -> Self {
+        let node = target.name.clone();
+        Self {
+            action: Action::Limit {
+                node: node.clone(),
+                resource,
+                amount,
+            },
+            class: Class::Restores(Action::Unlimit { node, resource }),
+        }
+    }
 }
 
 /// A kind of fault.

@@ -1,7 +1,8 @@
 //! The history of a run: an append-only list of records, the only input of oracles and reports.
 //!
 //! On disk it is JSON lines, one record a line, first a [`Header`], last an [`End`]. Readers of the same major version
-//! skip kinds they do not know. A history without `end`, or with a gap in `seq`, never gives a pass.
+//! skip kinds they do not know. A history without `end`, with a gap in `seq`, or of other bytes than its end tells of, never
+//! gives a pass.
 
 pub mod read;
 
@@ -20,6 +21,10 @@ pub const FORMAT: &str = "1.1";
 
 /// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
 pub const FULL: &str = "full";
+
+/// The kind of the line behind the end of a history that was not found as it was written. It is no record: nothing of
+/// such a history can be believed.
+pub const REWRITTEN: &str = "rewritten";
 
 /// The source of a [`Gap`] in what a node printed. No signal and no URL is spelled like this.
 pub const LOG: &str = "log/stdout";
@@ -441,6 +446,9 @@ pub struct End {
     pub count: u64,
     /// Why the run ended.
     pub why: Ending,
+    /// SHA-256 of every byte before this line, in hex, as the writer wrote them; older histories do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// Why a run ended.

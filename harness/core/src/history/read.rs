@@ -3,9 +3,10 @@
 //! To support another major version, add its reader here and keep this one. Whether the records are complete is not
 //! asked here but by [`crate::judge::Judge`], which sees live records too.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::{FORMAT, Record};
+use super::{Body, FORMAT, REWRITTEN, Record};
 
 /// A line of a history.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +55,29 @@ pub enum ReadError {
         /// What was found instead.
         why: String,
     },
+    /// What lies before the end is not what its writer wrote.
+    #[error(
+        "the lines before the end have the SHA-256 {found}, and their writer says {written}; the file was changed after it was \
+         written: judge an untouched copy, or run the plan again"
+    )]
+    Digest {
+        /// What the end says.
+        written: String,
+        /// What lies there.
+        found: String,
+    },
+    /// The harness itself did not find what it had written.
+    #[error(
+        "the history was changed while the run went on: {} bytes of SHA-256 {} were written and {} of {} were there at the end; \
+         see which of the nodes writes into the run's directory, or run them with --substrate docker, where they do not see it",
+        .written.bytes, .written.sha256, .found.bytes, .found.sha256
+    )]
+    Rewritten {
+        /// What was written.
+        written: Extent,
+        /// What was there.
+        found: Extent,
+    },
     /// The file could not be read to its end.
     #[error("the history could not be read from line {line} on: {why}")]
     Io {
@@ -62,6 +86,103 @@ pub enum ReadError {
         /// What the system says.
         why: String,
     },
+}
+
+/// A whole history by its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// How many.
+    pub bytes: u64,
+    /// Their SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// The digest of a history that is written or read piece by piece.
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Running {
+    /// Takes the next bytes.
+    pub fn take(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.hash.update(bytes);
+    }
+
+    /// Everything taken so far.
+    pub fn extent(&self) -> Extent {
+        Extent {
+            bytes: self.bytes,
+            sha256: hex::encode(self.hash.clone().finalize()),
+        }
+    }
+}
+
+/// The lines of one history, given in their order as they lie in the file.
+#[derive(Debug, Default)]
+pub struct Lines {
+    number: u64,
+    seen: Running,
+}
+
+impl Lines {
+    /// The next line, and what its digest reveals of those before it when it is the end.
+    ///
+    /// # Errors
+    /// As [`raw_line`].
+    pub fn next(&mut self, bytes: &[u8]) -> (Result<Line, ReadError>, Option<ReadError>) {
+        self.number += 1;
+        let line = raw_line(bytes, self.number);
+        let doubt = match &line {
+            Ok(Line::Record(record)) => self.contradicts(&record.body),
+            _ => None,
+        };
+        self.seen.take(bytes);
+        (line, doubt)
+    }
+
+    /// How many lines there were so far.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Everything so far.
+    pub fn extent(&self) -> Extent {
+        self.seen.extent()
+    }
+
+    fn contradicts(&self, body: &Body) -> Option<ReadError> {
+        let Body::End(end) = body else {
+            return None;
+        };
+        let written = end.digest.clone()?;
+        let found = self.seen.extent().sha256;
+        (written != found).then_some(ReadError::Digest { written, found })
+    }
+}
+
+/// The line that says of a history what was written and what was found.
+#[derive(Serialize, Deserialize)]
+struct RewrittenLine {
+    seq: u64,
+    t_ns: u64,
+    kind: String,
+    written: Extent,
+    found: Extent,
+}
+
+/// The line, without its line feed, by which the harness says for ever that a history is not what it wrote. It is read
+/// as [`ReadError::Rewritten`].
+pub fn rewritten(written: Extent, found: Extent) -> impl Serialize {
+    RewrittenLine {
+        seq: 0,
+        t_ns: 0,
+        kind: REWRITTEN.to_owned(),
+        written,
+        found,
+    }
 }
 
 /// Every kind this version knows; a line of one of these that does not decode is damage, not the future.
@@ -106,6 +227,10 @@ pub fn line(text: &str, number: u64) -> Result<Line, ReadError> {
     {
         return Err(ReadError::Format { found });
     }
+    if envelope.kind == REWRITTEN {
+        let RewrittenLine { written, found, .. } = serde_json::from_str(text).map_err(garbage)?;
+        return Err(ReadError::Rewritten { written, found });
+    }
     if !KINDS.contains(&envelope.kind.as_str()) {
         return Ok(Line::Unknown {
             seq: envelope.seq,
@@ -121,9 +246,12 @@ pub fn line(text: &str, number: u64) -> Result<Line, ReadError> {
 /// Reads a whole history. Every item is a line or why it is none; a last line without its line feed is truncated even
 /// if it happens to be whole, since the writer ends every record with one.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = Result<Line, ReadError>> + '_ {
+    let mut lines = Lines::default();
     text.split_inclusive(|byte| *byte == b'\n')
-        .zip(1_u64..)
-        .map(|(bytes, number)| raw_line(bytes, number))
+        .flat_map(move |bytes| {
+            let (line, doubt) = lines.next(bytes);
+            std::iter::once(line).chain(doubt.map(Err))
+        })
 }
 
 /// Reads one line as it lies in the file, with its line feed: for callers that read from a stream.

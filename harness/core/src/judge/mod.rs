@@ -174,9 +174,11 @@ impl Judge {
     pub fn unreadable(&mut self, error: &ReadError) {
         let code = match error {
             ReadError::Truncated { .. } | ReadError::Io { .. } => Code::HistoryUnfinished,
-            ReadError::Garbage { .. } | ReadError::Format { .. } | ReadError::NoHeader { .. } => {
-                Code::HistoryDamaged
-            }
+            ReadError::Garbage { .. }
+            | ReadError::Format { .. }
+            | ReadError::NoHeader { .. }
+            | ReadError::Digest { .. }
+            | ReadError::Rewritten { .. } => Code::HistoryDamaged,
         };
         self.out.doubt(code, error.to_string(), "", Vec::new());
     }
@@ -569,7 +571,10 @@ fn declared(table: &[crate::params::Param], params: &Params) -> bool {
         Some(value) => matches!(
             (param.shape, value),
             (Shape::Nodes, Value::Nodes(_))
-                | (Shape::Count { .. } | Shape::Size, Value::Count(_))
+                | (
+                    Shape::Count { .. } | Shape::Size | Shape::Cpus,
+                    Value::Count(_)
+                )
                 | (Shape::Span, Value::Span(_))
                 | (Shape::Duration, Value::Duration(_))
                 | (

@@ -140,6 +140,12 @@ pub(super) static PLAN: Mapping = Mapping {
             "0",
             "The seed of everything random, unless the command line names another.",
         ),
+        defaults(
+            "substrate",
+            Takes::Word(SUBSTRATES),
+            "process",
+            "Where nodes live, unless the command line says otherwise: as processes of this machine, or in containers of a Docker engine.",
+        ),
         required(
             "network",
             Takes::Map(&NETWORK),
@@ -237,10 +243,21 @@ pub(super) static ROLE: Mapping = Mapping {
     name: "role",
     doc: "How one kind of node is started, when it is ready, how it stops, which signals it exposes.",
     keys: &[
-        required(
+        optional(
             "command",
             Takes::List(&Takes::Lines),
-            "Program and arguments; placeholders in braces, `{settings}` for all settings as --key value.",
+            "Program and arguments; placeholders in braces, `{settings}` for all settings as --key value. Only with `image` it may be left out.",
+        ),
+        optional(
+            "image",
+            Takes::Text,
+            "In containers, the image that its nodes are started from instead of one with the harness's executable: by the program of `command`, or where that is `{release.bin}` or left out by the image's own entry point.",
+        ),
+        defaults(
+            "pull",
+            Takes::Either(&[Takes::Flag, Takes::Word(&[PULL_MISSING])]),
+            "false",
+            "Whether the engine fetches `image` from its registry: always with `true`, only where it lacks it with `missing`.",
         ),
         optional(
             "settings",
@@ -293,6 +310,10 @@ pub(super) static ROLE: Mapping = Mapping {
     extra: Extra::None,
 };
 
+/// Where nodes can live.
+pub(super) const SUBSTRATES: &[&str] = &["process", "docker"];
+/// An image is fetched where the engine lacks it.
+pub(super) const PULL_MISSING: &str = "missing";
 /// Events of a role that are recorded; the bundled roles report about ten.
 pub(super) const EVENTS_MAX: usize = 32;
 pub(super) const SETTING_KINDS: &[&str] = &["count", "duration", "size", "text", "flag"];
@@ -611,89 +632,4 @@ pub(super) fn yaml_1_1_word(text: &str) -> bool {
         text.to_ascii_lowercase().as_str(),
         "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "~" | ""
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn words(takes: &Takes, out: &mut Vec<&'static str>) {
-        match takes {
-            Takes::Word(words) => out.extend(*words),
-            Takes::Named(inner) | Takes::List(inner) => words(inner, out),
-            Takes::Either(all) => all.iter().for_each(|takes| words(takes, out)),
-            _ => {}
-        }
-    }
-
-    #[test]
-    fn no_key_or_word_of_ours_is_a_trap_of_yaml_1_1() {
-        let mut ours: Vec<&str> = Vec::new();
-        for mapping in ALL {
-            ours.extend(mapping.keys.iter().map(|key| key.name));
-            ours.extend(mapping.extra_names());
-            mapping
-                .keys
-                .iter()
-                .for_each(|key| words(&key.takes, &mut ours));
-        }
-        let tables = crate::faults::ALL
-            .iter()
-            .map(|kind| kind.params())
-            .chain(crate::oracles::ALL.iter().map(|kind| kind.params()));
-        for param in tables.flatten() {
-            ours.push(param.name);
-            if let crate::params::Shape::OneOf(words) = param.shape {
-                ours.extend(words);
-            }
-        }
-        assert!(ours.len() > 50, "the tables were walked");
-        for word in ours {
-            assert!(!yaml_1_1_word(word), "{word} is a YAML 1.1 boolean");
-            assert!(
-                !word.contains(':') && !word.starts_with(|c: char| c.is_ascii_digit()),
-                "{word} may be read as a number"
-            );
-        }
-    }
-
-    #[test]
-    fn tables_are_sound() {
-        for mapping in ALL {
-            assert!(
-                mapping.doc.ends_with('.'),
-                "{}: the doc is a sentence",
-                mapping.name
-            );
-            let mut seen = std::collections::BTreeSet::new();
-            for key in mapping.keys {
-                assert!(
-                    seen.insert(key.name),
-                    "{}.{} is declared twice",
-                    mapping.name,
-                    key.name
-                );
-                assert!(
-                    key.doc.ends_with('.'),
-                    "{}.{}: the doc is a sentence",
-                    mapping.name,
-                    key.name
-                );
-            }
-            for name in mapping.one_of.iter().flat_map(|set| set.iter()) {
-                assert!(
-                    mapping.key(name).is_some(),
-                    "{}: {name} is in a set but not declared",
-                    mapping.name
-                );
-            }
-            for name in mapping.extra_names() {
-                assert!(
-                    mapping.key(name).is_none(),
-                    "{}: the kind {name} has the name of a key",
-                    mapping.name
-                );
-            }
-        }
-    }
 }

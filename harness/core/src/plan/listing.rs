@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::model::{Ready, Role, SettingKind, Source, StopSignal, Transport};
+use super::model::{Pull, Ready, Role, SettingKind, Source, StopSignal, Transport};
 use crate::time::{MICRO, Span};
 
 /// One role as an entry of `roles:`, indented by two spaces.
@@ -14,10 +14,19 @@ pub fn render_role(role: &Role) -> String {
     let mut line = |text: String| {
         let _ = writeln!(out, "    {text}");
     };
-    line(format!(
-        "command: {}",
-        list(role.command.iter().map(|part| quote(part)))
-    ));
+    if !role.command.is_empty() {
+        let parts = role.command.iter().map(|part| quote(part));
+        line(format!("command: {}", list(parts)));
+    }
+    if let Some(image) = &role.image {
+        line(format!("image: {}", quote(&image.name)));
+        let pull = match image.pull {
+            Pull::Never => "false",
+            Pull::Missing => "missing",
+            Pull::Always => "true",
+        };
+        line(format!("pull: {pull}"));
+    }
     line(format!(
         "settings: {}",
         map(role

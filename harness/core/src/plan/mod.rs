@@ -11,6 +11,8 @@
 mod decode;
 pub mod diagnostic;
 mod keys;
+#[cfg(test)]
+mod keys_tests;
 pub mod listing;
 pub mod model;
 pub mod placeholders;

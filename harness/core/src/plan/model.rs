@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Selector, SourceSpan};
 use crate::params::Params;
+use crate::substrate::SubstrateKind;
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// One plan: a network, a timeline of faults, expectations and controls.
@@ -17,6 +18,8 @@ pub struct Plan {
     pub digest: String,
     /// The seed of everything random in its schedule, unless the command line names another.
     pub seed: u64,
+    /// Where its nodes live, unless the command line names another place.
+    pub substrate: SubstrateKind,
     /// Layer length and layers per epoch.
     pub calendar: Calendar,
     /// Every node, role by role in the order of the plan, then by index.
@@ -82,8 +85,11 @@ impl Capacity {
 pub struct Role {
     /// Its name in the plan.
     pub name: String,
-    /// Program and arguments, placeholders unexpanded. `{settings}` stands for all `--key value` pairs.
+    /// Program and arguments, placeholders unexpanded. `{settings}` stands for all `--key value` pairs. Empty only with an
+    /// image, which then starts by itself.
     pub command: Vec<String>,
+    /// What its nodes are started from in containers, instead of an image with the harness's executable.
+    pub image: Option<Image>,
     /// Declared settings: name to kind of value.
     pub settings: BTreeMap<String, SettingKind>,
     /// Protocols the node speaks; faults require them, the network file passes them on.
@@ -106,6 +112,26 @@ pub struct Role {
     pub env: BTreeMap<String, String>,
     /// What one round takes on its disk, in bytes: what `rounds` means in limits and disk faults.
     pub round_bytes: Option<u64>,
+}
+
+/// An image of the user's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its name, as `docker run` takes it.
+    pub name: String,
+    /// Whether it is fetched.
+    pub pull: Pull,
+}
+
+/// Whether an engine fetches an image from its registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pull {
+    /// It must be there.
+    Never,
+    /// Where the engine lacks it.
+    Missing,
+    /// Whether it is there or not.
+    Always,
 }
 
 /// The kind of value a setting takes.

@@ -132,7 +132,7 @@ impl Reader {
     }
 
     /// A value with a form of its own, which needs no quotes.
-    fn formed<T>(
+    pub(super) fn formed<T>(
         &mut self,
         field: &Field<'_>,
         wanted: &str,

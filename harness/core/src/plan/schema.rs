@@ -151,6 +151,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Span => takes(&Takes::Span),
         Shape::Duration => takes(&Takes::Duration),
         Shape::Size => takes(&Takes::Size),
+        Shape::Cpus => json!({ "type": "number", "minimum": 0.01, "maximum": 1024 }),
         Shape::Capacity => takes(&Takes::Capacity),
         Shape::OneOf(words) => json!({ "type": "string", "enum": words }),
         Shape::Signal => json!({ "type": "string" }),

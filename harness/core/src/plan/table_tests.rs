@@ -248,6 +248,7 @@ fn refused(value: &Value, schema: &Value, whole: &Value) -> Option<String> {
                     "array" => value.is_array(),
                     "string" => value.is_string(),
                     "integer" => value.is_u64(),
+                    "number" => value.is_number(),
                     "boolean" => value.is_boolean(),
                     other => panic!("unknown type {other}"),
                 });
@@ -257,10 +258,10 @@ fn refused(value: &Value, schema: &Value, whole: &Value) -> Option<String> {
                 .then(|| format!("{value} is none of {rule}")),
             "const" => (value != rule).then(|| format!("{value} is not {rule}")),
             "minimum" => {
-                (value.as_u64() < rule.as_u64()).then(|| format!("{value} is under {rule}"))
+                (value.as_f64() < rule.as_f64()).then(|| format!("{value} is under {rule}"))
             }
             "maximum" => {
-                (value.as_u64() > rule.as_u64()).then(|| format!("{value} is over {rule}"))
+                (value.as_f64() > rule.as_f64()).then(|| format!("{value} is over {rule}"))
             }
             "minItems" => value
                 .as_array()

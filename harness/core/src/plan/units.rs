@@ -163,6 +163,35 @@ pub(super) fn capacity(text: &str) -> Result<Capacity, Unreadable> {
     size(text).map(Capacity::Bytes)
 }
 
+/// The fewest and the most thousandths of a processor that make sense: under the kernel's least quota of a millisecond in a
+/// tenth of a second nothing runs, and no engine has more than this.
+pub(super) const MILLI_CPUS: (u64, u64) = (10, 1_024_000);
+
+/// Processors, also parts of one, in thousandths.
+pub(super) fn cpus(text: &str) -> Result<u64, Unreadable> {
+    let forms = "write a number such as `0.5`";
+    if not_finite(text) {
+        return Err(Unreadable::new(format!("`{text}` is not finite"), forms));
+    }
+    let number = decimal(text, text).map_err(|wrong| Unreadable::new(wrong.why, forms))?;
+    let (least, most) = MILLI_CPUS;
+    if number.scale > 3 {
+        let why = format!("`{text}` is finer than a thousandth of a processor");
+        return Err(Unreadable::new(why, "round it"));
+    }
+    let milli = number
+        .times(1000)
+        .and_then(|milli| u64::try_from(milli).ok());
+    milli
+        .filter(|milli| (least..=most).contains(milli))
+        .ok_or_else(|| {
+            Unreadable::new(
+                format!("`{text}` is not between 0.01 and 1024 processors"),
+                forms,
+            )
+        })
+}
+
 /// A whole number between bounds.
 pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64, Unreadable> {
     let range = || match max {

@@ -31,6 +31,14 @@ pub fn comparison(comparison: &Comparison) -> Result<String, SerializeError> {
     for result in &comparison.controls {
         controls.add_test_case(control(result));
     }
+    for control in &comparison.not_run {
+        let name = format!(
+            "{} is run",
+            line(control.release.as_deref().unwrap_or("every control"))
+        );
+        let status = red(NonSuccessKind::Error, &lines(&control.why));
+        controls.add_test_case(case(name, "control", status));
+    }
     report.add_test_suite(controls);
     for result in &comparison.controls {
         let strict = result.control.must_pass;

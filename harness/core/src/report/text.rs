@@ -79,10 +79,14 @@ pub fn run(verdict: &Verdict, options: &Options) -> String {
 /// Several controls side by side.
 pub fn comparison(comparison: &Comparison, options: &Options) -> String {
     let mut text = String::new();
-    let width = comparison
-        .controls
+    let ran = comparison.controls.iter().map(|it| &it.control.release);
+    let not_run = comparison
+        .not_run
         .iter()
-        .map(|result| line(&result.control.release).chars().count())
+        .filter_map(|it| it.release.as_ref());
+    let width = ran
+        .chain(not_run)
+        .map(|release| line(release).chars().count())
         .max()
         .unwrap_or(0);
     let heading = format!("controls of {}", line(&comparison.plan));
@@ -108,6 +112,12 @@ pub fn comparison(comparison: &Comparison, options: &Options) -> String {
         for difference in differences(result).lines() {
             push(&mut text, &format!("             {difference}"));
         }
+    }
+    for control in &comparison.not_run {
+        let mark = options.paint(Colour::Yellow, &format!("{:<9}", "not run"));
+        let release = line(control.release.as_deref().unwrap_or("?"));
+        let why = line(&control.why);
+        push(&mut text, &format!("  {mark}  {release:<width$}  {why}"));
     }
     text
 }

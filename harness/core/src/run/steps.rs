@@ -72,6 +72,7 @@ impl<W: Watch> Machine<W> {
             Action::Freeze { .. }
             | Action::Thaw { .. }
             | Action::Flood { .. }
+            | Action::Limit { .. }
             | Action::SetGateways { .. }
             | Action::StartPoet { .. }
                 if !lives =>
@@ -209,7 +210,10 @@ impl<W: Watch> Machine<W> {
             .filter(|undo| {
                 matches!(
                     undo.action,
-                    Action::Thaw { .. } | Action::EndFlood { .. } | Action::FreeDisk { .. }
+                    Action::Thaw { .. }
+                        | Action::EndFlood { .. }
+                        | Action::FreeDisk { .. }
+                        | Action::Unlimit { .. }
                 )
             })
             .collect();

@@ -66,6 +66,8 @@ impl<W: Watch> Machine<W> {
         let end = End {
             count: self.next_seq + 1,
             why: ending,
+            // Only who writes the lines knows their bytes.
+            digest: None,
         };
         self.record(Body::End(end));
         self.out.push(Command::Sync);

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Action, Class, Part, Schedule};
+use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::plan::{Plan, size};
 use crate::run;
+use crate::substrate::SubstrateKind;
 use crate::time::{MICRO, ProtocolTime, Span};
 
 /// Wall time one release takes at the most: start, genesis, schedule, undo and orderly stop.
@@ -25,7 +27,7 @@ pub fn wall_ns_max(plan: &Plan, schedule: &Schedule, pace: run::Pace) -> u64 {
 }
 
 /// The schedule of a plan for people.
-pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
+pub fn describe(plan: &Plan, schedule: &Schedule, substrate: SubstrateKind) -> String {
     let mut out = String::new();
     let layer = Duration::from_nanos(plan.calendar.layer_ns);
     let epoch = humantime::format_duration(Duration::from_nanos(
@@ -68,11 +70,12 @@ pub fn describe(plan: &Plan, schedule: &Schedule) -> String {
     }
     let controls = plan.controls.len().max(1) as u64;
     // Whole seconds, rounded up: nobody plans by the millisecond.
-    let seconds = wall_ns_max(plan, schedule, run::Pace::PROCESS).div_ceil(1_000_000_000);
+    let seconds = wall_ns_max(plan, schedule, substrate.pace()).div_ceil(1_000_000_000);
     let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
     let _ = writeln!(
         out,
-        "wall time at most {} for one release, {} for {controls} of them",
+        "wall time on {} at most {} for one release, {} for {controls} of them",
+        substrate.word(),
         humantime::format_duration(Duration::from_secs(seconds)),
         humantime::format_duration(Duration::from_secs(seconds * controls)),
     );
@@ -109,6 +112,18 @@ fn action(action: &Action) -> String {
         Action::StartPoet { node, gateways } => {
             format!("start the rounds of {node} with {}", gateways.join(", "))
         }
+        Action::Limit {
+            node,
+            resource,
+            amount,
+        } => format!(
+            "limit the {} of {node} to {}",
+            resource.word(),
+            self::amount(*resource, *amount)
+        ),
+        Action::Unlimit { node, resource } => {
+            format!("lift the limit on the {} of {node}", resource.word())
+        }
         Action::FreeDisk { node, limit: None } => format!("free the disk of {node}"),
         Action::FreeDisk {
             node,
@@ -117,6 +132,22 @@ fn action(action: &Action) -> String {
             "free the disk of {node} up to its limit of {}",
             size(*limit)
         ),
+    }
+}
+
+/// So much of a resource, in words.
+pub fn amount(resource: Resource, amount: u64) -> String {
+    match resource {
+        Resource::Memory => size(amount),
+        Resource::Cpu => {
+            let (whole, thousandths) = (amount / 1000, amount % 1000);
+            let fraction = format!("{thousandths:03}");
+            match fraction.trim_end_matches('0') {
+                "" => whole.to_string(),
+                fraction => format!("{whole}.{fraction}"),
+            }
+        }
+        Resource::Pids => amount.to_string(),
     }
 }
 

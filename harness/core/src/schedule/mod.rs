@@ -6,13 +6,13 @@ mod describe;
 mod resolve;
 mod tolerance;
 
-pub use describe::{describe, wall_ns_max};
+pub use describe::{amount, describe, wall_ns_max};
 pub use resolve::{STEADY_EPOCHS, resolve};
 pub use tolerance::tolerated;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capability::Capability;
+use crate::capability::{Capability, Resource};
 use crate::faults::Impact;
 use crate::time::{ProtocolTime, Span};
 
@@ -91,6 +91,22 @@ pub enum Action {
         /// Nodes that it hands its proofs to, in the order of the network.
         gateways: Vec<String>,
     },
+    /// Of this resource the node has this much and no more.
+    Limit {
+        /// The node.
+        node: String,
+        /// What it is limited in.
+        resource: Resource,
+        /// How much it has, in the resource's own unit.
+        amount: u64,
+    },
+    /// Of this resource the node has again what its machine has.
+    Unlimit {
+        /// The node.
+        node: String,
+        /// What it was limited in.
+        resource: Resource,
+    },
     /// Gives the node its disk back: what its limit allows, or without one all there is.
     FreeDisk {
         /// The node.
@@ -129,6 +145,15 @@ impl Action {
                 Capability::Disk
             }
             Self::SetGateways { .. } | Self::StartPoet { .. } => Capability::Operate,
+            Self::Limit { resource, .. } | Self::Unlimit { resource, .. } => resource.capability(),
+        }
+    }
+
+    /// Which resource of its node it limits.
+    pub fn limits(&self) -> Option<Resource> {
+        match self {
+            Self::Limit { resource, .. } => Some(*resource),
+            _ => None,
         }
     }
 
@@ -145,6 +170,8 @@ impl Action {
             | Self::CapDisk { node, .. }
             | Self::FillDisk { node, .. }
             | Self::FreeDisk { node, .. }
+            | Self::Limit { node, .. }
+            | Self::Unlimit { node, .. }
             | Self::SetGateways { node, .. }
             | Self::StartPoet { node, .. } => node,
         }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::tolerance::Conditions;
 use super::{Action, Class, Part, Schedule, Step, Window};
+use crate::capability::{Capability, Resource};
 use crate::faults::{self, Among, FaultKind, Impact, Lasting};
 use crate::oracles;
 use crate::params::Params;
@@ -141,34 +142,46 @@ impl Step {
         )
     }
 
+    /// What of its node it gives a size.
+    fn sizes(&self) -> Option<Capability> {
+        let sizes = self.action.holds_disk() || self.action.limits().is_some();
+        sizes.then(|| self.action.needs())
+    }
+
     fn state_of_target(&self) -> &'static str {
         match self.action {
             Action::Freeze { .. } => "frozen",
             Action::CapDisk { .. } | Action::FillDisk { .. } => "short of disk",
+            Action::Limit { resource, .. } => match resource {
+                Resource::Memory => "short of memory",
+                Resource::Cpu => "throttled",
+                Resource::Pids => "short of processes",
+            },
             _ => "down",
         }
     }
 }
 
-/// What is on a node, and until when. Load and limits stand together, but what is down takes nothing more, and a disk has
-/// one size at a time.
+/// What is on a node, and until when. Load and limits stand together, but what is down takes nothing more, and a disk, or
+/// a resource, has one size at a time.
 #[derive(Default)]
 struct Held<'a> {
     down: Vec<(ProtocolTime, &'a Step)>,
-    disk: Vec<(ProtocolTime, &'a Step)>,
+    /// What has one size at a time: a disk, a resource.
+    sized: BTreeMap<Capability, Vec<(ProtocolTime, &'a Step)>>,
 }
 
 impl<'a> Held<'a> {
     /// The first thing that `later` cannot be done beside.
     fn in_the_way(&mut self, later: &Step) -> Option<&'a Step> {
-        for steps in [&mut self.down, &mut self.disk] {
+        for steps in std::iter::once(&mut self.down).chain(self.sized.values_mut()) {
             steps.retain(|(end, _)| *end > later.at);
         }
-        let disk = self.disk.iter().filter(|_| later.action.holds_disk());
+        let sized = later.sizes().and_then(|what| self.sized.get(&what));
         let other = |step: &&Step| step.entry != later.entry || step.at >= later.at;
         self.down
             .iter()
-            .chain(disk)
+            .chain(sized.into_iter().flatten())
             .map(|(_, step)| *step)
             .find(other)
     }
@@ -176,8 +189,8 @@ impl<'a> Held<'a> {
     fn push(&mut self, end: ProtocolTime, step: &'a Step) {
         let steps = if step.impairs() {
             &mut self.down
-        } else if step.action.holds_disk() {
-            &mut self.disk
+        } else if let Some(what) = step.sizes() {
+            self.sized.entry(what).or_default()
         } else {
             return;
         };
@@ -502,6 +515,27 @@ mod tests {
             };
         }
         assert!(found(&schedule).is_empty());
+    }
+
+    #[test]
+    fn a_resource_has_one_size_at_a_time_and_others_stand_beside_it() {
+        let mut schedule = schedule(&[(8, 0, 0, Some(4), false), (10, 0, 1, Some(4), false)]);
+        let mut limit = |resources: [Resource; 2]| {
+            let begins = schedule.steps.iter_mut().filter(|step| step.begins());
+            for (step, resource) in begins.zip(resources) {
+                step.action = Action::Limit {
+                    node: "n-0".to_owned(),
+                    resource,
+                    amount: 100,
+                };
+            }
+            schedule.conflicts()
+        };
+        let twice = limit([Resource::Memory, Resource::Memory]);
+        let why = "n-0 is still short of memory by `e-0` then".to_owned();
+        assert_eq!(twice, [("e-1".to_owned(), why)]);
+        assert_eq!(limit([Resource::Memory, Resource::Cpu]), []);
+        assert_eq!(limit([Resource::Pids, Resource::Memory]), []);
     }
 
     #[test]

@@ -190,6 +190,51 @@ fn damage_is_no_pass_and_facts_stay_facts() {
     assert_eq!(verdict.verdict, Outcome::Fail);
 }
 
+/// As the controller writes it: the end tells the digest of what is before it.
+fn sealed(records: &[Record]) -> String {
+    let (end, before) = records.split_last().unwrap();
+    let before = written(before);
+    let mut end = end.clone();
+    if let Body::End(end) = &mut end.body {
+        let mut seen = read::Running::default();
+        seen.take(before.as_bytes());
+        end.digest = Some(seen.extent().sha256);
+    }
+    before + &written(&[end])
+}
+
+#[test]
+fn what_was_edited_afterwards_is_damage_wherever_it_was() {
+    let net = good();
+    let text = sealed(&net.records);
+    assert_eq!(read(&text).unwrap().verdict, Outcome::Pass);
+    // The values mean nothing to any oracle, and each line is a sound record still.
+    for (from, to) in [
+        ("\"rtt_us\":80", "\"rtt_us\":81"),
+        ("\"steal_ppm\":", "\"steal_ppm\":1"),
+        ("\"boot\":\"", "\"boot\":\"x"),
+        ("{\"seq\":0,", "{ \"seq\":0,"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let verdict = read(&text.replacen(from, to, 1)).unwrap();
+        assert_eq!(codes(&verdict), ["history-damaged"].into(), "{from}");
+        assert_eq!(verdict.verdict, Outcome::Inconclusive, "{from}");
+    }
+    // Older writers did not say, and are believed.
+    assert_eq!(read(&written(&net.records)).unwrap().verdict, Outcome::Pass);
+}
+
+#[test]
+fn what_its_writer_disowned_is_not_believed() {
+    let text = sealed(&good().records);
+    let (written, found) = (read::Running::default(), read::Running::default());
+    let line = read::rewritten(written.extent(), found.extent());
+    let line = serde_json::to_string(&line).unwrap();
+    let verdict = read(&format!("{text}{line}\n")).unwrap();
+    assert_eq!(codes(&verdict), ["history-damaged"].into());
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+}
+
 #[test]
 fn an_edited_header_is_no_panic() {
     let net = good();

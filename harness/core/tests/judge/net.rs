@@ -306,7 +306,14 @@ impl Net {
         }
         self.push(t_ns, Body::TornDown(TornDown { left: Vec::new() }));
         let count = self.records.len() as u64 + 1;
-        self.push(t_ns, Body::End(End { count, why }));
+        self.push(
+            t_ns,
+            Body::End(End {
+                count,
+                why,
+                digest: None,
+            }),
+        );
         self
     }
 

@@ -1,6 +1,7 @@
 //! What people and machines read.
 
 use proptest::prelude::*;
+use tweedledum_core::control::{Comparison, Gave, NotRun};
 use tweedledum_core::history::{Death, ExitStatus};
 use tweedledum_core::history::{Ending, Panic};
 use tweedledum_core::report::{json, junit, text};
@@ -71,6 +72,34 @@ fn as_junit() {
     insta::assert_snapshot!("junit_fail", junit::run(&failing()).unwrap());
     insta::assert_snapshot!("junit_unclear", junit::run(&unclear_run()).unwrap());
     insta::assert_snapshot!("junit_comparison", junit::comparison(&both()).unwrap());
+}
+
+#[test]
+fn controls_that_were_not_run_are_told_and_keep_the_others_from_passing() {
+    let lacking = |release: Option<&str>| {
+        both().without(vec![NotRun {
+            release: release.map(str::to_owned),
+            why: "nobody \u{1b}[31mknows".into(),
+        }])
+    };
+    for (release, shown) in [
+        (Some("netid-118"), "not run    netid-118"),
+        (None, "not run    ?"),
+    ] {
+        let some = lacking(release);
+        assert_eq!(some.exit_code().code(), 3);
+        let told = text::comparison(&some, &text::Options::default());
+        assert!(told.contains(shown) && told.contains("nobody"), "{told}");
+        let xml = junit::comparison(&some).unwrap();
+        assert!(xml.contains("<error") && xml.contains("is run\""), "{xml}");
+        assert!(!format!("{told}{xml}").contains('\u{1b}'));
+        let json = json::comparison(&some).unwrap();
+        let again: Comparison = serde_json::from_str(&json).unwrap();
+        assert_eq!(again, some);
+    }
+    let mut failed = lacking(Some("netid-118"));
+    failed.controls[0].gave = Gave::Wrong;
+    assert_eq!(failed.exit_code().code(), 1);
 }
 
 proptest! {

@@ -13,6 +13,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tweedledum_core::capability::Resource;
 
 use super::engine::{Engine, said, status_of};
 use super::ledger::{Entry, Ledger, Thing};
@@ -166,10 +167,11 @@ fn pieces(
     }))
 }
 
-/// What a container that runs has said since it was first started, and what it says from now on.
-pub(super) fn log(engine: &Engine, id: &str) -> Output {
+/// What a container that runs has said since this second of 1970, and what it says from now on.
+pub(super) fn log(engine: &Engine, id: &str, since: i32) -> Output {
     let options = LogsOptions {
         follow: true,
+        since,
         stdout: true,
         stderr: true,
         ..LogsOptions::default()
@@ -208,6 +210,17 @@ pub struct Limits {
     pub milli_cpus: Option<u32>,
     /// Processes and threads.
     pub pids: Option<u32>,
+}
+
+impl Limits {
+    /// That of one resource, in the resource's own unit.
+    pub fn of(&self, resource: Resource) -> Option<u64> {
+        match resource {
+            Resource::Memory => self.memory,
+            Resource::Cpu => self.milli_cpus.map(u64::from),
+            Resource::Pids => self.pids.map(u64::from),
+        }
+    }
 }
 
 /// What the engine says of a container at one moment.

@@ -12,7 +12,7 @@ use tweedledum_core::run::Pace;
 use super::container::Limits;
 use super::engine::Engine;
 use super::held::{HeldDisk, size_of};
-use super::image::{Image, own_image};
+use super::image::{Image, own_image, users_image};
 use super::ledger::Ledger;
 use super::life::ContainerLife;
 use super::node::{Node, NodeSpec};
@@ -22,7 +22,8 @@ use super::vantage::PodVantage;
 use crate::observe::ready::ExecEnd;
 use crate::substrate::process::Nonce;
 use crate::substrate::{
-    DiskHold, DiskNeed, Doing, Ground, Life, NodePipes, Request, Spot, Substrate, Vantage,
+    DiskHold, DiskNeed, Doing, Executables, Ground, Life, NodePipes, Request, Spot, Substrate,
+    Vantage,
 };
 
 /// Where a node finds its data and its network file.
@@ -87,7 +88,27 @@ impl DockerGround {
         }
     }
 
+    /// Makes sure that the images of roles are on the engine, each once; by node.
+    async fn users_images(&self, request: &Request) -> Result<BTreeMap<String, Image>, String> {
+        let mut found: BTreeMap<&str, Image> = BTreeMap::new();
+        let mut users = BTreeMap::new();
+        for seat in &request.seats {
+            let Some(asked) = &seat.image else { continue };
+            if !found.contains_key(asked.name.as_str()) {
+                let image = users_image(&self.engine, &asked.name, asked.pull).await;
+                let image =
+                    image.map_err(|error| format!("{} cannot be started: {error}", seat.node));
+                found.insert(&asked.name, image?);
+            }
+            if let Some(image) = found.get(asked.name.as_str()) {
+                users.insert(seat.node.clone(), image.clone());
+            }
+        }
+        Ok(users)
+    }
+
     async fn furnish(&self, run: &DockerRun, request: Request) -> Result<Network, String> {
+        let users = self.users_images(&request).await?;
         let needs: Vec<Option<DiskNeed>> = request.seats.iter().map(|seat| seat.disk).collect();
         let specs = request.seats.iter().map(|seat| PodSpec {
             node: seat.node.clone(),
@@ -96,6 +117,8 @@ impl DockerGround {
                 .map_or(Data::Plain, |need| Data::Sized(size_of(need))),
             identities: request.identities,
             seen: request.saw.clone(),
+            // Into the processes of another user, or with rights of their own, it cannot look without.
+            looks_into: seat.image.is_some() && !seat.limits.is_empty(),
         });
         let pods = run.pods(specs.collect(), |progress| {
             tracing::debug!(?progress, "a pod is made");
@@ -116,7 +139,9 @@ impl DockerGround {
         Ok(Network {
             run: run.clone(),
             image: self.image.clone(),
+            users,
             base: request.base,
+            executables: request.executables,
             images: tokio::sync::Mutex::default(),
             homes,
             nodes: Mutex::default(),
@@ -151,9 +176,12 @@ struct Home {
 struct Network {
     run: DockerRun,
     image: Image,
+    /// The images that roles name, by node.
+    users: BTreeMap<String, Image>,
     base: PathBuf,
-    /// Images of the plan's own executables, by their path.
-    images: tokio::sync::Mutex<BTreeMap<PathBuf, Image>>,
+    executables: Executables,
+    /// Images of the plan's own executables, by the plan's names for them.
+    images: tokio::sync::Mutex<BTreeMap<String, Image>>,
     homes: BTreeMap<String, Home>,
     /// Nodes that had a life.
     nodes: Mutex<BTreeMap<String, Node>>,
@@ -182,15 +210,19 @@ impl Network {
     }
 
     async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {
-        let image = match &launch.program {
-            Program::Own => self.image.clone(),
-            Program::Path(path) => self.image_of(self.base.join(path)).await?,
+        let (image, entry) = match (&launch.image, self.users.get(&launch.node)) {
+            (Some(asked), Some(image)) => (image.clone(), asked.entry.clone()),
+            _ => match &launch.program {
+                Program::Path(path) => (self.image_of(path).await?, None),
+                Program::Own | Program::Image => (self.image.clone(), None),
+            },
         };
+        let replace_entry_point = entry.is_some();
         let file = format!("{:#}\n", launch.network);
         Ok(NodeSpec {
             image,
-            command: launch.args.clone(),
-            replace_entry_point: false,
+            command: entry.into_iter().chain(launch.args.clone()).collect(),
+            replace_entry_point,
             env: launch.env.clone(),
             data: DATA.to_owned(),
             files: BTreeMap::from([(NETWORK.to_owned(), file.into_bytes())]),
@@ -199,14 +231,20 @@ impl Network {
     }
 
     /// An executable of the plan's own becomes an image as ours does.
-    async fn image_of(&self, path: PathBuf) -> Result<Image, String> {
+    async fn image_of(&self, name: &str) -> Result<Image, String> {
         let mut images = self.images.lock().await;
-        if let Some(image) = images.get(&path) {
+        if let Some(image) = images.get(name) {
             return Ok(image.clone());
         }
-        let image = own_image(self.run.engine(), &path).await;
+        let image = own_image(self.run.engine(), &self.base.join(name)).await;
         let image = image.map_err(|error| error.to_string())?;
-        images.insert(path, image.clone());
+        // Read once more, as it lies beside the libraries that it names, and so compared with what was read first.
+        if let Some(held) = self.executables.get(name) {
+            let checked = tokio::task::spawn_blocking(move || held.check_path()).await;
+            let checked = checked.map_err(|error| error.to_string())?;
+            checked.map_err(|error| error.to_string())?;
+        }
+        images.insert(name.to_owned(), image.clone());
         Ok(image)
     }
 }

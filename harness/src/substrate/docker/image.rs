@@ -15,6 +15,7 @@ use fs_err as fs;
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
+use tweedledum_core::plan::model::Pull;
 
 use super::elf::{self, Elf};
 use super::engine::{Engine, said, status_of};
@@ -155,21 +156,23 @@ pub async fn own_image(engine: &Engine, executable: &Path) -> Result<Image, Imag
     }
 }
 
-/// Looks up the user's image; pulls it only where `pull` says so and it is not there.
-pub async fn users_image(engine: &Engine, image: &str, pull: bool) -> Result<Image, ImageError> {
+/// Looks up the user's image; pulls it only where `pull` says so.
+pub async fn users_image(engine: &Engine, image: &str, pull: Pull) -> Result<Image, ImageError> {
     let found = |id, made| Image {
         id,
         name: image.to_owned(),
         made,
         own: false,
     };
-    if let Some(id) = look_up(engine, image, None).await? {
+    if pull != Pull::Always
+        && let Some(id) = look_up(engine, image, None).await?
+    {
         return Ok(found(id, false));
     }
     let absent = || ImageError::Absent {
         image: image.to_owned(),
     };
-    if !pull {
+    if pull == Pull::Never {
         return Err(absent());
     }
     let options = CreateImageOptions {

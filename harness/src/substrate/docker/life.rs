@@ -7,14 +7,19 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 
 use super::container::DockerError;
 use super::link::AgentLink;
 use super::node;
 use super::wire::Working;
+use crate::substrate::cgroup::Share;
 use crate::substrate::process::{ExitKind, NodeSignal, StoppedBy};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
+
+/// Limits of memory are kept in whole pages.
+const PAGE: u64 = 4096;
 
 /// A life of a node.
 #[derive(Debug)]
@@ -79,6 +84,18 @@ fn told<T>(result: Result<T, DockerError>) -> Result<T, String> {
     result.map_err(|error| error.to_string())
 }
 
+/// A limit that the engine would not set, with what to do where that is known.
+fn refused(resource: Resource, error: &DockerError) -> String {
+    let why = error.to_string();
+    // The words are those of runc, which every version has said it in.
+    if resource == Resource::Memory && why.contains("current usage") {
+        return format!(
+            "{why}; with cgroup v1 the kernel takes no memory back from who uses it: cap it above that, and it is killed when it wants more"
+        );
+    }
+    why
+}
+
 fn death(death: node::Death) -> Death {
     let status = match death.exit.kind {
         _ if death.oom => ExitStatus::OutOfMemory,
@@ -135,6 +152,32 @@ impl Life for ContainerLife {
 
     fn thaw(&self) -> Doing<'_, ()> {
         async { told(self.life.signal(NodeSignal::Cont).await).map(drop) }.boxed()
+    }
+
+    fn limit(&self, resource: Resource, amount: Option<u64>) -> Doing<'_, Option<u64>> {
+        async move {
+            let limited = self.life.node().limit_one(resource, amount).await;
+            let state = limited.map_err(|error| refused(resource, &error))?;
+            Ok(state.limits.of(resource))
+        }
+        .boxed()
+    }
+
+    fn share(&self, resource: Resource) -> Doing<'_, Share> {
+        async move {
+            let share = self.agent.share(resource).await;
+            let mut share = share.map_err(|error| error.to_string())?;
+            // One of all that the machine has is none, and the only way to take one from a running container.
+            let about = self.life.node().engine().about();
+            let all = match resource {
+                Resource::Memory => about.memory / PAGE * PAGE,
+                Resource::Cpu => u64::from(about.cpus) * 1000,
+                Resource::Pids => u64::MAX,
+            };
+            share.limit = share.limit.filter(|limit| *limit < all);
+            Ok(share)
+        }
+        .boxed()
     }
 
     fn awake(&self) -> BoxFuture<'_, Seen> {

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tweedledum_core::capability::Resource;
 
 use super::wire::{
     Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, beat,
@@ -28,6 +29,7 @@ use crate::agent::operator;
 use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::clock::monotonic_ns;
 use crate::observe::{NodeName, Observation, excerpt};
+use crate::substrate::cgroup::Share;
 use crate::substrate::process::identity::boot_id;
 
 /// How long an agent may take for what needs no waiting: it is one round trip through the engine,
@@ -346,6 +348,14 @@ impl AgentLink {
     pub async fn working(&self) -> Result<BTreeMap<i32, Working>, LinkError> {
         match self.ask(Order::Working, ANSWER_BOUND).await? {
             Answer::Working(working) => Ok(working),
+            _ => Err(self.other()),
+        }
+    }
+
+    /// What the kernel holds the node to, as the control group of one of its processes has it.
+    pub async fn share(&self, resource: Resource) -> Result<Share, LinkError> {
+        match self.ask(Order::Share { resource }, ANSWER_BOUND).await? {
+            Answer::Share(share) => Ok(share),
             _ => Err(self.other()),
         }
     }

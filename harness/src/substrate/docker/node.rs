@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tweedledum_core::capability::Resource;
 
 use super::container::{
     self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
@@ -119,7 +120,8 @@ impl Node {
         let (entrypoint, cmd) = if spec.replace_entry_point {
             (Some(spec.command), None)
         } else {
-            (None, Some(spec.command))
+            // None at all is the image's own.
+            (None, (!spec.command.is_empty()).then_some(spec.command))
         };
         let env = spec.env.iter().map(|(key, value)| format!("{key}={value}"));
         let body = ContainerCreateBody {
@@ -213,13 +215,14 @@ impl Node {
         self.live(output).await
     }
 
-    /// The life that it has already, with what the engine's log has of it.
-    pub(super) async fn adopt(&self) -> Result<(Life, NodePipes), DockerError> {
+    /// The life that it has already, with what the engine's log has of it since this second of 1970.
+    pub(super) async fn adopt(&self, since: i32) -> Result<(Life, NodePipes), DockerError> {
         if !self.state().await?.running {
             let why = format!("{} does not run any more", self.name());
             return Err(DockerError::Spec(why));
         }
-        self.live(container::log(&self.0.engine, &self.0.id)).await
+        self.live(container::log(&self.0.engine, &self.0.id, since))
+            .await
     }
 
     async fn live(&self, output: Output) -> Result<(Life, NodePipes), DockerError> {
@@ -254,21 +257,35 @@ impl Node {
 
     /// Changes its limits while it runs; what is `None` is lifted. Returns what was read back.
     ///
-    /// The engine refuses a limit of memory below what is used now.
+    /// With cgroup v1 the engine refuses a limit of memory below what is used now.
     pub async fn limit(&self, limits: Limits) -> Result<State, DockerError> {
+        for resource in Resource::ALL {
+            self.limit_one(*resource, limits.of(*resource)).await?;
+        }
+        self.state().await
+    }
+
+    /// Changes one limit, running or not, and leaves the others as they are. Returns what was read back.
+    pub async fn limit_one(
+        &self,
+        resource: Resource,
+        amount: Option<u64>,
+    ) -> Result<State, DockerError> {
         let about = self.0.engine.about();
+        let number = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let mut update = ContainerUpdateBody::default();
         // Nothing takes a limit away from a running container, but one of all is none.
-        let memory = i64::try_from(limits.memory.unwrap_or(about.memory)).unwrap_or(i64::MAX);
-        let milli_cpus = limits
-            .milli_cpus
-            .map_or(i64::from(about.cpus) * 1000, i64::from);
-        let update = ContainerUpdateBody {
-            memory: Some(memory),
-            memory_swap: Some(memory),
-            nano_cpus: Some(milli_cpus * 1_000_000),
-            pids_limit: Some(limits.pids.map_or(-1, i64::from)),
-            ..ContainerUpdateBody::default()
-        };
+        match resource {
+            Resource::Memory => {
+                let memory = number(amount.unwrap_or(about.memory));
+                (update.memory, update.memory_swap) = (Some(memory), Some(memory));
+            }
+            Resource::Cpu => {
+                let milli = number(amount.unwrap_or(u64::from(about.cpus) * 1000));
+                update.nano_cpus = Some(milli.saturating_mul(1_000_000));
+            }
+            Resource::Pids => update.pids_limit = Some(amount.map_or(-1, number)),
+        }
         let done = self
             .0
             .engine

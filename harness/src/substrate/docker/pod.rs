@@ -50,6 +50,8 @@ pub struct PodSpec {
     pub identities: Identities,
     /// Where what the agent sees goes.
     pub seen: mpsc::Sender<Observation>,
+    /// Whether it must look into processes that have more rights than it: `SYS_PTRACE`.
+    pub looks_into: bool,
 }
 
 /// A pod. A handle that can be cloned.
@@ -89,6 +91,12 @@ impl Pod {
             }),
             ..EndpointSettings::default()
         };
+        // Link rules are what it is for.
+        let rights: &[&str] = if spec.looks_into {
+            &["NET_ADMIN", "SYS_PTRACE"]
+        } else {
+            &["NET_ADMIN"]
+        };
         let endpoints = HashMap::from([(inner.network.clone(), endpoint)]);
         let body = ContainerCreateBody {
             hostname: Some(node.to_owned()),
@@ -105,8 +113,7 @@ impl Pod {
                 network_mode: Some(inner.network.clone()),
                 readonly_rootfs: Some(true),
                 mounts: Some(vec![mount(&volume, VOLUME)]),
-                // Link rules are what it is for.
-                ..without_rights(host_config(), &["NET_ADMIN"])
+                ..without_rights(host_config(), rights)
             }),
             ..ContainerCreateBody::default()
         };

@@ -13,11 +13,13 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tweedledum_core::capability::Resource;
 
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
 use crate::agent::request::{Check, PingAt, PingEvery, Poll};
 use crate::observe::{Gap, NodeName, Observation, Ping, Sample, Value, duration_ns};
+use crate::substrate::cgroup::Share;
 
 /// How often an agent tells how late it was: half a layer.
 pub(crate) fn beat(layer: Duration) -> Duration {
@@ -129,6 +131,8 @@ pub(crate) enum Order {
     Sockets,
     /// The processes of the pod but the agent's own, and how long each has worked.
     Working,
+    /// What the kernel holds the node to, as its own control group has it.
+    Share { resource: Resource },
     /// Takes everything back and exits.
     Bye,
 }
@@ -181,6 +185,7 @@ pub(crate) enum Answer {
     Probe(Option<i32>),
     Sockets(Sockets),
     Working(BTreeMap<i32, Working>),
+    Share(Share),
 }
 
 /// The agent's clocks at one moment.

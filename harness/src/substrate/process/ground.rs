@@ -1,6 +1,6 @@
 //! The process substrate behind the seam: one loopback block per run, one network of processes per release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::watch;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::launch::{Launch, Program as Asked};
 use tweedledum_core::run::Pace;
 
 use super::disk::Means;
-use super::life::ProcessLife;
+use super::group::{self, Group, GroupError, REMEDY};
+use super::life::{Counted, ProcessLife};
 use super::{
     AddressBlocks, DiskAccount, DiskSupervisor, ExitKind, NodePipes, NodeProcess, NodeSpec,
     Program, Spawner,
@@ -24,9 +26,11 @@ use crate::observe::NodeName;
 use crate::observe::poll::http_client;
 use crate::observe::ready::ExecEnd;
 use crate::store::NodeDirectory;
+use crate::substrate::Executables;
 use crate::substrate::disk::{DiskStatus, Probed, Reading, Wanted};
 use crate::substrate::{DiskHold, Doing, Ground, Life, Request, Seat, Spot, Substrate, Vantage};
 use crate::supervise::TEARDOWN_BOUND;
+use crate::undo::{Intent, IntentLog};
 
 /// Processes on a block of loopback addresses.
 #[derive(Debug)]
@@ -62,6 +66,7 @@ impl ProcessGround {
         let client = http_client(Some(agent))
             .map_err(|error| format!("cannot make the client that polls the nodes: {error}"))?;
         let (supervisor, mut accounts) = hold(&request.seats)?;
+        let mut groups = self.groups(&request.seats)?;
         let mut homes = BTreeMap::new();
         for (index, seat) in request.seats.into_iter().enumerate() {
             let address = self.blocks.node(index);
@@ -85,6 +90,7 @@ impl ProcessGround {
                 None => None,
             };
             let home = Home {
+                group: groups.remove(&seat.node),
                 address,
                 directory: seat.directory,
                 agent: Arc::new(agent),
@@ -95,11 +101,42 @@ impl ProcessGround {
         Ok(Arc::new(Network {
             spawner: self.spawner.clone(),
             base: request.base,
+            executables: request.executables,
             homes,
             living: Mutex::default(),
             checks: AtomicU64::new(0),
             _supervisor: supervisor,
         }))
+    }
+}
+
+impl ProcessGround {
+    /// A group for each node that will be limited. Where they are made is an intent first.
+    fn groups(&self, seats: &[Seat]) -> Result<BTreeMap<String, Group>, String> {
+        let limited: Vec<&Seat> = seats
+            .iter()
+            .filter(|seat| !seat.limits.is_empty())
+            .collect();
+        let all: BTreeSet<Resource> = seats
+            .iter()
+            .flat_map(|seat| &seat.limits)
+            .copied()
+            .collect();
+        if limited.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let context = self.spawner.context();
+        let no = |error: GroupError| format!("nodes cannot be limited: {error}; {REMEDY}");
+        let intent = Intent::Groups {
+            places: group::places(&all).map_err(no)?,
+        };
+        let recorded = IntentLog::open(&context.intents).and_then(|mut log| log.append(&intent));
+        recorded.map_err(|error| format!("cannot record where groups are made: {error}"))?;
+        let made = limited.into_iter().map(|seat| {
+            let group = Group::make(&context.nonce, &seat.node, &seat.limits);
+            Ok((seat.node.clone(), group.map_err(no)?))
+        });
+        made.collect()
     }
 }
 
@@ -142,6 +179,7 @@ struct Home {
     directory: NodeDirectory,
     agent: Arc<LocalAgent>,
     disk: Option<DiskAccount>,
+    group: Option<Group>,
 }
 
 /// The processes of one release.
@@ -149,6 +187,7 @@ struct Home {
 struct Network {
     spawner: Spawner,
     base: PathBuf,
+    executables: Executables,
     homes: BTreeMap<String, Home>,
     living: Mutex<BTreeMap<String, NodeProcess>>,
     /// How many commands were run, which names them.
@@ -171,7 +210,7 @@ impl Network {
             if process.try_exit().is_some() {
                 // Before a new life bears its name: whoever asks later what this one left is told what was found now.
                 let process = process.clone();
-                ProcessLife { process, address }.extinct().await;
+                ProcessLife::new(process, address, None).extinct().await;
             }
             if let Err(error) = self.spawner.retire(&[&process]).await {
                 tracing::warn!(node, %error, "a former life is not retired");
@@ -181,7 +220,13 @@ impl Network {
             name: node.clone(),
             program: match &launch.program {
                 Asked::Own => Program::Own,
-                Asked::Path(path) => Program::Path(self.base.join(path)),
+                Asked::Path(path) => match self.executables.get(path) {
+                    Some(held) => Program::Held(held),
+                    None => Program::Path(self.base.join(path)),
+                },
+                Asked::Image => {
+                    return Err(format!("{node} has an image and no command to start here"));
+                }
             },
             args: launch.args.iter().map(OsString::from).collect(),
             env: launch
@@ -192,11 +237,19 @@ impl Network {
             cwd: home.directory.data(),
             disk: home.disk.clone(),
         };
-        let started = self.spawner.start(&spec).await;
+        let prepared = self.spawner.prepare(&spec).await;
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        if let Some(group) = &home.group {
+            // Before its go: whatever it starts is in the group with it.
+            let joined = group.join(prepared.node().pid());
+            joined.map_err(|error| format!("cannot put {node} into its cgroup: {error}"))?;
+        }
+        let group = home.group.clone().map(Counted::from_now);
+        let started = prepared.go().await;
         let (process, pipes) = started.map_err(|error| error.to_string())?;
         self.living().insert(node, process.clone());
-        let address = Some(home.address);
-        Ok((Arc::new(ProcessLife { process, address }), pipes))
+        let life = ProcessLife::new(process, Some(home.address), group);
+        Ok((Arc::new(life), pipes))
     }
 
     /// Commands are run as nodes are: held by the guards, with nothing of our environment.
@@ -263,14 +316,23 @@ impl Substrate for Network {
 
     fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
         let spawner = self.spawner.clone();
+        let groups = self.homes.values().filter_map(|home| home.group.clone());
+        let groups: Vec<Group> = groups.collect();
         async move {
-            let report =
-                tokio::task::spawn_blocking(move || spawner.teardown(TEARDOWN_BOUND)).await;
-            match report {
-                Ok(report) => report
+            let torn = tokio::task::spawn_blocking(move || {
+                let report = spawner.teardown(TEARDOWN_BOUND);
+                let kept = groups.iter().filter_map(|group| group.remove().err());
+                (
+                    report,
+                    kept.map(|error| error.to_string()).collect::<Vec<_>>(),
+                )
+            });
+            match torn.await {
+                Ok((report, kept)) => report
                     .left
                     .iter()
                     .map(|left| format!("process {} ({}): {}", left.pid, left.comm, left.why))
+                    .chain(kept)
                     .collect(),
                 Err(error) => vec![format!("teardown itself failed: {error}")],
             }

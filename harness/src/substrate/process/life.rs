@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 
 use super::family::at_work;
+use super::group::{Group, of_process};
 use super::node::{Exit, ExitKind, NodeProcess, NodeSignal, StoppedBy};
+use crate::substrate::cgroup::Share;
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
@@ -22,9 +26,55 @@ pub(super) struct ProcessLife {
     pub(super) process: NodeProcess,
     /// The node's own address, by whose sockets strays of it are known.
     pub(super) address: Option<Ipv4Addr>,
+    /// What limits are put on, where there will be any.
+    group: Option<Counted>,
+    /// How it ended: what its group counts goes on counting in its next life.
+    death: OnceLock<Death>,
+}
+
+/// A node's group, and what it had counted before the node's life.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    group: Group,
+    killed_before: Option<u64>,
+}
+
+impl Counted {
+    /// Of a life that begins now.
+    pub(super) fn from_now(group: Group) -> Self {
+        let killed_before = group.oom_kills();
+        Self {
+            group,
+            killed_before,
+        }
+    }
+
+    /// Whether the kernel has killed somebody since for lack of memory.
+    fn starved(&self) -> bool {
+        self.group.oom_kills() > self.killed_before
+    }
 }
 
 impl ProcessLife {
+    /// A life of this process.
+    pub(super) fn new(
+        process: NodeProcess,
+        address: Option<Ipv4Addr>,
+        group: Option<Counted>,
+    ) -> Self {
+        Self {
+            process,
+            address,
+            group,
+            death: OnceLock::new(),
+        }
+    }
+
+    fn death(&self, exit: Exit) -> Death {
+        let starved = || self.group.as_ref().is_some_and(Counted::starved);
+        *self.death.get_or_init(|| death(exit, starved()))
+    }
+
     /// Does something that reads all of `/proc` beside the event loop.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -81,8 +131,9 @@ impl ProcessLife {
     }
 }
 
-fn death(exit: Exit) -> Death {
+fn death(exit: Exit, starved: bool) -> Death {
     let status = match exit.kind {
+        ExitKind::Signal(libc::SIGKILL) if starved => ExitStatus::OutOfMemory,
         ExitKind::Code(code) => ExitStatus::Code(code),
         ExitKind::Signal(signal) => ExitStatus::Signal(signal),
         ExitKind::Lost => ExitStatus::Lost,
@@ -91,6 +142,16 @@ fn death(exit: Exit) -> Death {
         status,
         seen_ns: exit.seen_ns,
     }
+}
+
+/// A limit that the kernel would not take, with what to do where that is known.
+fn refused(resource: Resource, error: &io::Error) -> String {
+    if resource == Resource::Memory && error.kind() == io::ErrorKind::ResourceBusy {
+        return format!(
+            "{error}; with cgroup v1 the kernel takes no memory back from who uses it: cap it above that, and it is killed when it wants more"
+        );
+    }
+    error.to_string()
 }
 
 fn told<T>(result: io::Result<T>) -> Result<T, String> {
@@ -103,11 +164,11 @@ impl Life for ProcessLife {
     }
 
     fn died(&self) -> BoxFuture<'_, Death> {
-        async { death(self.process.exited().await) }.boxed()
+        async { self.death(self.process.exited().await) }.boxed()
     }
 
     fn try_died(&self) -> Option<Death> {
-        self.process.try_exit().map(death)
+        self.process.try_exit().map(|exit| self.death(exit))
     }
 
     fn kill(&self) -> Doing<'_, u64> {
@@ -118,7 +179,7 @@ impl Life for ProcessLife {
         async move {
             let stopped = told(self.process.terminate(grace).await)?;
             Ok(Stopped {
-                death: death(stopped.exit),
+                death: self.death(stopped.exit),
                 forced: stopped.by == StoppedBy::Kill,
                 took: stopped.took,
             })
@@ -169,6 +230,30 @@ impl Life for ProcessLife {
         let address = self.address;
         self.blocking(move |process| process.continue_family(address, STATE_BOUND))
             .boxed()
+    }
+
+    fn limit(&self, resource: Resource, amount: Option<u64>) -> Doing<'_, Option<u64>> {
+        let group = self.group.clone();
+        async move {
+            let group = group.ok_or("it was started without a group for limits")?;
+            group
+                .group
+                .set(resource, amount)
+                .map_err(|error| refused(resource, &error))
+        }
+        .boxed()
+    }
+
+    fn share(&self, resource: Resource) -> Doing<'_, Share> {
+        let pid = self.process.pid();
+        let dead = self.process.try_exit().is_some();
+        async move {
+            if dead {
+                return Err("it is dead".to_owned());
+            }
+            of_process(pid, resource).map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 
     fn awake(&self) -> BoxFuture<'_, Seen> {

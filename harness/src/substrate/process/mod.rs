@@ -4,7 +4,7 @@
 //! Reading order: [`identity`] (who a process is), `packet` (messages that carry descriptors),
 //! `launch` (the only place that starts processes), [`shim`] (what runs in the child before the
 //! node does), [`spawner`] and [`node`] (what the controller uses), [`family`] (who else is of a node), [`remains`]
-//! (how everything is removed), `holders` (who holds an address), [`block`] (addresses), [`limits`],
+//! (how everything is removed), `holders` (who holds an address), [`block`] (addresses), [`limits`], [`group`] (what limits of nodes are put on),
 //! [`disk`] (caps on data directories), [`ground`] and `life` (all of it behind the seam of [`substrate`](super)).
 //!
 //! No descriptor is ever inheritable: a child gets one socket as its standard input and everything
@@ -17,6 +17,7 @@ pub mod block;
 pub mod disk;
 pub mod family;
 pub mod ground;
+pub mod group;
 pub(crate) mod holders;
 pub mod identity;
 pub(crate) mod launch;

@@ -221,7 +221,9 @@ impl Hunt<'_> {
                 Ok(None) => {}
                 Err(error) => refused.push(leftover(stat, format!("cannot be killed: {error}"))),
             };
-            look.prey.values().for_each(&mut kill);
+            for stat in look.prey.values() {
+                kill(stat);
+            }
             let anybody = !look.prey.is_empty();
             let mut quiet = 0;
             while quiet < QUIET_GLANCES && Instant::now() < deadline {

@@ -31,7 +31,7 @@ const GO_BOUND: Duration = Duration::from_mins(10);
 /// The word that lets a shim become its node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToShim {
-    /// Exec now. Our own executable comes as a descriptor when it is what to exec.
+    /// Exec now. With: what to exec, unless that is done by its path.
     Go {
         /// With a filter, whose listener is sent back.
         filtered: bool,
@@ -52,7 +52,8 @@ pub(crate) enum FromShim {
 /// What to exec, as the first argument of the shim says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ShimProgram {
-    Own,
+    /// What comes as a descriptor with the go.
+    Sent,
     Path,
     /// None: the "program" is how many bytes to ask the working directory for.
     Probe,
@@ -61,14 +62,14 @@ pub(crate) enum ShimProgram {
 impl ShimProgram {
     pub(crate) const fn word(self) -> &'static str {
         match self {
-            Self::Own => "own",
+            Self::Sent => "sent",
             Self::Path => "path",
             Self::Probe => "probe",
         }
     }
 
     fn of(word: &str) -> Option<Self> {
-        [Self::Own, Self::Path, Self::Probe]
+        [Self::Sent, Self::Path, Self::Probe]
             .into_iter()
             .find(|kind| kind.word() == word)
     }
@@ -152,7 +153,7 @@ impl ExecError {
 }
 
 /// The entry point of the hidden subcommand. Arguments (after the subcommand's own words): the
-/// soft limit of descriptors, `own`, `path` or `probe`, the program, the program's arguments.
+/// soft limit of descriptors, `sent`, `path` or `probe`, the program, the program's arguments.
 ///
 /// Does not return when the node starts. Returns the exit code otherwise: 0 when there was no go,
 /// 127 when the program could not be started, which has then been reported to the controller.
@@ -188,11 +189,11 @@ fn run(socket: &PacketSocket, args: Vec<OsString>) -> Result<(), ExecError> {
     };
     // `/proc/self/fd/N` opens the file before the close-on-exec descriptor is closed.
     let path = match (kind, fds.first()) {
-        (ShimProgram::Own, Some(exe)) => {
+        (ShimProgram::Sent, Some(exe)) => {
             PathBuf::from(format!("/proc/self/fd/{}", exe.as_raw_fd()))
         }
-        (ShimProgram::Own, None) => {
-            let error = io::Error::other("the go came without our own executable");
+        (ShimProgram::Sent, None) => {
+            let error = io::Error::other("the go came without what to exec");
             return Err(at(ExecStep::Arguments)(error));
         }
         (ShimProgram::Path | ShimProgram::Probe, _) => program.clone(),
@@ -257,14 +258,14 @@ mod tests {
             (1024, ShimProgram::Path, Path::new("/bin/x"))
         );
         assert_eq!(args, ["-a", "b"]);
-        for kind in [ShimProgram::Own, ShimProgram::Path, ShimProgram::Probe] {
+        for kind in [ShimProgram::Sent, ShimProgram::Path, ShimProgram::Probe] {
             assert_eq!(parse(&["1024", kind.word(), "x"]).unwrap().1, kind);
         }
         let all_bad: [&[&str]; 5] = [
             &[],
             &["1024"],
-            &["x", "own", "x"],
-            &["1024", "own"],
+            &["x", "sent", "x"],
+            &["1024", "sent"],
             &["1024", "other", "x"],
         ];
         for bad in all_bad {

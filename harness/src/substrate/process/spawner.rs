@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,7 @@ use super::remains::{Hunt, KillReport, reap_children, wait_for_deaths};
 use super::shim::{ExecError, FromShim, ShimProgram, ToShim};
 use super::watched::WatchedFd;
 use crate::clock::monotonic_ns;
+use crate::substrate::executable::{Changed, Executable};
 use crate::supervise::{GuardError, Guards, RunContext};
 
 /// How long an exec may take once the go is given: a large binary on a cold, busy disk.
@@ -39,10 +40,12 @@ const RETIRE_BOUND: Duration = Duration::from_secs(2);
 const NAME_BYTES: usize = 128;
 
 /// What to exec.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Program {
     /// Our own executable, as it was when the run began.
     Own,
+    /// One of the plan's own, as it was when the run began.
+    Held(Arc<Executable>),
     /// A binary or `#!` script by its absolute path.
     Path(PathBuf),
     /// None: the shim asks its working directory for this many bytes. See [`Spawner::probe_disk`].
@@ -103,6 +106,14 @@ pub enum SpawnError {
         /// The shim's report.
         source: ExecError,
     },
+    /// What it would be started from is not what the run began with.
+    #[error("`{node}` must not run: {source}")]
+    Changed {
+        /// The node.
+        node: String,
+        /// What became of it.
+        source: Changed,
+    },
     /// Its disk cannot be held.
     #[error("`{node}` was not started: {source}")]
     Disk {
@@ -141,7 +152,7 @@ pub struct Prepared {
     node: NodeProcess,
     pipes: NodePipes,
     socket: WatchedFd,
-    own: bool,
+    program: Program,
     disk: Option<DiskAccount>,
     whose: Whose,
 }
@@ -164,6 +175,11 @@ impl Spawner {
         }))
     }
 
+    /// The run that it starts nodes of.
+    pub(crate) fn context(&self) -> &RunContext {
+        &self.0.context
+    }
+
     /// Prepares and goes.
     pub async fn start(&self, spec: &NodeSpec) -> Result<(NodeProcess, NodePipes), SpawnError> {
         self.prepare(spec).await?.go().await
@@ -172,6 +188,7 @@ impl Spawner {
     /// Starts the shim and waits until both guards hold it. The node does not run yet.
     pub async fn prepare(&self, spec: &NodeSpec) -> Result<Prepared, SpawnError> {
         self.check(spec)?;
+        unchanged(&spec.name, &spec.program).await?;
         let system = |source| SpawnError::System {
             node: spec.name.clone(),
             source,
@@ -191,17 +208,16 @@ impl Spawner {
                 source,
             });
         }
-        let own = spec.program == Program::Own;
         Ok(Prepared {
             spawner: self.clone(),
             node,
             pipes,
             socket,
-            own,
+            program: spec.program.clone(),
             disk: spec.disk.clone(),
             whose: match spec.program {
                 Program::Probe(_) => Whose::Probe,
-                Program::Own | Program::Path(_) => Whose::Node,
+                Program::Own | Program::Held(_) | Program::Path(_) => Whose::Node,
             },
         })
     }
@@ -263,7 +279,11 @@ impl Spawner {
         let (stdout, stdout_node) = output_pipe()?;
         let (stderr, stderr_node) = output_pipe()?;
         let (kind, program) = match &spec.program {
-            Program::Own => (ShimProgram::Own, OsString::from("tweedledum")),
+            Program::Own => (ShimProgram::Sent, OsString::from("tweedledum")),
+            Program::Held(held) if held.descriptor().is_some() => {
+                (ShimProgram::Sent, held.path().as_os_str().to_owned())
+            }
+            Program::Held(held) => (ShimProgram::Path, held.path().as_os_str().to_owned()),
             Program::Path(path) => (ShimProgram::Path, path.clone().into_os_string()),
             Program::Probe(bytes) => (ShimProgram::Probe, bytes.to_string().into()),
         };
@@ -427,8 +447,13 @@ impl Prepared {
 
     /// Gives the go, and waits until the program runs or could not be exec'ed.
     pub async fn go(self) -> Result<(NodeProcess, NodePipes), SpawnError> {
-        match self.become_it().await {
-            Ok(_) => {
+        // From its exec on nobody can write into a binary, so one that is the same now is the one that runs.
+        let became = match self.become_it().await {
+            Ok(_) => unchanged(self.node.name(), &self.program).await,
+            Err(error) => Err(error),
+        };
+        match became {
+            Ok(()) => {
                 tracing::debug!(node = self.node.name(), at_ns = monotonic_ns(), "started");
                 Ok((self.node, self.pipes))
             }
@@ -445,11 +470,10 @@ impl Prepared {
             node: node(),
             source,
         };
-        let exe = self.spawner.0.context.exe.clone();
-        let fds = if self.own {
-            vec![exe.as_fd()]
-        } else {
-            Vec::new()
+        let fds: Vec<BorrowedFd<'_>> = match &self.program {
+            Program::Own => vec![self.spawner.0.context.exe.as_fd()],
+            Program::Held(held) => held.descriptor().into_iter().collect(),
+            Program::Path(_) | Program::Probe(_) => Vec::new(),
         };
         let filtered = self.disk.is_some();
         match send_on(self.socket.as_fd(), &ToShim::Go { filtered }, &fds) {
@@ -489,6 +513,25 @@ impl Prepared {
                 Received::Empty => ready.clear_ready(),
             }
         }
+    }
+}
+
+/// Whether a program of the plan's own still is what the run began with.
+async fn unchanged(node: &str, program: &Program) -> Result<(), SpawnError> {
+    let Program::Held(held) = program else {
+        return Ok(());
+    };
+    let held = Arc::clone(held);
+    // It may have to be read, which must not hold up the event loop.
+    let checked = tokio::task::spawn_blocking(move || held.check()).await;
+    let node = node.to_owned();
+    match checked {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(source)) => Err(SpawnError::Changed { node, source }),
+        Err(error) => Err(SpawnError::System {
+            node,
+            source: io::Error::other(error),
+        }),
     }
 }
 

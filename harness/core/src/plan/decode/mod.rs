@@ -13,13 +13,16 @@ use super::model::{Plan, Release, Role};
 use super::raw::{self, Kind, Node, shorten};
 use super::reader::{Field, Fields, Network, Reader};
 use super::{Diagnostic, SourceSpan};
+use crate::substrate::SubstrateKind;
 use crate::time::Calendar;
 
 mod controls;
 mod cut_short;
 mod demand;
+mod image;
 mod network;
 mod params;
+mod ports;
 mod releases;
 mod roles;
 mod timeline;
@@ -156,6 +159,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         .get("plan")
         .and_then(|field| plan_name(reader, &field));
     let seed = fields.count(reader, "seed");
+    let substrate = fields.word(reader, "substrate");
 
     let network = fields
         .get("network")
@@ -203,6 +207,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         name: name.unwrap_or_default(),
         digest: hex::encode(Sha256::digest(bytes)),
         seed: seed.unwrap_or_default(),
+        substrate: substrate.and_then(SubstrateKind::named).unwrap_or_default(),
         calendar,
         roles,
         nodes: nodes.unwrap_or_default(),

@@ -6,7 +6,7 @@ use super::super::model::Capacity;
 use super::super::raw::{Key, Kind, join, shorten};
 use super::super::reader::{Field, Network, Reader};
 use super::super::suggest::did_you_mean;
-use super::super::{Selector, SourceSpan};
+use super::super::{Selector, SourceSpan, units};
 use super::Known;
 use super::timeline::{Heal, Heals};
 use crate::params::{Need, Param, Params, Shape, Value};
@@ -167,6 +167,9 @@ fn value(
         Shape::Span => reader.span(field, &known.calendar).map(Value::Span),
         Shape::Duration => reader.duration(field).map(Value::Duration),
         Shape::Size => reader.size(field).map(Value::Count),
+        Shape::Cpus => reader
+            .formed(field, "a number of processors", "`0.5`", units::cpus)
+            .map(Value::Count),
         Shape::Capacity => reader.capacity(field).map(Value::Capacity),
         Shape::OneOf(words) => reader
             .word(field, words)

@@ -2,7 +2,7 @@
 //!
 //! Nothing of the project is made or removed. Beside each node runs an agent of ours in the node's network namespace,
 //! made anew for each of its lives, since an engine gives a container that it starts a new one. Its output is read from
-//! the engine's log, from the project's beginning on: what a node says now may rest on what it said before.
+//! the engine's log, from some epochs ago on: what a node says now may rest on what it said before.
 //!
 //! What is ours is recorded before it is made, as that of any run, and removed by the same means. Only nodes are touched
 //! that a plan names.
@@ -33,6 +33,7 @@ use super::remains::remove_recorded;
 use super::run::{Keeping, Words, keep};
 use super::vantage::PodVantage;
 use super::wire::Hello;
+use crate::clock::unix_ns;
 use crate::observe::ready::ExecEnd;
 use crate::observe::{NodeName, Observation};
 use crate::substrate::process::Nonce;
@@ -254,7 +255,8 @@ impl Attached {
         let home = self.homes.get(node).ok_or("no such node")?;
         let first = !std::mem::replace(&mut *lock(&home.lived), true);
         let begun = if first {
-            home.node.adopt().await
+            let since = self.maker.project.facts.told_since(unix_ns());
+            home.node.adopt(since).await
         } else {
             home.node.start().await
         };

@@ -18,6 +18,9 @@ use super::super::engine::Engine;
 /// Labels that compose gives its containers.
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
+/// Epochs of a node's log that are read from before a run: an ATX cites a proof of a round that was registered for two
+/// epochs earlier, and more would bring lines faster than they may come.
+const EPOCHS_OF_LOG: u64 = 8;
 /// How long a network file may be; a hundred nodes take some 40 KiB.
 const FILE_MAX: usize = 1 << 20;
 /// An entry of an archive begins with a header of this size.
@@ -94,6 +97,13 @@ impl Facts {
             .div_ceil(epoch_ns);
         self.genesis_unix_ns
             .saturating_add(past.saturating_mul(epoch_ns))
+    }
+
+    /// Since which second of 1970 logs are read by a run that begins at this time.
+    pub(super) fn told_since(&self, unix_ns: u64) -> i32 {
+        let epoch_ns = self.layer_ns.saturating_mul(self.layers_per_epoch.into());
+        let before_ns = epoch_ns.saturating_mul(EPOCHS_OF_LOG);
+        i32::try_from(unix_ns.saturating_sub(before_ns) / 1_000_000_000).unwrap_or(0)
     }
 
     /// What of this network is not as the plan has it, in words.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tweedledum_core::capability::Resource;
 use tweedledum_core::oracles::LATE_PART;
 
 use super::super::wire::{
@@ -22,6 +23,7 @@ use crate::clock::monotonic_ns;
 use crate::observe::poll::http_client;
 use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
 use crate::observe::{NodeName, Observation};
+use crate::substrate::cgroup::{self, Share};
 use crate::substrate::process::ProcStat;
 use crate::substrate::process::family::threads;
 use crate::substrate::process::identity::{boot_id, own_pid, snapshot};
@@ -275,6 +277,7 @@ impl Agent {
             Order::ProbeDisk { bytes } => Answer::Probe(self.volume.probe(bytes).map_err(told)?),
             Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
             Order::Working => Answer::Working(working().map_err(told)?),
+            Order::Share { resource } => Answer::Share(share(resource)?),
             Order::Bye => Answer::Done,
         })
     }
@@ -323,6 +326,19 @@ fn working() -> std::io::Result<BTreeMap<i32, Working>> {
         (stat.pid, working)
     };
     Ok(others.map(of).collect())
+}
+
+/// A container sees its own control group and no other, so the node's is looked for where the node sees it.
+fn share(resource: Resource) -> Result<Share, String> {
+    let own = own_pid();
+    let others = snapshot().map_err(|error| error.to_string())?.into_values();
+    // The node's container may run commands beside it; all of them are in the one group.
+    let mut others = others.filter(|stat| stat.pid != own && !stat.is_dead());
+    let of = others.next().ok_or("nobody of the node is there")?.pid;
+    let mounted = PathBuf::from(format!("/proc/{of}/root/sys/fs/cgroup"));
+    let (group, v2) = cgroup::below(&mounted, resource);
+    cgroup::look(&group, v2, resource)
+        .map_err(|error| format!("the node's control group cannot be read: {error}"))
 }
 
 fn sockets() -> std::io::Result<Sockets> {

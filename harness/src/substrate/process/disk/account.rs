@@ -28,10 +28,11 @@ use tokio::sync::watch;
 use super::caller::{Buffer, Caller, descriptor, id_of, is_regular, size_of};
 use super::calls::Call;
 use super::ledger::{FileId, Ledger, Span};
+use super::scan::{self, Knows};
 use super::seccomp::{Answer, Listener, Notification};
 use super::watches::Watches;
 use super::writes::At;
-use super::{DiskStatus, Hit, Means, Whose, scan};
+use super::{DiskStatus, Hit, Means, Whose};
 
 /// A node that hammers on a full disk is looked at no more often.
 const LOOK_APART: Duration = Duration::from_millis(5);
@@ -81,9 +82,7 @@ pub(super) struct Account {
     /// Something was perhaps freed since the last look.
     pub(super) freed: bool,
     looked: Option<Instant>,
-    pub(super) shows_holes: bool,
-    /// Whether the file system knows clones; one that does not refuses them by itself.
-    pub(super) clones: bool,
+    pub(super) knows: Knows,
     pub(super) means: Means,
     status: watch::Sender<DiskStatus>,
     used: Arc<AtomicU64>,
@@ -126,9 +125,7 @@ impl Account {
     ) -> Self {
         Self {
             key,
-            // A file system without unlinked files is not asked for its holes, too.
-            shows_holes: scan::shows_holes(&root).unwrap_or(false),
-            clones: scan::clones(&root),
+            knows: Knows::at(&root),
             root,
             ledger: Ledger::default(),
             under_way: BTreeMap::new(),
@@ -369,7 +366,7 @@ impl Account {
 
     /// Looks reality up. What threads may be doing right now stays booked.
     fn look(&mut self, watches: &mut Watches) {
-        if self.shows_holes {
+        if self.knows.holes {
             self.bury();
             for found in scan::files(&self.root) {
                 if !self.ledger.knows(found.file) {

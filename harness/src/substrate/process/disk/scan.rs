@@ -34,8 +34,27 @@ pub(super) fn data(file: impl AsFd) -> io::Result<Extents> {
     Ok(found)
 }
 
+/// What the file system of a directory can do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Knows {
+    /// It shows holes.
+    pub(super) holes: bool,
+    /// It perhaps clones; one that does not refuses that by itself.
+    pub(super) clones: bool,
+}
+
+impl Knows {
+    pub(super) fn at(directory: &Path) -> Self {
+        Self {
+            // A file system without unlinked files is not asked for its holes, too.
+            holes: shows_holes(directory).unwrap_or(false),
+            clones: clones(directory),
+        }
+    }
+}
+
 /// Whether the file system of a directory shows holes. Where it does not, looking would count them as data.
-pub(super) fn shows_holes(directory: &Path) -> io::Result<bool> {
+fn shows_holes(directory: &Path) -> io::Result<bool> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR)?;
     rustix::fs::ftruncate(&file, 64 * BLOCK)?;
@@ -43,7 +62,7 @@ pub(super) fn shows_holes(directory: &Path) -> io::Result<bool> {
 }
 
 /// Whether files of a directory's file system can perhaps be clones of others.
-pub(super) fn clones(directory: &Path) -> bool {
+fn clones(directory: &Path) -> bool {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = || openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR);
     let tried = file().and_then(|source| rustix::fs::ioctl_ficlone(file()?, source));

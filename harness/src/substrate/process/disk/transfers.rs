@@ -120,7 +120,7 @@ impl Account {
     /// FICLONE and FICLONERANGE: shared blocks count as if they were copied.
     pub(super) fn clone(&mut self, told: Told<'_>, watches: &mut Watches) -> io::Result<Answer> {
         // Programs copy where a file system knows no clones, and give up where it has no room for one.
-        if !self.clones {
+        if !self.knows.clones {
             return GO_ON;
         }
         let Some(target) = self.target(told, 0, watches)? else {

@@ -157,7 +157,7 @@ impl Account {
         };
         self.goes_on(told, file, nothing, 0);
         self.freed = true;
-        if self.shows_holes {
+        if self.knows.holes {
             Freed::Perhaps
         } else {
             Freed::Surely

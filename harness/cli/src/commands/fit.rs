@@ -1,0 +1,128 @@
+//! Whether a plan can be carried out where its nodes shall live: by the rules of the place, by what its tiers are built for,
+//! and as far as that can be seen without doing anything by what this machine allows.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tweedledum_core::capability::Resource;
+use tweedledum_core::faults;
+use tweedledum_core::plan::model::Deed;
+use tweedledum_core::plan::{DIAGNOSTICS_MAX, Plan};
+use tweedledum_core::schedule::{Action, Schedule};
+use tweedledum_core::substrate::{SubstrateKind, Unfit, place_of, unfit};
+use tweedledum_harness::doctor::tiers;
+use tweedledum_harness::substrate::process::group::{self, GroupError, REMEDY};
+
+use super::Failure;
+
+/// Where nodes live: where the command line says, else where the plan does.
+pub(crate) fn place(asked: Option<crate::args::Where>, plan: &Plan) -> SubstrateKind {
+    asked.map_or(plan.substrate, SubstrateKind::from)
+}
+
+/// What of a plan cannot be carried out there, by the plan alone.
+pub(crate) fn by_rules(
+    path: &Path,
+    plan: &Plan,
+    schedule: &Schedule,
+    place: SubstrateKind,
+) -> Result<(), Failure> {
+    let mut found = unfit(plan, schedule, place);
+    for entry in &plan.timeline {
+        let Deed::Fault(kind, _) = &entry.what else {
+            continue;
+        };
+        let kind = faults::by_name(kind);
+        if let Some(why) = kind.and_then(|kind| tiers::lacks(place, kind)) {
+            found.push(Unfit {
+                at: Some(entry.at_text),
+                why: format!("`{}` cannot be carried out there: {why}", entry.name),
+                hint: "`tweedledum list conformance` prints what each substrate can do".to_owned(),
+            });
+        }
+    }
+    told(path, place, &found)
+}
+
+/// What of a plan cannot be carried out on this machine, too. Nothing is made to find that out.
+pub(crate) fn check(
+    path: &Path,
+    plan: &Plan,
+    schedule: &Schedule,
+    place: SubstrateKind,
+) -> Result<(), Failure> {
+    by_rules(path, plan, schedule, place)?;
+    told(
+        path,
+        place,
+        &limits(plan, schedule, place, group::looks_possible),
+    )
+}
+
+/// The same, by doing it: what is made for that is gone again.
+pub(crate) fn tried(
+    path: &Path,
+    plan: &Plan,
+    schedule: &Schedule,
+    place: SubstrateKind,
+) -> Result<(), Failure> {
+    by_rules(path, plan, schedule, place)?;
+    told(path, place, &limits(plan, schedule, place, group::possible))
+}
+
+/// Limits of nodes as processes need more than other faults do.
+fn limits(
+    plan: &Plan,
+    schedule: &Schedule,
+    place: SubstrateKind,
+    possible: fn(Resource) -> Result<(), GroupError>,
+) -> Vec<Unfit> {
+    if place != SubstrateKind::Process {
+        return Vec::new();
+    }
+    let (mut unfit, mut seen) = (Vec::new(), BTreeSet::new());
+    for step in &schedule.steps {
+        let Action::Limit { resource, .. } = &step.action else {
+            continue;
+        };
+        if seen.insert(*resource)
+            && let Err(error) = possible(*resource)
+        {
+            unfit.push(Unfit {
+                at: place_of(plan, &step.entry),
+                why: format!(
+                    "`{}` cannot be carried out here: the {} of processes cannot be limited: {error}",
+                    step.entry,
+                    resource.word()
+                ),
+                hint: REMEDY.to_owned(),
+            });
+        }
+    }
+    unfit
+}
+
+fn told(path: &Path, place: SubstrateKind, found: &[Unfit]) -> Result<(), Failure> {
+    let Some(first) = found.first() else {
+        return Ok(());
+    };
+    let path = path.display();
+    let shown = found.iter().take(DIAGNOSTICS_MAX);
+    let mut lines: Vec<String> = shown
+        .map(|unfit| {
+            let (why, place) = (&unfit.why, place.word());
+            match unfit.at {
+                Some(at) => format!("{path}:{}:{}: on {place}, {why}", at.line, at.column),
+                None => format!("{path}: on {place}, {why}"),
+            }
+        })
+        .collect();
+    let more = found.len().saturating_sub(DIAGNOSTICS_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more like these"));
+    }
+    Err(Failure::Usage {
+        message: lines.join("\nerror: "),
+        hint: first.hint.clone(),
+    })
+}
