@@ -16,6 +16,10 @@ const STEP_MIN: Duration = Duration::from_millis(5);
 const STEP_MAX: Duration = Duration::from_millis(100);
 
 /// An agent's lateness.
+#[expect(
+    clippy::struct_field_names,
+    reason = "the unit belongs to the name of every number"
+)]
 #[derive(Debug)]
 pub(crate) struct Drift {
     step_ns: u64,

@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(2);
 /// `healthy`
 #[derive(Debug, Args)]
 pub(crate) struct HealthyArgs {
-    /// A page that must answer with status 200, as http://10.117.0.10:9090/v1/nodestatus
+    /// A page that must answer with status 200, as `http://10.117.0.10:9090/v1/nodestatus`
     #[arg(long, value_name = "URL", required_unless_present = "file")]
     url: Option<String>,
     /// A file that must be there

@@ -3,7 +3,7 @@
 
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::Grade;
-use tweedledum_core::verdict::Verdict;
+use tweedledum_core::verdict::{Finding, Verdict};
 use tweedledum_harness::substrate::process::group::possible;
 
 use crate::plans::as_declared;
@@ -74,7 +74,7 @@ fn who_has_too_little_memory_dies_of_that() {
 fn starved(verdict: &Verdict, run: &Run) {
     let starved = verdict.findings.iter();
     let starved = starved.filter(|finding| finding.id == "crash/out-of-memory");
-    let whose: Vec<&str> = starved.map(|finding| finding.of()).collect();
+    let whose: Vec<&str> = starved.map(Finding::of).collect();
     assert_eq!(whose, ["hog-0"], "{run}");
 }
 

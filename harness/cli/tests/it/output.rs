@@ -155,7 +155,7 @@ fn a_limit_on_the_size_of_files_is_the_machines_and_nobodys_crash() {
     let run = shell
         .args(["-c", limited, BIN])
         .args([plan("flood").as_os_str(), runs.as_os_str()])
-        .timeout(std::time::Duration::from_secs(60))
+        .timeout(std::time::Duration::from_mins(1))
         .assert();
     let told = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
     assert!(told.contains("`ulimit -Hf`"), "{told}");

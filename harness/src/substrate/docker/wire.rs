@@ -315,7 +315,7 @@ impl Sight {
                 answered: true,
                 why: why("a ping"),
             },
-            other => other,
+            sample @ Self::Sample { .. } => sample,
         }
     }
 

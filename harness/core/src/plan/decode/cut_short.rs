@@ -25,7 +25,9 @@ pub(super) fn check(reader: &mut Reader, lines: &[Line<'_>], known: &Known<'_>) 
         }
     }
     all.sort_unstable();
-    named.values_mut().for_each(|heals| heals.sort_unstable());
+    for heals in named.values_mut() {
+        heals.sort_unstable();
+    }
     let first_after = |heals: &[(ProtocolTime, &'_ str)], at: ProtocolTime| {
         let after = heals.partition_point(|(heal, _)| *heal <= at);
         heals.get(after).map(|(at, name)| (*at, (*name).to_owned()))
