@@ -248,6 +248,7 @@ impl<F: BufRead> Iterator for Reader<F> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tweedledum_core::history::{Body, End, Ending, Interrupt, Record};
 
     use super::*;
 
@@ -296,12 +297,27 @@ mod tests {
         let mut writer =
             HistoryWriter::create(path, 1 << 20, |note| json!({"full": note.records})).unwrap();
         for seq in 0..3 {
-            let signal = json!({"seq": seq, "t_ns": seq, "kind": "interrupt", "signal": 2});
-            writer.append(&signal).unwrap();
+            let body = Body::Interrupt(Interrupt { signal: 2 });
+            writer
+                .append(&Record {
+                    seq,
+                    t_ns: seq,
+                    body,
+                })
+                .unwrap();
         }
-        let digest = writer.written().sha256;
-        let end = json!({"seq": 3, "t_ns": 3, "kind": "end", "count": 4, "why": "scheduled", "digest": digest});
-        writer.append(&end).unwrap();
+        let body = Body::End(End {
+            count: 4,
+            why: Ending::Scheduled,
+            digest: Some(writer.written().sha256),
+        });
+        writer
+            .append(&Record {
+                seq: 3,
+                t_ns: 3,
+                body,
+            })
+            .unwrap();
         writer.written()
     }
 
