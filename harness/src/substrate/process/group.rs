@@ -238,7 +238,7 @@ impl Group {
         oom_kills(path, *v2).ok()
     }
 
-    /// Removes it, which works once nobody is in it. Blocks for at most [`REMOVE_BOUND`].
+    /// Removes it, which works once nobody is in it. Blocks for at most two seconds.
     pub fn remove(&self) -> io::Result<()> {
         let paths: BTreeSet<&Path> = self.0.values().map(|held| held.path.as_path()).collect();
         let deadline = Instant::now() + REMOVE_BOUND;
