@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
+
 use crate::agent::Dialect;
 use crate::agent::flood::{FloodHandle, FloodReport, FloodSpec, PreparedFlood};
 use crate::clock::instant_at;
 
 /// More at once on one node is no plan; each holds hundreds of sockets.
 const FLOODS_MAX: usize = 32;
+/// There is time to prepare a flood, and the nodes need the processors.
+const PREPARER_NICE: i32 = 10;
 
 #[derive(Debug)]
 enum Flood {
@@ -35,11 +39,21 @@ impl Floods {
         if self.all().len() >= FLOODS_MAX {
             return Err(format!("more than {FLOODS_MAX} floods at once on one node"));
         }
-        let prepared =
-            tokio::task::spawn_blocking(move || PreparedFlood::prepare(dialect.as_ref(), spec))
-                .await;
+        let (answer, prepared) = oneshot::channel();
+        // A thread of its own, since without rights no thread gets back to the priority that it gave up.
+        std::thread::Builder::new()
+            .name("flood-prepare".to_owned())
+            .spawn(move || {
+                let thread = Some(rustix::thread::gettid());
+                if let Err(error) = rustix::process::setpriority_process(thread, PREPARER_NICE) {
+                    tracing::debug!(%error, "a flood is prepared at the usual priority");
+                }
+                let _ = answer.send(PreparedFlood::prepare(dialect.as_ref(), spec));
+            })
+            .map_err(|error| error.to_string())?;
         let prepared = prepared
-            .map_err(|error| error.to_string())?
+            .await
+            .map_err(|_| "its thread ended without an answer".to_owned())?
             .map_err(|error| error.to_string())?;
         self.all()
             .insert(flood, Flood::Prepared(Box::new(prepared)));
