@@ -18,7 +18,7 @@ use crate::support::{Bench, call, plan, plans};
 const SUBSTRATES: [&str; 2] = ["process", "docker"];
 
 /// A part of the plans for every change; a campaign takes them all.
-const SOME: [&str; 3] = ["faults/kill", "faults/cap-disk", "faults/flood-sessions"];
+const SOME: [&str; 1] = ["faults/kill"];
 
 /// What a run of one release says.
 #[derive(Debug, PartialEq, Eq)]
