@@ -92,7 +92,9 @@ impl ControlResult {
         self.verdict.disturbed().unwrap_or(match self.gave {
             Gave::Right => ExitCode::Pass,
             Gave::Wrong => ExitCode::Fail,
-            Gave::Undecided if self.verdict.verdict == Outcome::Error => ExitCode::Substrate,
+            Gave::Undecided if self.verdict.reasons.iter().any(|it| it.code.is_error()) => {
+                ExitCode::Substrate
+            }
             Gave::Undecided => ExitCode::Inconclusive,
         })
     }
@@ -160,19 +162,21 @@ fn must_fail(result: &mut ControlResult) -> Gave {
     }
     let facts =
         result.missing.is_empty() && result.wrong_reasons.is_empty() && result.unlinked.is_empty();
-    // A failure counts as the demanded one only if the faults are known to have caused it and to be gone; other doubts (a void layer
-    // somewhere, an end cut short by what was found) take nothing from facts that are all there.
+    // A failure counts as the demanded one only if the faults are known to have caused it and to be gone, and if the run was let
+    // end, since wrong reasons may come last; other doubts (a void layer somewhere, an end cut short by what was found) take
+    // nothing from facts that are all there.
     let unproved = verdict.reasons.iter().any(|reason| {
-        matches!(
-            reason.code,
-            Code::FaultNotApplied
-                | Code::FaultNotFelt
-                | Code::FaultNotGone
-                | Code::SteadyStateNotReached
-                | Code::HistoryDamaged
-                | Code::HistoryGap
-                | Code::HistoryUnfinished
-        )
+        reason.code.is_error()
+            || matches!(
+                reason.code,
+                Code::FaultNotApplied
+                    | Code::FaultNotFelt
+                    | Code::FaultNotGone
+                    | Code::SteadyStateNotReached
+                    | Code::HistoryDamaged
+                    | Code::HistoryGap
+                    | Code::HistoryUnfinished
+            )
     });
     match verdict.verdict {
         Outcome::Fail if facts && !unproved => Gave::Right,

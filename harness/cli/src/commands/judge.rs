@@ -11,8 +11,8 @@ use tweedledum_core::report::text;
 use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::store::read_lines;
 
-use super::Failure;
 use super::judged::Judged;
+use super::{Failure, read_plan_bytes};
 use crate::args::JudgeArgs;
 use crate::catalogue;
 use crate::printer::Printer;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &JudgeArgs, printer: &Printer) -> Result<u8, Failure> {
 /// there must be, and with another one neither.
 fn planned(run: &Path, histories: &[PathBuf]) -> Result<Vec<String>, String> {
     let unknown = |why: &str| format!("which controls there must be is unknown, plan.yaml {why}");
-    let bytes = fs_err::read(run.join("plan.yaml")).map_err(|_| unknown("cannot be read"))?;
+    let bytes = read_plan_bytes(&run.join("plan.yaml")).map_err(|_| unknown("cannot be read"))?;
     let plan = parse(&bytes, &catalogue::catalogue()).map_err(|_| {
         unknown("cannot be read by this version; judge it with the one that ran it")
     })?;

@@ -55,6 +55,8 @@ pub struct Judge {
     /// What nodes that were not ready in time answered last.
     unready: BTreeMap<String, (String, u64)>,
     stopped_ns: Option<u64>,
+    /// Whether the history is not what its writer wrote.
+    disowned: bool,
 }
 
 impl Judge {
@@ -103,6 +105,7 @@ impl Judge {
             interrupted: None,
             unready: BTreeMap::new(),
             stopped_ns: None,
+            disowned: false,
             header: header.clone(),
         })
     }
@@ -180,6 +183,10 @@ impl Judge {
             | ReadError::Digest { .. }
             | ReadError::Rewritten { .. } => Code::HistoryDamaged,
         };
+        self.disowned |= matches!(
+            error,
+            ReadError::Digest { .. } | ReadError::Rewritten { .. }
+        );
         self.out.doubt(code, error.to_string(), "", Vec::new());
     }
 
@@ -237,7 +244,10 @@ impl Judge {
         evidence::doubt(&faults, &hits, &self.header, early, &mut self.out);
         self.limits.doubt(&self.header, early, &mut self.out);
         let reasons = std::mem::take(&mut self.out.reasons);
-        let verdict = if findings.iter().any(|finding| finding.counts) {
+        let verdict = if self.disowned {
+            // What somebody else wrote accuses nobody either.
+            Outcome::Inconclusive
+        } else if findings.iter().any(|finding| finding.counts) {
             Outcome::Fail
         } else if reasons.iter().any(|reason| reason.code.is_error()) {
             Outcome::Error

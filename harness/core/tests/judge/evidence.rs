@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tweedledum_core::control::Gave;
 use tweedledum_core::history::{Body, Ending, Grade, Interrupt, LimitEvidence, Phase, StepChange};
-use tweedledum_core::verdict::{Cleanup, Outcome};
+use tweedledum_core::verdict::{Cleanup, ExitCode, Outcome};
 
 use crate::net::*;
 
@@ -208,6 +208,24 @@ fn panicking() -> Net {
     net.until(12).panics("gateway-0", "session-table");
     net.until(20).stop(Ending::Early);
     net
+}
+
+/// Wrong reasons may come last, so a run that was not let end says nothing of a control, whatever was found before.
+#[test]
+fn a_run_that_was_broken_off_is_no_demanded_failure() {
+    assert_eq!(panicking().control().gave, Gave::Right);
+    for ending in [
+        Ending::TimedOut,
+        Ending::Substrate("the engine is gone".into()),
+    ] {
+        let stated = must_fail(&[("crash/session-table", Some("gateway"))]);
+        let mut net = net().with(|header| header.control = Some(stated));
+        net.until(12).panics("gateway-0", "session-table");
+        net.until(20).stop(ending);
+        let result = net.control();
+        assert_eq!(result.gave, Gave::Undecided);
+        assert_eq!(result.exit_code(), ExitCode::Substrate);
+    }
 }
 
 /// The same history in which nobody looked for a grade.

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tweedledum_core::history::read::{self, ReadError};
-use tweedledum_core::history::{Body, FORMAT, Record};
+use tweedledum_core::history::{Body, Ending, FORMAT, Record};
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::verdict::{Outcome, Verdict};
 
@@ -232,6 +232,17 @@ fn what_its_writer_disowned_is_not_believed() {
     let line = serde_json::to_string(&line).unwrap();
     let verdict = read(&format!("{text}{line}\n")).unwrap();
     assert_eq!(codes(&verdict), ["history-damaged"].into());
+    assert_eq!(verdict.verdict, Outcome::Inconclusive);
+    // Nor when it accuses somebody.
+    let mut net = Net::new(
+        vec![advance("tx", every_of("miner"), 3), recover(6)],
+        vec![flood("gateway-0", 10, 16)],
+    );
+    net.until(12).panics("gateway-0", "session-table");
+    net.until(20).stop(Ending::Early);
+    let text = sealed(&net.records);
+    assert_eq!(read(&text).unwrap().verdict, Outcome::Fail);
+    let verdict = read(&format!("{text}{line}\n")).unwrap();
     assert_eq!(verdict.verdict, Outcome::Inconclusive);
 }
 
