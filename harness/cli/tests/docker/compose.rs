@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use super::ONE_IMAGE;
 use super::runs::{plain, root, tweedledum, until};
+use super::{ONE_IMAGE, ask};
 
 const UP_BOUND: Duration = Duration::from_mins(2);
 const PROJECT: &str = "tweedledum-test";
@@ -65,12 +65,7 @@ fn verified(node: &str) -> u64 {
 
 /// Every container of the project, and since when it runs.
 fn containers() -> BTreeMap<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let docker = bollard::Docker::connect_with_defaults().unwrap();
+    ask(async |docker| {
         let mut containers = BTreeMap::new();
         for id in compose(&["ps", "-q"]).split_whitespace() {
             let seen = docker.inspect_container(id, None).await.unwrap();

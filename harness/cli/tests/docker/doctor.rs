@@ -1,6 +1,6 @@
 //! `doctor` on a real engine: what it finds, and that nothing it made stays, whatever happens in the middle.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -10,13 +10,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
 use tweedledum_core::faults;
 use tweedledum_harness::doctor::report::{Outcome, Report, StepReport};
 use tweedledum_harness::substrate::docker::engine::{EngineAddress, EngineEnv};
 
 use crate::ONE_IMAGE;
+use crate::runs::on_engine;
 
 /// Several times what the slowest examination took.
 const LONG: Duration = Duration::from_mins(2);
@@ -151,42 +150,15 @@ fn until_made(scratch: &Path, lines: usize) -> String {
     }
 }
 
-#[track_caller]
-fn nothing_stays(scratch: &Path, nonce: &str) {
-    assert_eq!(carrying(nonce), Vec::<String>::new());
-    let left: Vec<_> = fs::read_dir(scratch).unwrap().collect();
-    assert!(left.is_empty(), "{left:?}");
+fn carrying(nonce: &str) -> BTreeSet<String> {
+    on_engine(&BTreeSet::from([nonce.to_owned()]))
 }
 
-/// Names of everything on the engine that carries the nonce, by a client of the tests' own.
-fn carrying(nonce: &str) -> Vec<String> {
-    let label = vec![format!("org.tweedledum.nonce={nonce}")];
-    let filters = Some(HashMap::from([("label".to_owned(), label)]));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let docker = Docker::connect_with_defaults().unwrap();
-        let containers = ListContainersOptions {
-            all: true,
-            filters: filters.clone(),
-            ..ListContainersOptions::default()
-        };
-        let volumes = ListVolumesOptions {
-            filters: filters.clone(),
-        };
-        let containers = docker.list_containers(Some(containers)).await.unwrap();
-        let volumes = docker.list_volumes(Some(volumes)).await.unwrap();
-        let networks = docker
-            .list_networks(Some(ListNetworksOptions { filters }))
-            .await
-            .unwrap();
-        let containers = containers.into_iter().flat_map(|it| it.names.unwrap());
-        let volumes = volumes.volumes.into_iter().flatten().map(|it| it.name);
-        let networks = networks.into_iter().filter_map(|it| it.name);
-        containers.chain(volumes).chain(networks).collect()
-    })
+#[track_caller]
+fn nothing_stays(scratch: &Path, nonce: &str) {
+    assert_eq!(carrying(nonce), BTreeSet::new());
+    let left: Vec<_> = fs::read_dir(scratch).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A socket before the engine's that passes everything on, but refuses requests whose first line has these words. Its

@@ -40,6 +40,15 @@ const START: Duration = Duration::from_secs(15);
 /// Held by every test that uses the image, since one of them removes it at its end.
 static ONE_IMAGE: Mutex<()> = Mutex::new(());
 
+/// Asks the engine something, by a client of the tests' own that does not go through what is tested.
+fn ask<T>(question: impl AsyncFnOnce(bollard::Docker) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { question(bollard::Docker::connect_with_defaults().unwrap()).await })
+}
+
 #[test]
 #[ignore = "needs a Docker engine"]
 fn the_bundled_network_advances_in_containers() {

@@ -12,6 +12,8 @@ use tweedledum_harness::substrate::docker::engine::Engine;
 use tweedledum_harness::substrate::docker::image::own_image;
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
+use crate::ask;
+
 /// Until a killed run is gone: its guards look for a while whether anything of it still appears.
 const GONE_BOUND: Duration = Duration::from_mins(2);
 /// Until a run has nodes.
@@ -23,12 +25,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Everything on the engine that carries the nonce of any run in this directory of runs.
 pub(crate) fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let docker = bollard::Docker::connect_with_defaults().unwrap();
+    ask(async |docker| {
         let mut found = BTreeSet::new();
         for nonce in nonces {
             let label = vec![format!("{NONCE_LABEL}={nonce}")];
@@ -325,12 +322,7 @@ fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
         cpu_quota: Some(micros),
         ..Default::default()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let docker = bollard::Docker::connect_with_defaults().unwrap();
-    runtime.block_on(docker.update_container(agent, update))
+    ask(async |docker| docker.update_container(agent, update).await)
 }
 
 /// A node beside an agent that hardly gets a processor is accused of nothing: its layers are void.

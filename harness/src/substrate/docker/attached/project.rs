@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerSummary, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
 use futures_util::TryStreamExt as _;
 use serde::Deserialize;
@@ -288,6 +288,13 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
             "{container} has a terminal (`tty: true`), so its log is no lines of JSON"
         ));
     }
+    let host = seen.host_config.unwrap_or_default();
+    if let Some(policy) = restarts(host.restart_policy.as_ref()) {
+        return Err(format!(
+            "{container} is started again by the engine (`restart: {policy}`), which would hide its deaths; attach to \
+             services without a restart policy"
+        ));
+    }
     let words = config.cmd.unwrap_or_default();
     let mut after = words.iter().skip_while(|word| *word != "--network").skip(1);
     let network = after.next().cloned();
@@ -299,6 +306,13 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
         container,
         network,
     })
+}
+
+/// The policy by which the engine starts a container again without being asked.
+fn restarts(policy: Option<&RestartPolicy>) -> Option<RestartPolicyNameEnum> {
+    let name = policy?.name?;
+    let never = [RestartPolicyNameEnum::EMPTY, RestartPolicyNameEnum::NO];
+    (!never.contains(&name)).then_some(name)
 }
 
 /// Reads a network file out of a container.
@@ -360,6 +374,19 @@ mod tests {
         ] {
             assert_eq!(facts().epoch_from(now), want, "from {now}");
         }
+    }
+
+    #[test]
+    fn a_container_that_the_engine_starts_again_is_told() {
+        let policy = |name| RestartPolicy {
+            name: Some(name),
+            maximum_retry_count: None,
+        };
+        let always = RestartPolicyNameEnum::ALWAYS;
+        assert_eq!(restarts(Some(&policy(always))), Some(always));
+        assert_eq!(restarts(Some(&policy(RestartPolicyNameEnum::NO))), None);
+        assert_eq!(restarts(Some(&policy(RestartPolicyNameEnum::EMPTY))), None);
+        assert_eq!(restarts(None), None);
     }
 
     #[test]
