@@ -187,12 +187,11 @@ impl Site {
                 },
             );
         }
-        let header = header(host, job, schedule, genesis_ns, began_unix_ns, &places)?;
+        let mut header = header(host, job, schedule, genesis_ns, began_unix_ns, &places)?;
+        header.nodes_stay = substrate.outlives_runs();
+        header.executables.extend(substrate.images());
         Ok(Self {
-            header: Header {
-                nodes_stay: substrate.outlives_runs(),
-                ..header
-            },
+            header,
             began_ns,
             began_unix_ns,
             nodes,

@@ -152,6 +152,12 @@ pub trait Substrate: Debug + Send + Sync {
     /// Runs a command in a node's surroundings to its end, at most for `bound`.
     fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd>;
 
+    /// Images that its nodes are started from and that were not made from executables of this machine: their ids, by the
+    /// names that roles or the project have for them.
+    fn images(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
     /// Whether its nodes were there before the run and stay: then nobody stops them at its end.
     fn outlives_runs(&self) -> bool {
         false

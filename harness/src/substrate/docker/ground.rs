@@ -41,6 +41,9 @@ pub struct DockerGround {
     words: Words,
     nonce: Nonce,
     ledger: Ledger,
+    /// The images that roles name, by name. A tag can move while a run lasts, and a comparison speaks of one program, so
+    /// each is looked up once for all releases.
+    users: tokio::sync::Mutex<BTreeMap<String, Image>>,
 }
 
 impl DockerGround {
@@ -63,6 +66,7 @@ impl DockerGround {
             words,
             nonce,
             ledger,
+            users: tokio::sync::Mutex::default(),
         })
     }
 
@@ -90,19 +94,20 @@ impl DockerGround {
 
     /// Makes sure that the images of roles are on the engine, each once; by node.
     async fn users_images(&self, request: &Request) -> Result<BTreeMap<String, Image>, String> {
-        let mut found: BTreeMap<&str, Image> = BTreeMap::new();
+        let mut found = self.users.lock().await;
         let mut users = BTreeMap::new();
         for seat in &request.seats {
             let Some(asked) = &seat.image else { continue };
-            if !found.contains_key(asked.name.as_str()) {
+            let image = if let Some(image) = found.get(&asked.name) {
+                image.clone()
+            } else {
                 let image = users_image(&self.engine, &asked.name, asked.pull).await;
                 let image =
-                    image.map_err(|error| format!("{} cannot be started: {error}", seat.node));
-                found.insert(&asked.name, image?);
-            }
-            if let Some(image) = found.get(asked.name.as_str()) {
-                users.insert(seat.node.clone(), image.clone());
-            }
+                    image.map_err(|error| format!("{} cannot be started: {error}", seat.node))?;
+                found.insert(asked.name.clone(), image.clone());
+                image
+            };
+            users.insert(seat.node.clone(), image);
         }
         Ok(users)
     }
@@ -281,6 +286,13 @@ impl Substrate for Network {
             ended.map_err(|error| error.to_string())
         }
         .boxed()
+    }
+
+    fn images(&self) -> BTreeMap<String, String> {
+        let images = self.users.values();
+        images
+            .map(|image| (image.name.clone(), image.id.clone()))
+            .collect()
     }
 
     fn failed(&self) -> BoxFuture<'_, String> {
