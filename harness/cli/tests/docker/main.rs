@@ -1,6 +1,6 @@
 //! The real executable in containers: the bundled network on a real engine, seen through agents.
 //!
-//! Run with `cargo test --release -p tweedledum --test docker -- --ignored`; needs an engine, and
+//! Run with `cargo test --release --workspace --test docker -- --ignored`; needs an engine, and
 //! fails where none answers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -8,6 +8,7 @@
 
 mod compose;
 mod doctor;
+mod killed;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
