@@ -171,6 +171,8 @@ pub struct NodePipes {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
+    /// Where the node was there before the run: what earlier lives of it have printed, which is news of this one in nothing.
+    pub former: Option<OwnedFd>,
 }
 
 /// Why a limit is refused where nodes are somebody else's.
