@@ -51,6 +51,14 @@ impl Executables {
         Ok(Self(Arc::new(held)))
     }
 
+    /// Those of nodes that somebody else has started, by ids of their images; nothing is started from them.
+    pub fn elsewhere(images: BTreeMap<String, String>) -> Self {
+        Self(Arc::new(Held {
+            digests: images,
+            ..Held::default()
+        }))
+    }
+
     /// SHA-256 of each, ours included.
     pub fn digests(&self) -> &BTreeMap<String, String> {
         &self.0.digests

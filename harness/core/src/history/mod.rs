@@ -97,7 +97,8 @@ pub struct Header {
     pub plan_digest: String,
     /// The release that was run.
     pub release: String,
-    /// SHA-256 of every executable that nodes were started from, by path as the plan names it.
+    /// SHA-256 of every executable that nodes were started from, by path as the plan names it; where they were there
+    /// before the run, the id of each one's image by the node's name.
     pub executables: BTreeMap<String, String>,
     /// The substrate and its tier, as `process/shared`.
     pub substrate: String,
