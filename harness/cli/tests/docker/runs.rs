@@ -202,7 +202,7 @@ fn the_flood_and_the_incident_give_what_they_declare() {
 }
 
 /// Processes below this one, by the word that says what they are.
-fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
+pub(crate) fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
     let mut parts = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
@@ -227,7 +227,7 @@ fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
     parts
 }
 
-fn kill(pid: i32) {
+pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
