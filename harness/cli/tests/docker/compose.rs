@@ -79,7 +79,7 @@ fn containers() -> BTreeMap<String, String> {
     })
 }
 
-/// The project's containers that do not run, or are paused.
+/// The project's gateways, which the plan kills, that do not run or are paused.
 fn down() -> Vec<String> {
     ask(async |docker| {
         let label = vec![format!("com.docker.compose.project={PROJECT}")];
@@ -93,7 +93,7 @@ fn down() -> Vec<String> {
         let names = listed
             .into_iter()
             .flat_map(|it| it.names.unwrap_or_default());
-        names.collect()
+        names.filter(|name| name.contains("gateway")).collect()
     })
 }
 
