@@ -69,6 +69,7 @@ impl Watch {
             dir: place.directory.path().to_owned(),
             stdout: pipes.stdout,
             stderr: pipes.stderr,
+            former: pipes.former,
             ready_line,
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;

@@ -279,6 +279,7 @@ fn seen(observation: Observation) -> Event {
             fields.remove("event");
             Event::Logged {
                 node: log.node.to_string(),
+                former: log.former,
                 event: log.event,
                 fields,
             }

@@ -16,6 +16,8 @@ use crate::clock::monotonic_ns;
 #[derive(Debug)]
 pub(super) struct Parser {
     pub(super) node: NodeName,
+    /// Whether these are words of earlier lives.
+    pub(super) former: bool,
     /// Names of events to look for; `None` on stderr, which is text.
     pub(super) wanted: Option<Arc<BTreeSet<String>>>,
     pub(super) splitter: LineSplitter,
@@ -32,30 +34,46 @@ impl Parser {
     ) {
         let Self {
             node,
+            former,
             wanted,
             splitter,
             ready_line,
         } = self;
         splitter.feed(chunk, |line| {
-            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+            take_line(
+                (node, *former),
+                wanted.as_deref(),
+                ready_line,
+                &line,
+                counts,
+                events,
+            );
         });
     }
 
     pub(super) fn finish(&mut self, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
         let Self {
             node,
+            former,
             wanted,
             splitter,
             ready_line,
         } = self;
         splitter.finish(|line| {
-            take_line(node, wanted.as_deref(), ready_line, &line, counts, events);
+            take_line(
+                (node, *former),
+                wanted.as_deref(),
+                ready_line,
+                &line,
+                counts,
+                events,
+            );
         });
     }
 }
 
 fn take_line(
-    node: &NodeName,
+    (node, former): (&NodeName, bool),
     wanted: Option<&BTreeSet<String>>,
     ready_line: &mut Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
     line: &Line<'_>,
@@ -84,6 +102,7 @@ fn take_line(
             let (node, t_ns) = (Arc::clone(node), monotonic_ns());
             events.push(LogEvent {
                 node,
+                former,
                 t_ns,
                 event,
                 fields,

@@ -31,6 +31,9 @@ use super::log_sink::{Budget, LogFile};
 use super::{Gap, LogEvent, NodeName, Observation};
 use crate::clock::monotonic_ns;
 
+/// The stream of what earlier lives of a node have printed.
+const FORMER: &str = "former";
+
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
@@ -86,6 +89,9 @@ pub struct LogSpec {
     pub stdout: OwnedFd,
     /// Read end of the node's stderr.
     pub stderr: OwnedFd,
+    /// Read end of what earlier lives of the node have printed on stdout; it has a file of its own, and no share in
+    /// readiness or tails.
+    pub former: Option<OwnedFd>,
     /// Readiness by log line: the first line of either stream that matches is kept.
     pub ready_line: Option<Regex>,
 }
@@ -148,7 +154,9 @@ impl LogHub {
         let (matched, ready_line) = watch::channel(None);
         let matched = Arc::new(matched);
         let mut streams = Vec::new();
-        for (name, fd) in [("stdout", spec.stdout), ("stderr", spec.stderr)] {
+        let own = [("stdout", spec.stdout), ("stderr", spec.stderr)];
+        let former = spec.former.map(|fd| (FORMER, fd));
+        for (name, fd) in own.into_iter().chain(former) {
             let (closed, is_closed) = watch::channel(false);
             let pipe = pipe::Receiver::from_owned_fd(fd).map_err(|source| LogError::Pipe {
                 node: Arc::clone(&spec.node),
@@ -166,11 +174,13 @@ impl LogHub {
             let seen = Arc::new(Mutex::new(Seen::default()));
             let parser = Parser {
                 node: Arc::clone(&spec.node),
-                wanted: (name == "stdout").then(|| Arc::clone(&self.wanted)),
+                former: name == FORMER,
+                wanted: (name != "stderr").then(|| Arc::clone(&self.wanted)),
                 splitter: LineSplitter::new(self.limits.line_bytes),
                 ready_line: spec
                     .ready_line
                     .clone()
+                    .filter(|_| name != FORMER)
                     .map(|regex| (regex, Arc::clone(&matched))),
             };
             let reader = Reader {
@@ -207,7 +217,7 @@ impl LogHub {
 /// What was read of one node so far.
 #[derive(Debug, Clone)]
 pub struct NodeLogs {
-    /// Stdout, then stderr.
+    /// Stdout, stderr, and what was there of former lives.
     streams: Vec<StreamLogs>,
     ready_line: watch::Receiver<Option<String>>,
 }
@@ -240,7 +250,7 @@ impl NodeLogs {
         self.ready_line.clone()
     }
 
-    /// Waits until both pipes are closed and read to their end. They stay open as long as any
+    /// Waits until all pipes are closed and read to their end. They stay open as long as any
     /// process holds them, so a bound is needed; when it runs out, the names of the open streams
     /// are the error. Cancel-safe.
     pub async fn drained(&mut self, bound: Duration) -> Result<(), Vec<&'static str>> {

@@ -33,6 +33,7 @@ impl Rig {
             dir: dir.path().to_owned(),
             stdout: stdout_read.into(),
             stderr: stderr_read.into(),
+            former: None,
             ready_line: ready_line.map(|pattern| Regex::new(pattern).unwrap()),
         };
         let logs = hub.attach(spec).unwrap();
@@ -122,6 +123,33 @@ async fn events_files_and_tails_of_an_ordinary_node() {
     );
 }
 
+#[tokio::test]
+async fn what_former_lives_printed_is_told_apart() {
+    let mut rig = Rig::new(LogLimits::default(), 8, None);
+    let pipes: Vec<_> = (0..3).map(|_| io::pipe().unwrap()).collect();
+    for (_, end) in &pipes {
+        let mut end = end;
+        end.write_all(b"{\"event\":\"ready\"}\n").unwrap();
+    }
+    let [out, err, former] = <[_; 3]>::try_from(pipes)
+        .unwrap()
+        .map(|(read, _)| read.into());
+    let spec = LogSpec {
+        node: "gateway-0".into(),
+        dir: rig.dir.path().to_owned(),
+        stdout: out,
+        stderr: err,
+        former: Some(former),
+        ready_line: Some(Regex::new("nothing").unwrap()),
+    };
+    rig.logs = rig.hub.attach(spec).unwrap();
+    let mut events = rig.end().await;
+    events.sort_by_key(|event| event.former);
+    let former: Vec<bool> = events.iter().map(|event| event.former).collect();
+    assert_eq!(former, [false, true]);
+    assert_eq!(rig.logs.tails().map(|lines| lines.len()), [1, 1]);
+}
+
 // The printing thread blocks on a full pipe, so the readers need another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn garbage_is_counted_and_does_not_hide_what_follows() {
@@ -196,6 +224,7 @@ async fn a_full_file_stops_growing_across_restarts_and_counts_the_rest() {
         dir: rig.dir.path().to_owned(),
         stdout: again_read.into(),
         stderr: stderr_read.into(),
+        former: None,
         ready_line: None,
     };
     rig.logs = rig.hub.attach(spec).unwrap();
@@ -331,6 +360,7 @@ async fn what_is_no_pipe_is_refused() {
         dir: dir.path().to_owned(),
         stdout: file(),
         stderr: file(),
+        former: None,
         ready_line: None,
     };
     let error = hub.attach(spec).unwrap_err();

@@ -65,6 +65,8 @@ pub enum Observation {
 pub struct LogEvent {
     /// Who logged it.
     pub node: NodeName,
+    /// Whether an earlier life of the node said it, before the harness looked.
+    pub former: bool,
     /// When it was read, monotonic nanoseconds.
     pub t_ns: u64,
     /// The line's `event`.

@@ -153,7 +153,7 @@ pub trait Substrate: Debug + Send + Sync {
     fn run(&self, node: &str, argv: Vec<String>, bound: Duration) -> Doing<'_, ExecEnd>;
 
     /// Images that its nodes are started from and that were not made from executables of this machine: their ids, by the
-    /// names that roles or the project have for them.
+    /// names that roles have for them, or by node.
     fn images(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -177,6 +177,8 @@ pub struct NodePipes {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
+    /// Where the node was there before the run: what earlier lives of it have printed, which is news of this one in nothing.
+    pub former: Option<OwnedFd>,
 }
 
 /// Why a limit is refused where nodes are somebody else's.

@@ -55,6 +55,8 @@ pub struct CleanedRun {
     pub directories: Vec<PathBuf>,
     /// How many containers, volumes and networks of it were removed.
     pub removed: usize,
+    /// How many containers that were not its own, and that it had stopped or paused, were brought up again.
+    pub brought_up: usize,
     /// What was found and done.
     pub state: RunState,
 }
@@ -140,7 +142,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
             _ => None,
         })
         .collect();
-    let mut removed = 0;
+    let (mut removed, mut brought_up) = (0, 0);
     let state = if is_live(&intents)? {
         RunState::Live
     } else {
@@ -149,7 +151,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
         match engine {
             Cleaned::Live => RunState::Live,
             Cleaned::Dead(removal) => {
-                removed = removal.removed;
+                (removed, brought_up) = (removal.removed, removal.brought_up);
                 remove_remains(&path, nonce, &intents, on_engine(&removal.left))?
             }
             Cleaned::Unknown { why } => {
@@ -163,6 +165,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
         intents: path,
         directories,
         removed,
+        brought_up,
         state,
     })
 }
@@ -172,6 +175,7 @@ fn unreadable(intents: PathBuf, why: String) -> CleanedRun {
         intents,
         directories: Vec::new(),
         removed: 0,
+        brought_up: 0,
         state: RunState::Unreadable { why },
     }
 }

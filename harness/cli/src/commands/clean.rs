@@ -31,21 +31,23 @@ fn told(run: &CleanedRun) -> String {
     let intents = run.intents.display();
     let mut text = match &run.state {
         RunState::Live => format!("{intents}: the run lives; nothing was touched"),
-        RunState::Cleaned { killed: 0 } if run.removed == 0 => {
+        RunState::Cleaned { killed: 0 } if run.removed + run.brought_up == 0 => {
             format!("{intents}: the run is dead and nothing of it was found")
         }
         RunState::Cleaned { killed } => {
             format!(
-                "{intents}: the run was dead; {} killed{}, nothing is left",
+                "{intents}: the run was dead; {} killed{}{}, nothing is left",
                 processes(*killed),
-                things(run.removed)
+                things(run.removed),
+                brought_up(run.brought_up)
             )
         }
         RunState::Left { killed, left } => {
             let mut text = format!(
-                "{intents}: the run was dead; {} killed{}, and this is left:",
+                "{intents}: the run was dead; {} killed{}{}, and this is left:",
                 processes(*killed),
-                things(run.removed)
+                things(run.removed),
+                brought_up(run.brought_up)
             );
             for left in left {
                 let _ = write!(text, "\n  {}", what_is_left(left));
@@ -86,6 +88,15 @@ fn things(count: usize) -> String {
         0 => String::new(),
         1 => ", 1 thing was removed from its container engine".to_owned(),
         _ => format!(", {count} things were removed from its container engine"),
+    }
+}
+
+/// Containers that somebody else's project has, if any were down.
+fn brought_up(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", 1 container that it had stopped runs again".to_owned(),
+        _ => format!(", {count} containers that it had stopped run again"),
     }
 }
 
@@ -132,6 +143,7 @@ mod tests {
                 intents: "runs/.intents/x.jsonl".into(),
                 directories: vec!["/runs/y".into()],
                 removed: 0,
+                brought_up: 0,
                 state,
             };
             let text = told(&run);

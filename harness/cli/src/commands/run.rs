@@ -132,10 +132,15 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
     let plan = parse_plan(&args.plan, &bytes, printer)?;
     let turns = turns(&plan, args)?;
     let place = fit::place(args.substrate, &plan);
-    let releases = turns.iter().map(|(release, _)| *release);
-    let paths = executables(&plan, releases, &args.plan, place)?;
-    let executables = Executables::hold(&entry.context.exe, paths)?;
     let project = attach.map(|name| find(name, &plan)).transpose()?;
+    // What is there already is started from its own images.
+    let executables = if project.is_some() {
+        Executables::default()
+    } else {
+        let releases = turns.iter().map(|(release, _)| *release);
+        let paths = executables(&plan, releases, &args.plan, place)?;
+        Executables::hold(&entry.context.exe, paths)?
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -182,7 +187,12 @@ async fn ground(
     if let Some(project) = project {
         let ledger = undo::ledger(&context.intents)?;
         let nonce = context.nonce;
-        let reached = AttachedGround::reach(project, nonce, executable, words, ledger).await;
+        let who = format!(
+            "process {} with its runs in {}",
+            context.stub.pid,
+            std::path::absolute(&context.runs)?.display()
+        );
+        let reached = AttachedGround::reach(project, nonce, executable, words, who, ledger).await;
         return Ok(Box::new(reached.map_err(Failure::Substrate)?));
     }
     match place {

@@ -1,10 +1,12 @@
 //! A compose project that runs, and a plan against it: what is named is touched, the project goes on.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::runs::{plain, root, tweedledum, until};
+use super::runs::{kill, parts, plain, root, tweedledum, until};
 use super::{ONE_IMAGE, ask};
 
 const UP_BOUND: Duration = Duration::from_mins(2);
@@ -75,6 +77,158 @@ fn containers() -> BTreeMap<String, String> {
         }
         containers
     })
+}
+
+/// The project's gateways, which the plan kills, that do not run or are paused.
+fn down() -> Vec<String> {
+    ask(async |docker| {
+        let label = vec![format!("com.docker.compose.project={PROJECT}")];
+        let status = ["exited", "paused"].map(str::to_owned).to_vec();
+        let options = bollard::query_parameters::ListContainersOptions {
+            all: true,
+            filters: Some([("label".to_owned(), label), ("status".to_owned(), status)].into()),
+            ..bollard::query_parameters::ListContainersOptions::default()
+        };
+        let listed = docker.list_containers(Some(options)).await.unwrap();
+        let names = listed
+            .into_iter()
+            .flat_map(|it| it.names.unwrap_or_default());
+        names.filter(|name| name.contains("gateway")).collect()
+    })
+}
+
+/// The plan with a heal that leaves time to interrupt it.
+fn healed_late(dir: &Path) -> PathBuf {
+    let mut plan = std::fs::read_to_string(root().join("compose/gateways.yaml")).unwrap();
+    for (early, late) in [
+        ("at: epoch 3, heal", "at: epoch 10, heal"),
+        ("until: epoch 8", "until: epoch 15"),
+    ] {
+        assert!(plan.contains(early), "{plan}");
+        plan = plan.replace(early, late);
+    }
+    let path = dir.join("healed-late.yaml");
+    std::fs::write(&path, plan).unwrap();
+    path
+}
+
+/// An attach that has killed gateways and not started them again.
+fn going(plan: &Path, runs: &Path) -> Child {
+    let words = [
+        "attach",
+        PROJECT,
+        plan.to_str().unwrap(),
+        "--format",
+        "json",
+    ];
+    let mut child = tweedledum(&words, runs)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    // What nobody reads would hold the run up.
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(drop));
+    until(UP_BOUND, "killed gateways", || {
+        (!down().is_empty()).then_some(())
+    });
+    child
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Whoever ends an attach between a fault and its heal, the project runs again, at the latest after `clean`.
+#[test]
+#[ignore = "needs a Docker engine and docker-compose"]
+fn what_is_stopped_comes_back_however_the_run_ends() {
+    let _alone = ONE_IMAGE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let imported = plain(&["image"]).output().unwrap();
+    assert!(imported.status.success());
+    let _project = Project::up();
+    until(UP_BOUND, "two epochs with activations", || {
+        (verified("miner-0") >= 12).then_some(())
+    });
+    for who in [
+        &["interrupt"][..],
+        &["controller"],
+        &["watchdog", "stub", "controller"],
+    ] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let plan = healed_late(dir.path());
+        let mut child = going(&plan, dir.path());
+        let second = ["attach", PROJECT, plan.to_str().unwrap()];
+        let second = tweedledum(&second, dir.path()).output().unwrap();
+        let told = String::from_utf8_lossy(&second.stderr);
+        assert_eq!(second.status.code(), Some(2), "{told}");
+        let by = format!("attached to already, by process {} ", child.id());
+        assert!(told.contains(&by), "{told}");
+        let parts = parts(child.id());
+        for part in who {
+            match (*part, parts.get(part)) {
+                ("interrupt", _) => signal(&child, rustix::process::Signal::INT),
+                (_, Some(pid)) => kill(*pid),
+                (_, None) => child.kill().unwrap(),
+            }
+        }
+        let ended = child.wait().unwrap();
+        if *who == ["interrupt"] {
+            assert_eq!(ended.code(), Some(130));
+        }
+        if who.len() == 3 {
+            let cleaned = tweedledum(&["clean"], dir.path()).output().unwrap();
+            let told = String::from_utf8_lossy(&cleaned.stderr);
+            assert_eq!(cleaned.status.code(), Some(0), "{told}");
+            assert!(told.contains("that it had stopped run"), "{told}");
+        }
+        assert_eq!(down(), Vec::<String>::new(), "{who:?}");
+        let left = super::runs::on_engine(&super::runs::nonces(dir.path()));
+        assert!(left.is_empty(), "{left:?}");
+    }
+    // One that cannot start again is a finding, and no failure of the harness.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let child = going(&healed_late(dir.path()), dir.path());
+    forget_network("gateway-0", dir.path());
+    let ended = child.wait_with_output().unwrap();
+    let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    let findings = verdict["findings"].as_array().unwrap();
+    let dead = |finding: &serde_json::Value| finding["node"] == "gateway-0";
+    assert!(findings.iter().any(dead), "{verdict}");
+    assert_ne!(ended.status.code(), Some(4), "{verdict}");
+    let images = std::fs::read_dir(dir.path()).unwrap();
+    let histories = images.filter_map(|run| {
+        let path = run.unwrap().path().join("fixed/history.jsonl");
+        std::fs::read_to_string(path).ok()
+    });
+    let header = histories.map(|text| text.lines().next().unwrap().to_owned());
+    let header: Vec<serde_json::Value> = header
+        .map(|line| serde_json::from_str(&line).unwrap())
+        .collect();
+    let [header] = header.as_slice() else {
+        panic!("{header:?}")
+    };
+    let image = header["executables"]["gateway-0"].as_str().unwrap();
+    assert!(image.starts_with("sha256:"), "{image}");
+}
+
+/// Takes from a node what it needs to start.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only this writes into a volume of somebody else's"
+)]
+fn forget_network(node: &str, dir: &Path) {
+    let empty = dir.join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let holder = compose(&["ps", "-q", "network"]);
+    let to = format!("{}:/network/{node}.json", holder.trim());
+    let mut copy = Command::new("docker");
+    let copied = copy.arg("cp").arg(&empty).arg(to).output().unwrap();
+    let told = String::from_utf8_lossy(&copied.stderr);
+    assert!(copied.status.success(), "{told}");
 }
 
 #[test]

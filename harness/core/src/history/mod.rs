@@ -97,8 +97,8 @@ pub struct Header {
     pub plan_digest: String,
     /// The release that was run.
     pub release: String,
-    /// SHA-256 of every executable that nodes were started from, by path as the plan names it, and the ids of images by
-    /// their names.
+    /// SHA-256 of every executable that nodes were started from, by path as the plan names it, and ids of images by their
+    /// names, or by node where they were there before the run.
     pub executables: BTreeMap<String, String>,
     /// The substrate and its tier, as `process/shared`.
     pub substrate: String,

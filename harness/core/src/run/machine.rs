@@ -153,9 +153,10 @@ impl<W: Watch> Machine<W> {
             }
             Event::Logged {
                 node,
+                former,
                 event,
                 fields,
-            } => self.logged(node, event, fields),
+            } => self.logged(node, former, event, fields),
             Event::Sampled {
                 node,
                 signal,
@@ -415,7 +416,18 @@ impl<W: Watch> Machine<W> {
         }
     }
 
-    fn logged(&mut self, node: String, event: String, fields: BTreeMap<String, serde_json::Value>) {
+    /// What an earlier life of the node said stays true, as that a PoET made a proof; but it is neither how the node is
+    /// now, nor how this life ends.
+    fn logged(
+        &mut self,
+        node: String,
+        former: bool,
+        event: String,
+        fields: BTreeMap<String, serde_json::Value>,
+    ) {
+        if event == "panic" && former {
+            return;
+        }
         if event == "panic" {
             let text = |key: &str| {
                 fields
@@ -440,6 +452,7 @@ impl<W: Watch> Machine<W> {
             .find(|info| info.name == node)
             .map(|info| &info.role);
         let rows = role
+            .filter(|_| !former)
             .and_then(|role| self.log_signals.get(role))
             .cloned()
             .unwrap_or_default();

@@ -129,6 +129,8 @@ pub enum Event {
     Logged {
         /// The node.
         node: String,
+        /// Whether it did so in a life before its first of this run.
+        former: bool,
         /// Its name.
         event: String,
         /// Its fields.

@@ -9,6 +9,7 @@ use crate::faults::Impact;
 use crate::history::{
     Body, Death, Ending, ExitStatus, Grade, Header, NodeInfo, Phase, Record, RoleInfo,
 };
+use crate::plan::model::Source;
 use crate::schedule::{Action, Class, Part, Schedule, Step};
 use crate::time::{Calendar, ProtocolTime, Span};
 
@@ -258,6 +259,44 @@ fn a_node_that_dies_by_itself_is_not_ours() {
     assert_eq!(run.time_of(gone), at(12));
     let impaired = |record: &Record| matches!(&record.body, Body::Impact(change) if change.on);
     assert!(!run.records.iter().any(impaired));
+}
+
+/// A log goes on through a container's lives: a panic of the one before is no cause for the harness's own kill, and a value
+/// of it is not how the node is now.
+#[test]
+fn what_an_earlier_life_said_is_not_of_this_one() {
+    for former in [true, false] {
+        let pushed = Source::Log {
+            event: "made".into(),
+            value: "/layer".into(),
+        };
+        let signals = BTreeMap::from([("block".to_owned(), pushed)]);
+        let sources = BTreeMap::from([("a".to_owned(), signals)]);
+        let mut run = Obedient::start(kill());
+        run.machine = Machine::new(kill(), &sources, STOP, Never);
+        run.records.clear();
+        run.feed(0, Event::Begun);
+        for (event, key) in [("panic", "message"), ("made", "layer")] {
+            let logged = Event::Logged {
+                node: "a-0".into(),
+                former,
+                event: event.into(),
+                fields: BTreeMap::from([(key.to_owned(), 7.into())]),
+            };
+            run.feed(at(1), logged);
+        }
+        run.run_out();
+        let panicked =
+            |record: &&Record| matches!(&record.body, Body::Exit(exit) if exit.panic.is_some());
+        let sampled = |record: &&Record| matches!(record.body, Body::Sample(_));
+        let told = |record: &&Record| matches!(&record.body, Body::Event(it) if it.event == "made");
+        let counts = [
+            run.records.iter().filter(panicked).count(),
+            run.records.iter().filter(sampled).count(),
+            run.records.iter().filter(told).count(),
+        ];
+        assert_eq!(counts, if former { [0, 0, 1] } else { [1, 1, 1] });
+    }
 }
 
 /// The undo of a flood that met a dead node is no riddle: nothing was sent, nothing is left, and it is told at its time.

@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     AttachContainerOptions, CreateContainerOptions, LogsOptions, RemoveContainerOptions,
 };
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tweedledum_core::capability::Resource;
@@ -167,16 +168,34 @@ fn pieces(
     }))
 }
 
-/// What a container that runs has said since this second of 1970, and what it says from now on.
-pub(super) fn log(engine: &Engine, id: &str, since: i32) -> Output {
+/// What a container that runs since `started` has said since this second of 1970, and what it says from now on. The log
+/// of an engine goes on through a container's lives.
+pub(super) fn log(engine: &Engine, id: &str, since: i32, started: Timestamp) -> Output {
     let options = LogsOptions {
         follow: true,
         since,
         stdout: true,
         stderr: true,
+        timestamps: true,
         ..LogsOptions::default()
     };
-    pieces(engine.docker().logs(id, Some(options)))
+    let said = pieces(engine.docker().logs(id, Some(options)));
+    Box::pin(said.map(move |piece| Ok(dated(&piece?, started))))
+}
+
+/// A piece of a log without the time that the engine has put before it. What has none cannot be shown to be of the life
+/// that began at `started`, so it is of none that counts.
+fn dated(piece: &Piece, started: Timestamp) -> Piece {
+    let (Piece::Out(bytes) | Piece::Err(bytes) | Piece::Former(bytes)) = piece;
+    let time = bytes.iter().position(|byte| *byte == b' ').unwrap_or(0);
+    let at = std::str::from_utf8(&bytes[..time]).ok();
+    let at: Option<Timestamp> = at.and_then(|at| at.parse().ok());
+    let said = bytes.slice(if at.is_some() { time + 1 } else { 0 }..);
+    match piece {
+        Piece::Out(_) if at.is_some_and(|at| at >= started) => Piece::Out(said),
+        Piece::Err(_) => Piece::Err(said),
+        Piece::Out(_) | Piece::Former(_) => Piece::Former(said),
+    }
 }
 
 /// Starts a container.
@@ -247,6 +266,13 @@ pub struct State {
     pub limits: Limits,
 }
 
+impl State {
+    /// Whether its process exists: a container that the engine is about to start again counts as running for the engine.
+    pub(super) fn lives(&self) -> bool {
+        self.running && self.status != ContainerStateStatusEnum::RESTARTING.as_ref()
+    }
+}
+
 /// Looks at a container.
 pub(super) async fn inspect(engine: &Engine, id: &str) -> Result<State, DockerError> {
     let seen = engine.docker().inspect_container(id, None).await;
@@ -298,6 +324,22 @@ fn limits_of(engine: &Engine, host: &HostConfig) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As an engine of version 20.10 tells them: the first life panicked a moment before the second began.
+    #[test]
+    fn what_an_earlier_life_said_is_told_apart() {
+        let started: Timestamp = "2026-03-01T10:00:00.5Z".parse().unwrap();
+        let told = |text: &'static str| dated(&Piece::Out(text.into()), started);
+        let panic = told("2026-03-01T10:00:00.499999999Z {\"event\":\"panic\"}\n");
+        assert_eq!(panic, Piece::Former("{\"event\":\"panic\"}\n".into()));
+        let ready = told("2026-03-01T10:00:00.500000000Z {\"event\":\"ready\"}\n");
+        assert_eq!(ready, Piece::Out("{\"event\":\"ready\"}\n".into()));
+        for undated in ["{\"event\": \"panic\"}\n", "", "panic\n"] {
+            assert_eq!(told(undated), Piece::Former(undated.into()));
+        }
+        let trace = Piece::Err("2026-03-01T10:00:00.600000000Z at main.rs\n".into());
+        assert_eq!(dated(&trace, started), Piece::Err("at main.rs\n".into()));
+    }
 
     #[test]
     fn containers_have_no_rights_but_those_that_are_kept() {

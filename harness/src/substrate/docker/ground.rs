@@ -211,7 +211,7 @@ impl Network {
         };
         let (life, pipes) = node.start().await.map_err(|error| error.to_string())?;
         let agent = home.pod.agent().clone();
-        Ok((Arc::new(ContainerLife::new(life, agent)), pipes))
+        Ok((Arc::new(ContainerLife::new(life, Some(agent))), pipes))
     }
 
     async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {

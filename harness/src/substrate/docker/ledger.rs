@@ -143,7 +143,19 @@ pub enum Entry {
         /// Its id.
         id: String,
     },
-    /// All that was recorded so far is removed, and that was looked at.
+    /// A container that is not the run's is about to be stopped or paused by it.
+    Down {
+        /// Its id.
+        id: String,
+        /// Its name on the engine.
+        name: String,
+    },
+    /// The run has brought it up again.
+    Up {
+        /// Its id.
+        id: String,
+    },
+    /// All that was recorded so far is removed or brought up again, and that was looked at.
     Gone,
 }
 

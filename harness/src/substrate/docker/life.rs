@@ -25,13 +25,14 @@ const PAGE: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct ContainerLife {
     life: node::Life,
-    agent: AgentLink,
+    /// Where an agent shares the node's process namespace.
+    agent: Option<AgentLink>,
     /// Who there was, and how long each had worked, when it stood still.
     at_rest: Mutex<BTreeMap<i32, Working>>,
 }
 
 impl ContainerLife {
-    pub(super) fn new(life: node::Life, agent: AgentLink) -> Self {
+    pub(super) fn new(life: node::Life, agent: Option<AgentLink>) -> Self {
         Self {
             life,
             agent,
@@ -43,9 +44,19 @@ impl ContainerLife {
         told(self.life.node().state().await.map(|state| state.paused))
     }
 
+    fn agent(&self) -> Result<&AgentLink, String> {
+        let agent = self.agent.as_ref();
+        agent.ok_or_else(|| "no agent shares its process namespace".to_owned())
+    }
+
+    async fn working(&self) -> Result<BTreeMap<i32, Working>, String> {
+        let working = self.agent()?.working().await;
+        working.map_err(|error| error.to_string())
+    }
+
     async fn rest(&self) -> Seen {
         let mut detail = Detail::new();
-        let holds = match (self.paused().await, self.agent.working().await) {
+        let holds = match (self.paused().await, self.working().await) {
             (Ok(paused), Ok(working)) => {
                 detail.insert("paused".to_owned(), json!(paused));
                 detail.insert("processes".to_owned(), json!(working.len()));
@@ -54,9 +65,7 @@ impl ContainerLife {
                 paused && anybody
             }
             (paused, working) => {
-                let why = paused
-                    .err()
-                    .or(working.err().map(|error| error.to_string()));
+                let why = paused.err().or(working.err());
                 detail.insert("unseen".to_owned(), json!(why));
                 false
             }
@@ -65,9 +74,9 @@ impl ContainerLife {
     }
 
     async fn worked(&self) -> Vec<String> {
-        let now = match self.agent.working().await {
+        let now = match self.working().await {
             Ok(now) => now,
-            Err(error) => return vec![error.to_string()],
+            Err(error) => return vec![error],
         };
         if now.is_empty() {
             return vec!["nobody was seen".to_owned()];
@@ -165,7 +174,7 @@ impl Life for ContainerLife {
 
     fn share(&self, resource: Resource) -> Doing<'_, Share> {
         async move {
-            let share = self.agent.share(resource).await;
+            let share = self.agent()?.share(resource).await;
             let mut share = share.map_err(|error| error.to_string())?;
             // One of all that the machine has is none, and the only way to take one from a running container.
             let about = self.life.node().engine().about();

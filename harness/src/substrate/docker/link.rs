@@ -84,6 +84,8 @@ pub(crate) enum Piece {
     Out(Bytes),
     /// Of its standard error.
     Err(Bytes),
+    /// Of its standard output, but said in an earlier life.
+    Former(Bytes),
 }
 
 /// A container's output.
@@ -453,7 +455,7 @@ async fn read_answers(
                 words.drain(..words.len().saturating_sub(LAST_WORDS));
                 continue;
             }
-            Some(Ok(Piece::Out(bytes))) => {
+            Some(Ok(Piece::Out(bytes) | Piece::Former(bytes))) => {
                 shared.heard_ns.store(monotonic_ns(), Ordering::Relaxed);
                 frames.feed(&bytes);
             }

@@ -212,41 +212,71 @@ impl Node {
         let engine = &self.0.engine;
         let (_input, output) = attach(engine, &self.0.id, false).await?;
         container::start(engine, &self.0.id, self.name()).await?;
-        self.live(output).await
+        let state = self.state().await.ok();
+        self.live(output, None, state)
     }
 
-    /// The life that it has already, with what the engine's log has of it since this second of 1970.
+    /// The life that it has already, with what the engine's log has of it and of those before it since this second of
+    /// 1970.
     pub(super) async fn adopt(&self, since: i32) -> Result<(Life, NodePipes), DockerError> {
-        if !self.state().await?.running {
+        let state = self.state().await?;
+        if !state.lives() {
             let why = format!("{} does not run any more", self.name());
             return Err(DockerError::Spec(why));
         }
-        self.live(container::log(&self.0.engine, &self.0.id, since))
-            .await
+        let started = state.started.parse().map_err(|error| {
+            let (name, at) = (self.name(), &state.started);
+            DockerError::Spec(format!(
+                "the engine says that {name} was started at `{at}`, which is no time ({error}), so nobody can tell what \
+                 an earlier life of it has said"
+            ))
+        })?;
+        let log = container::log(&self.0.engine, &self.0.id, since, started);
+        let spec = |error: io::Error| DockerError::Spec(format!("cannot make a pipe: {error}"));
+        let (former, to_former) = output_pipe().map_err(spec)?;
+        let (life, pipes) = self.live(log, Some(to_former), Some(state))?;
+        let former = Some(former);
+        Ok((life, NodePipes { former, ..pipes }))
     }
 
-    async fn live(&self, output: Output) -> Result<(Life, NodePipes), DockerError> {
+    /// The life whose beginning the engine has told in `state`.
+    fn live(
+        &self,
+        output: Output,
+        to_former: Option<pipe::Sender>,
+        state: Option<State>,
+    ) -> Result<(Life, NodePipes), DockerError> {
         let engine = &self.0.engine;
         let spec = |error: io::Error| DockerError::Spec(format!("cannot make a pipe: {error}"));
         let (stdout, to_stdout) = output_pipe().map_err(spec)?;
         let (stderr, to_stderr) = output_pipe().map_err(spec)?;
         // For people; one that is dead already has none.
-        let pid = self.state().await.ok().and_then(|state| {
+        let pid = state.as_ref().and_then(|state| {
             let pid = u32::try_from(state.pid).ok()?;
             (pid > 0).then_some(pid)
         });
         let (tell, death) = watch::channel(None);
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(pump(output, to_stdout, to_stderr));
-        tasks.spawn(watch_death(engine.clone(), self.0.id.clone(), tell));
+        tasks.spawn(pump(output, to_stdout, to_stderr, to_former));
+        let started = state.map(|state| state.started);
+        tasks.spawn(watch_death(
+            engine.clone(),
+            self.0.id.clone(),
+            started,
+            tell,
+        ));
         Ok((
             Life {
                 node: self.clone(),
                 pid,
                 death,
             },
-            NodePipes { stdout, stderr },
+            NodePipes {
+                stdout,
+                stderr,
+                former: None,
+            },
         ))
     }
 
@@ -415,39 +445,48 @@ fn signal_named(name: &str) -> KillContainerOptions {
     }
 }
 
-fn lost() -> Death {
-    Death {
-        exit: Exit {
-            kind: ExitKind::Lost,
-            seen_ns: monotonic_ns(),
-        },
-        oom: false,
+/// How the life that began at `started` has ended, by what the engine says of its container and by the code that it told
+/// of an exit; `None` while it goes on. A container that somebody else has started again is in another life.
+fn ended(state: &State, started: Option<&str>, told: Option<i64>) -> Option<(ExitKind, bool)> {
+    if state.lives() {
+        let another = started.is_some_and(|started| started != state.started);
+        return another.then(|| (told.map_or(ExitKind::Lost, exit_kind), false));
     }
+    let kind = exit_kind(state.exit_code);
+    Some((kind, state.oom && kind == ExitKind::Signal(9)))
 }
 
 /// Waits until the engine tells the death, and asks how it was.
-async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Death>>) {
+async fn watch_death(
+    engine: Engine,
+    id: String,
+    started: Option<String>,
+    tell: watch::Sender<Option<Death>>,
+) {
     let death = loop {
         let options = WaitContainerOptions {
             condition: "not-running".to_owned(),
         };
         let mut waiting = std::pin::pin!(engine.docker().wait_container(&id, Some(options)));
         // A code above 0 comes as an error of this client, as does an engine that goes away; what
-        // it was is read below.
-        let _told = waiting.next().await;
+        // it was is read below, where it can still be read.
+        let told = match waiting.next().await {
+            Some(Ok(told)) => Some(told.status_code),
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Some(code),
+            _ => None,
+        };
         let seen_ns = monotonic_ns();
-        match inspect(&engine, &id).await {
-            Ok(state) if state.running => {}
-            Ok(state) => {
-                let kind = exit_kind(state.exit_code);
-                let oom = state.oom && kind == ExitKind::Signal(9);
-                break Death {
-                    exit: Exit { kind, seen_ns },
-                    oom,
-                };
+        let ended = match inspect(&engine, &id).await {
+            Ok(state) => ended(&state, started.as_deref(), told),
+            Err(error) if error.is_gone() => Some((ExitKind::Lost, false)),
+            Err(error) => {
+                tracing::warn!(%error, "the engine does not tell of a death");
+                None
             }
-            Err(error) if error.is_gone() => break lost(),
-            Err(error) => tracing::warn!(%error, "the engine does not tell of a death"),
+        };
+        if let Some((kind, oom)) = ended {
+            let exit = Exit { kind, seen_ns };
+            break Death { exit, oom };
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     };
@@ -485,13 +524,19 @@ fn ends(signal: i32) -> bool {
 
 /// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
 /// given up.
-async fn pump(mut output: Output, stdout: pipe::Sender, stderr: pipe::Sender) {
+async fn pump(
+    mut output: Output,
+    stdout: pipe::Sender,
+    stderr: pipe::Sender,
+    mut former: Option<pipe::Sender>,
+) {
     use tokio::io::AsyncWriteExt as _;
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
     while let Some(Ok(piece)) = output.next().await {
         let (pipe, bytes) = match piece {
             Piece::Out(bytes) => (&mut stdout, bytes),
             Piece::Err(bytes) => (&mut stderr, bytes),
+            Piece::Former(bytes) => (&mut former, bytes),
         };
         if let Some(writer) = pipe
             && writer.write_all(&bytes).await.is_err()
@@ -514,6 +559,37 @@ fn output_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_life_ends_when_its_container_is_started_again() {
+        let running = |started: &str| State {
+            running: true,
+            started: started.to_owned(),
+            ..State::default()
+        };
+        let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
+        let of_first = |state: &State, told| ended(state, Some(first), told);
+        assert_eq!(of_first(&running(first), None), None);
+        let restarted = running(second);
+        let killed = Some((ExitKind::Signal(9), false));
+        assert_eq!(of_first(&restarted, Some(137)), killed);
+        assert_eq!(of_first(&restarted, None), Some((ExitKind::Lost, false)));
+        assert_eq!(ended(&restarted, None, None), None, "nobody knows");
+        let restarting = State {
+            status: "restarting".to_owned(),
+            exit_code: 134,
+            ..running(first)
+        };
+        let aborted = Some((ExitKind::Signal(6), false));
+        assert_eq!(of_first(&restarting, None), aborted);
+        let oom = State {
+            running: false,
+            oom: true,
+            exit_code: 137,
+            ..running(first)
+        };
+        assert_eq!(of_first(&oom, None), Some((ExitKind::Signal(9), true)));
+    }
 
     #[test]
     fn codes_above_128_are_signals() {

@@ -1,4 +1,4 @@
-//! How everything of a run is removed from an engine, whoever is left to do it.
+//! How everything of a run is removed from an engine, whoever is left to do it, and what it has stopped is brought up.
 //!
 //! Acts on what the run recorded and on nothing else: by id; where the id was not recorded, on the
 //! thing that has the recorded name and kind *and* carries the run's nonce. Labels alone are never
@@ -6,6 +6,7 @@
 //! teardown, its watchdog and `clean` may all do it, even at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use bollard::query_parameters::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::bring_up::{bring_up, down, unseen};
 use super::container::{self, DockerError, inspect};
 use super::engine::{Engine, status_of};
 use super::inside::AFTER;
@@ -31,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(4);
 /// How much later than it should a keeper may go.
 const KEEPER_LATE: Duration = Duration::from_secs(10);
 
-/// Something that could not be removed.
+/// Something that could not be removed, or not be brought up again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Left {
     /// What it is.
@@ -53,7 +55,9 @@ impl std::fmt::Display for Left {
 pub struct Removal {
     /// How many things were there and are gone now.
     pub removed: usize,
-    /// What is still there.
+    /// How many containers that are not the run's were brought up again.
+    pub brought_up: usize,
+    /// What is still there, or still down.
     pub left: Vec<Left>,
 }
 
@@ -64,6 +68,8 @@ struct Recorded {
     nonce: Nonce,
     /// Every planned thing, with its id if one was recorded.
     things: BTreeMap<Thing, Option<String>>,
+    /// What is not the run's and was stopped by it: names by ids.
+    down: BTreeMap<String, String>,
 }
 
 impl Default for Cleaned {
@@ -81,7 +87,7 @@ impl Recorded {
         let mut things = BTreeMap::new();
         for entry in entries {
             match entry {
-                Entry::Engine { .. } => {}
+                Entry::Engine { .. } | Entry::Down { .. } | Entry::Up { .. } => {}
                 Entry::Planned { things: planned } => {
                     // A later release of the run has things of the same names.
                     for thing in planned {
@@ -98,7 +104,12 @@ impl Recorded {
             engine,
             nonce,
             things,
+            down: down(entries),
         })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.things.is_empty() && self.down.is_empty()
     }
 }
 
@@ -127,8 +138,8 @@ pub async fn is_dead(engine: &Engine, entries: &[Entry]) -> Result<bool, DockerE
     Ok(true)
 }
 
-/// Removes everything that a run recorded: containers, then volumes, then networks, and the keeper
-/// last. Gives up after `bound`, and says what is left.
+/// Brings up what a run has stopped, and removes everything that it recorded: containers, then volumes, then networks, and
+/// the keeper last. Gives up after `bound`, and says what is left.
 pub async fn remove_recorded(engine: &Engine, entries: &[Entry], bound: Duration) -> Removal {
     remove_until_quiet(engine, entries, bound, Duration::ZERO).await
 }
@@ -163,11 +174,13 @@ async fn remove_until_quiet(
                 });
             }
         }
+        removal.left.extend(unseen(&recorded.down, &why));
         return removal;
     }
-    if recorded.things.is_empty() {
+    if recorded.is_empty() {
         return removal;
     }
+    let (mut brought_up, _) = bring_up(engine, &recorded.down).await;
     remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < quiet && Instant::now() < deadline {
@@ -180,6 +193,11 @@ async fn remove_until_quiet(
             quiet_since = Instant::now();
         }
     }
+    // What a dead run had asked for last may have been done to these as well after the first look.
+    let (more, still_down) = bring_up(engine, &recorded.down).await;
+    brought_up.extend(more);
+    removal.brought_up = brought_up.len();
+    removal.left.extend(still_down);
     let keeper: [&[Role]; 1] = [&[Role::Keeper]];
     remove_in_order(engine, &recorded, &keeper, deadline, &mut removal).await;
     removal.left.sort_by(|a, b| a.name.cmp(&b.name));
@@ -284,9 +302,13 @@ pub fn remove_blocking(entries: &[Entry], bound: Duration) -> Removal {
     let removed = on_recorded_engine(entries, |engine| async move {
         remove_of_dead(&engine, entries, bound).await
     });
-    removed.unwrap_or_else(|why| Removal {
-        removed: 0,
-        left: vec![everything(why)],
+    removed.unwrap_or_else(|why| {
+        let mut left = unseen(&down(entries), &why);
+        left.push(everything(why));
+        Removal {
+            left,
+            ..Removal::default()
+        }
     })
 }
 
@@ -304,7 +326,12 @@ pub fn clean_blocking(entries: &[Entry], bound: Duration) -> Cleaned {
         }
         clean(&engine, entries, bound).await
     });
-    cleaned.unwrap_or_else(|why| Cleaned::Unknown { why })
+    cleaned.unwrap_or_else(|mut why| {
+        for left in unseen(&down(entries), "of that") {
+            let _ = write!(why, "\n  {left}");
+        }
+        Cleaned::Unknown { why }
+    })
 }
 
 fn everything(why: String) -> Left {
@@ -324,7 +351,7 @@ fn on_recorded_engine<'a, T: Default, F: Future<Output = T> + 'a>(
         Entry::Engine { address, .. } => Some(address.clone()),
         _ => None,
     });
-    let anything = Recorded::read(entries).is_some_and(|recorded| !recorded.things.is_empty());
+    let anything = Recorded::read(entries).is_some_and(|recorded| !recorded.is_empty());
     let Some(address) = address.filter(|_| anything) else {
         return Ok(T::default());
     };

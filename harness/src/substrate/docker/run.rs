@@ -132,8 +132,8 @@ impl DockerRun {
         things.extend(of_nodes);
         record(ledger, Entry::Planned { things }).await?;
         let (tell, unkept) = watch::channel(false);
-        let (keeper, keeping) =
-            keep(engine, ledger, &nonce, &spec.image, &spec.words, tell).await?;
+        let own = (&spec.image, &spec.words);
+        let (keeper, keeping) = keep(engine, ledger, &nonce, own, [], tell).await?;
         let (network, subnet) = connect(engine, ledger, &spec).await?;
         let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
         Ok(Self(Arc::new(Inner {
@@ -262,20 +262,22 @@ fn check_name(name: &str) -> Result<(), DockerError> {
     })
 }
 
-/// Makes and starts the keeper.
+/// Makes and starts the keeper. What else its labels say is for others to read.
 pub(super) async fn keep(
     engine: &Engine,
     ledger: &Ledger,
     nonce: &Nonce,
-    image: &Image,
-    words: &Words,
+    (image, words): (&Image, &Words),
+    says: impl IntoIterator<Item = (String, String)>,
     tell_gone: watch::Sender<bool>,
 ) -> Result<(String, Keeping), DockerError> {
     let thing = Thing::of(nonce, Role::Keeper, None);
+    let mut labels = thing.labels(nonce, None);
+    labels.extend(says);
     let body = ContainerCreateBody {
         image: Some(image.id.clone()),
         cmd: Some(words.keeper.clone()),
-        labels: Some(thing.labels(nonce, None)),
+        labels: Some(labels),
         open_stdin: Some(true),
         stdin_once: Some(true),
         attach_stdin: Some(true),

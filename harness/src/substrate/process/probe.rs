@@ -63,7 +63,7 @@ impl Spawner {
             name: spec.name.clone(),
             source,
         };
-        let (node, NodePipes { stdout, stderr }) = self.start(spec).await?;
+        let (node, NodePipes { stdout, stderr, .. }) = self.start(spec).await?;
         let mut stdout = Stream::new(stdout).map_err(system)?;
         let mut stderr = Stream::new(stderr).map_err(system)?;
         let ended = async {

@@ -318,7 +318,13 @@ impl Spawner {
             launched.pidfd,
         )?;
         let socket = WatchedFd::reading(ours.into_fd())?;
-        Ok((node, NodePipes { stdout, stderr }, socket))
+        let former = None;
+        let pipes = NodePipes {
+            stdout,
+            stderr,
+            former,
+        };
+        Ok((node, pipes, socket))
     }
 
     /// Kills a process that never became a node.

@@ -9,8 +9,9 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
 
 use super::super::life::ContainerLife;
-use super::super::link::AgentLink;
 use super::super::node;
+use super::deeds::Deeds;
+use super::project::Member;
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// A life of a node.
@@ -18,15 +19,19 @@ use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 pub(super) struct AttachedLife {
     inner: ContainerLife,
     life: node::Life,
+    member: Member,
+    deeds: Deeds,
     /// How long all of it had been on a processor when it stood still, in nanoseconds.
     at_rest: Mutex<Option<u64>>,
 }
 
 impl AttachedLife {
-    pub(super) fn new(life: node::Life, agent: AgentLink) -> Self {
+    pub(super) fn new(life: node::Life, member: Member, deeds: Deeds) -> Self {
         Self {
-            inner: ContainerLife::new(life.clone(), agent),
+            inner: ContainerLife::new(life.clone(), None),
             life,
+            member,
+            deeds,
             at_rest: Mutex::default(),
         }
     }
@@ -89,15 +94,27 @@ impl Life for AttachedLife {
     }
 
     fn kill(&self) -> Doing<'_, u64> {
-        self.inner.kill()
+        async {
+            let _deed = self.deeds.down(&self.member).await?;
+            self.inner.kill().await
+        }
+        .boxed()
     }
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
-        self.inner.terminate(grace)
+        async move {
+            let _deed = self.deeds.down(&self.member).await?;
+            self.inner.terminate(grace).await
+        }
+        .boxed()
     }
 
     fn freeze(&self) -> Doing<'_, ()> {
-        self.inner.freeze()
+        async {
+            let _deed = self.deeds.down(&self.member).await?;
+            self.inner.freeze().await
+        }
+        .boxed()
     }
 
     fn at_rest(&self) -> BoxFuture<'_, Seen> {
@@ -109,7 +126,13 @@ impl Life for AttachedLife {
     }
 
     fn thaw(&self) -> Doing<'_, ()> {
-        self.inner.thaw()
+        async {
+            let deed = self.deeds.begin().await?;
+            self.inner.thaw().await?;
+            deed.up(&self.member).await;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn awake(&self) -> BoxFuture<'_, Seen> {

@@ -5,8 +5,10 @@
 //! the engine's log, from some epochs ago on: what a node says now may rest on what it said before.
 //!
 //! What is ours is recorded before it is made, as that of any run, and removed by the same means. Only nodes are touched
-//! that a plan names.
+//! that a plan names, and what was stopped or paused of them is brought up again however the run ends.
 
+mod alone;
+mod deeds;
 mod life;
 pub mod project;
 
@@ -28,7 +30,7 @@ use super::image::{Image, own_image};
 use super::inside::VOLUME;
 use super::ledger::{Entry, Ledger, Role, Thing};
 use super::link::AgentLink;
-use super::node::Node;
+use super::node::{self, Node};
 use super::remains::remove_recorded;
 use super::run::{Keeping, Words, keep};
 use super::vantage::PodVantage;
@@ -40,6 +42,7 @@ use crate::substrate::process::Nonce;
 use crate::substrate::{
     DiskHold, Doing, Ground, Identities, Life, NodePipes, Request, Spot, Substrate, Vantage,
 };
+use deeds::{Deed, Deeds};
 use life::AttachedLife;
 use project::{Member, Project};
 
@@ -55,18 +58,22 @@ pub const CAPABILITIES: &[Capability] = &[
 /// How long an agent's first answer may take.
 const GREETING_BOUND: Duration = Duration::from_secs(20);
 
+/// How long the engine may take to tell the death of a node that cannot be joined: far more than the 60 ms that it takes.
+const DEATH_BOUND: Duration = Duration::from_secs(2);
+
 /// A project that faults are run against.
 #[derive(Debug)]
 pub struct AttachedGround {
     project: Project,
     image: Image,
     words: Words,
+    who: String,
     nonce: Nonce,
     ledger: Ledger,
 }
 
 impl AttachedGround {
-    /// Makes sure that our executable is on the project's engine.
+    /// Makes sure that our executable is on the project's engine. `who` tells others who this is.
     ///
     /// # Errors
     /// The engine refuses; its words.
@@ -75,6 +82,7 @@ impl AttachedGround {
         nonce: Nonce,
         executable: &Path,
         words: Words,
+        who: String,
         ledger: Ledger,
     ) -> Result<Self, String> {
         let image = own_image(&project.engine, executable).await;
@@ -83,6 +91,7 @@ impl AttachedGround {
             project,
             image,
             words,
+            who,
             nonce,
             ledger,
         })
@@ -122,13 +131,18 @@ impl AttachedGround {
         );
         record(&self.ledger, Entry::Planned { things }).await?;
         let (tell, unkept) = tokio::sync::watch::channel(false);
-        let (_, kept) = keep(engine, &self.ledger, &nonce, &self.image, &self.words, tell).await?;
+        let name = &self.project.name;
+        let own = (&self.image, &self.words);
+        let says = alone::labels(name, &self.who);
+        let (_, kept) = keep(engine, &self.ledger, &nonce, own, says, tell).await?;
+        alone::make_sure(engine, name, Some(&nonce)).await?;
         let maker = Arc::new(Maker {
             project: self.project.clone(),
             image: self.image.clone(),
             words: self.words.clone(),
             nonce,
             ledger: self.ledger.clone(),
+            deeds: Deeds::new(self.ledger.clone()),
             identities: request.identities,
             layer: request.layer,
             saw: request.saw.clone(),
@@ -186,6 +200,7 @@ struct Maker {
     words: Words,
     nonce: Nonce,
     ledger: Ledger,
+    deeds: Deeds,
     identities: Identities,
     layer: Duration,
     saw: mpsc::Sender<Observation>,
@@ -213,8 +228,23 @@ impl Maker {
             ..ContainerCreateBody::default()
         };
         let id = container::create(engine, &self.ledger, &thing, body).await?;
-        let (input, output) = attach(engine, &id, true).await?;
-        container::start(engine, &id, &format!("the agent of {node}")).await?;
+        match self.greet(node, member, &id).await {
+            Ok(link) => Ok((id, link)),
+            Err(error) => {
+                // The next life's agent has the same name.
+                if let Err(stays) = container::remove(engine, &id).await {
+                    tracing::warn!(%stays, "teardown looks again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts an agent that is made.
+    async fn greet(&self, node: &str, member: &Member, id: &str) -> Result<AgentLink, DockerError> {
+        let engine = &self.project.engine;
+        let (input, output) = attach(engine, id, true).await?;
+        container::start(engine, id, &format!("the agent of {node}")).await?;
         let link = AgentLink::open(&NodeName::from(node), input, output, self.saw.clone());
         let hello = Hello {
             node: node.to_owned(),
@@ -225,7 +255,7 @@ impl Maker {
         };
         link.greet(hello, GREETING_BOUND).await?;
         link.keep_time(self.layer).await?;
-        Ok((id, link))
+        Ok(link)
     }
 }
 
@@ -258,16 +288,28 @@ impl Attached {
             let since = self.maker.project.facts.told_since(unix_ns());
             home.node.adopt(since).await
         } else {
-            home.node.start().await
+            let deed = self.maker.deeds.begin().await?;
+            self.begin_again(node, home, &deed).await
         };
         let (life, pipes) = begun.map_err(|error| error.to_string())?;
-        if !first {
-            self.renew(node, home)
-                .await
-                .map_err(|error| error.to_string())?;
-        }
-        let life = AttachedLife::new(life, home.vantage.link()?);
+        let life = AttachedLife::new(life, home.member.clone(), self.maker.deeds.clone());
         Ok((Arc::new(life), pipes))
+    }
+
+    async fn begin_again(
+        &self,
+        node: &str,
+        home: &Home,
+        deed: &Deed,
+    ) -> Result<(node::Life, NodePipes), DockerError> {
+        let (life, pipes) = home.node.start().await?;
+        deed.up(&home.member).await;
+        if let Err(error) = self.renew(node, home).await {
+            // Nobody joins the network of a node that has died at once, and that is a death and no failure of ours.
+            let died = tokio::time::timeout(DEATH_BOUND, life.died()).await;
+            died.map_err(|_| error)?;
+        }
+        Ok((life, pipes))
     }
 
     /// The agent of the life before is in a namespace that nothing is connected to any more.
@@ -320,6 +362,10 @@ impl Substrate for Attached {
         .boxed()
     }
 
+    fn images(&self) -> BTreeMap<String, String> {
+        self.maker.project.images()
+    }
+
     fn outlives_runs(&self) -> bool {
         true
     }
@@ -347,8 +393,12 @@ impl Substrate for Attached {
     fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
         async move {
             let Maker {
-                project, ledger, ..
+                project,
+                ledger,
+                deeds,
+                ..
             } = self.maker.as_ref();
+            deeds.end().await;
             let removal = remove_recorded(&project.engine, &ledger.entries(), REMOVE_BOUND).await;
             if removal.left.is_empty()
                 && let Err(error) = record(ledger, Entry::Gone).await

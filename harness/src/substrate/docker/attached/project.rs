@@ -14,6 +14,7 @@ use tweedledum_core::plan::Plan;
 
 use super::super::container::DockerError;
 use super::super::engine::Engine;
+use super::alone;
 
 /// Labels that compose gives its containers.
 const PROJECT: &str = "com.docker.compose.project";
@@ -46,6 +47,8 @@ pub struct Member {
     pub id: String,
     /// Its name on the engine.
     pub container: String,
+    /// The id of the image that it was made from.
+    pub image: String,
     /// The node's address.
     pub address: IpAddr,
     /// Its network file, as it sees it.
@@ -166,12 +169,23 @@ impl Facts {
 }
 
 impl Project {
+    /// The id of the image that each node runs.
+    pub fn images(&self) -> BTreeMap<String, String> {
+        let images = self.members.iter();
+        images
+            .map(|(node, member)| (node.clone(), member.image.clone()))
+            .collect()
+    }
+
     /// Finds a project and holds it against a plan. Only looks.
     ///
     /// # Errors
     /// What is missing, does not run, or is another network than the plan's; what to do stands in the text.
     pub async fn find(name: &str, plan: &Plan) -> Result<Self, String> {
         let engine = Engine::find().await.map_err(|error| error.to_string())?;
+        // Nodes that another run has stopped would be told to be missing.
+        let alone = alone::make_sure(&engine, name, None).await;
+        alone.map_err(|error| error.to_string())?;
         let there = containers(&engine, name)
             .await
             .map_err(|error| error.to_string())?;
@@ -223,11 +237,13 @@ impl Project {
             let Up {
                 id,
                 container,
+                image,
                 network,
             } = up;
             let member = Member {
                 id,
                 container,
+                image,
                 address,
                 network,
             };
@@ -249,6 +265,7 @@ impl Project {
 struct Up {
     id: String,
     container: String,
+    image: String,
     network: String,
 }
 
@@ -304,6 +321,7 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
     Ok(Up {
         id,
         container,
+        image: seen.image.unwrap_or_default(),
         network,
     })
 }
