@@ -82,6 +82,8 @@ pub struct Death {
     pub exit: Exit,
     /// Whether the kernel killed it for lack of memory.
     pub oom: bool,
+    /// Whether its memory was limited then. With cgroup v2 engines tell of every kill for lack of memory, also of the host's.
+    pub capped: bool,
 }
 
 /// One life of a node, from its start to its death. A handle that can be cloned.
@@ -422,6 +424,7 @@ fn lost() -> Death {
             seen_ns: monotonic_ns(),
         },
         oom: false,
+        capped: false,
     }
 }
 
@@ -444,6 +447,7 @@ async fn watch_death(engine: Engine, id: String, tell: watch::Sender<Option<Deat
                 break Death {
                     exit: Exit { kind, seen_ns },
                     oom,
+                    capped: state.limits.memory.is_some(),
                 };
             }
             Err(error) if error.is_gone() => break lost(),
