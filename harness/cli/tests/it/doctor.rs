@@ -201,7 +201,7 @@ fn an_engine_that_is_not_there_takes_docker_and_names_the_fix() {
         |kind: &&dyn faults::FaultKind| (kind.name().to_owned(), Some("engine-answers".to_owned()));
     assert_eq!(missing(docker), faults::ALL.iter().map(by_it).collect());
     assert!(
-        docker.steps[2..]
+        docker.steps[3..]
             .iter()
             .all(|step| step.outcome == Outcome::Untried),
         "{told}"
