@@ -16,6 +16,8 @@ const PREPARER_NICE: i32 = 10;
 
 #[derive(Debug)]
 enum Flood {
+    /// Being made ready by a thread of its own.
+    Preparing,
     Prepared(Box<PreparedFlood>),
     /// Going, or holding its ports open. Locked by whoever waits for it.
     Going(Arc<tokio::sync::Mutex<FloodHandle>>, Arc<StopOf>),
@@ -39,30 +41,22 @@ impl Floods {
         if self.all().len() >= FLOODS_MAX {
             return Err(format!("more than {FLOODS_MAX} floods at once on one node"));
         }
-        let (answer, prepared) = oneshot::channel();
-        // A thread of its own, since without rights no thread gets back to the priority that it gave up.
-        std::thread::Builder::new()
-            .name("flood-prepare".to_owned())
-            .spawn(move || {
-                let thread = Some(rustix::thread::gettid());
-                if let Err(error) = rustix::process::setpriority_process(thread, PREPARER_NICE) {
-                    tracing::debug!(%error, "a flood is prepared at the usual priority");
-                }
-                let _ = answer.send(PreparedFlood::prepare(dialect.as_ref(), spec));
-            })
-            .map_err(|error| error.to_string())?;
-        let prepared = prepared
-            .await
-            .map_err(|_| "its thread ended without an answer".to_owned())?
-            .map_err(|error| error.to_string())?;
-        self.all()
-            .insert(flood, Flood::Prepared(Box::new(prepared)));
+        self.all().insert(flood, Flood::Preparing);
+        let prepared = prepared(dialect, spec).await;
+        let mut all = self.all();
+        // Who gave the order may have given it up meanwhile.
+        if !matches!(all.get(&flood), Some(Flood::Preparing)) {
+            return Err(format!("flood {flood} was stopped before it was ready"));
+        }
+        all.remove(&flood);
+        all.insert(flood, Flood::Prepared(Box::new(prepared?)));
         Ok(())
     }
 
     /// Starts a prepared flood and waits until all is sent.
     pub(crate) async fn start(&self, flood: u32, at_ns: u64) -> Result<FloodReport, String> {
-        let Some(Flood::Prepared(prepared)) = self.all().remove(&flood) else {
+        let found = self.all().remove(&flood);
+        let Some(Flood::Prepared(prepared)) = found else {
             return Err(format!("flood {flood} is not prepared"));
         };
         let handle = prepared
@@ -90,8 +84,7 @@ impl Floods {
     pub(crate) async fn stop(&self, flood: u32) -> Result<Option<FloodReport>, String> {
         let found = self.all().remove(&flood);
         match found {
-            None => Err(format!("there is no flood {flood}")),
-            Some(Flood::Prepared(_)) => Ok(None),
+            None | Some(Flood::Preparing | Flood::Prepared(_)) => Ok(None),
             Some(Flood::Going(handle, stop)) => {
                 stop.0.notify_one();
                 let mut handle = handle.lock().await;
@@ -108,4 +101,24 @@ impl Floods {
     fn all(&self) -> MutexGuard<'_, BTreeMap<u32, Flood>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens a flood's sockets and builds its datagrams.
+async fn prepared(dialect: Arc<dyn Dialect>, spec: FloodSpec) -> Result<PreparedFlood, String> {
+    let (answer, prepared) = oneshot::channel();
+    // A thread of its own, since without rights no thread gets back to the priority that it gave up.
+    std::thread::Builder::new()
+        .name("flood-prepare".to_owned())
+        .spawn(move || {
+            let thread = Some(rustix::thread::gettid());
+            if let Err(error) = rustix::process::setpriority_process(thread, PREPARER_NICE) {
+                tracing::debug!(%error, "a flood is prepared at the usual priority");
+            }
+            let _ = answer.send(PreparedFlood::prepare(dialect.as_ref(), spec));
+        })
+        .map_err(|error| error.to_string())?;
+    prepared
+        .await
+        .map_err(|_| "its thread ended without an answer".to_owned())?
+        .map_err(|error| error.to_string())
 }

@@ -81,20 +81,21 @@ pub(super) async fn see_through(
 ) {
     let prepared = prepared.await;
     let prepared = prepared.unwrap_or_else(|_| Err("preparing it was cut short".to_owned()));
-    if let Err(why) = prepared {
-        return not_carried(&step, why, stop, &report).await;
-    }
     let mut ended_by = None;
     let mut closed = None;
-    let mut sending = vantage.start_flood(step.id, due_ns);
-    let sent = tokio::select! {
-        sent = &mut sending => sent,
-        ended = &mut stop => {
-            ended_by = ended.ok();
-            // Whoever sends is told to stop, and says then what was sent.
-            let (sent, stopped) = tokio::join!(sending, vantage.stop_flood(step.id));
-            closed = Some(stopped);
-            sent
+    let sent = if let Err(why) = prepared {
+        Err(why)
+    } else {
+        let mut sending = vantage.start_flood(step.id, due_ns);
+        tokio::select! {
+            sent = &mut sending => sent,
+            ended = &mut stop => {
+                ended_by = Some(ended.ok());
+                // Whoever sends is told to stop, and says then what was sent.
+                let (sent, stopped) = tokio::join!(sending, vantage.stop_flood(step.id));
+                closed = Some(stopped);
+                sent
+            }
         }
     };
     match sent {
@@ -110,31 +111,37 @@ pub(super) async fn see_through(
                 report.proved(step.id, Grade::Felt, true, detail).await;
             }
         }
-        Err(why) => report.carried(&step, Err(why)).await,
+        Err(why) => {
+            report.carried(&step, Err(why)).await;
+            // An order that is answered too late may be carried out all the same, and then nobody would see it.
+            if closed.is_none() {
+                closed = Some(vantage.stop_flood(step.id).await);
+            }
+        }
     }
-    if ended_by.is_none() && closed.is_none() {
-        ended_by = stop.await.ok();
-    }
+    let ended_by = match ended_by {
+        Some(ended_by) => ended_by,
+        None => stop.await.ok(),
+    };
     let closed = match closed {
         Some(closed) => closed,
         None => vantage.stop_flood(step.id).await,
     };
     let Some(end) = ended_by else { return };
     report.carried(&end, Ok(())).await;
-    let left = closed.ok().flatten().and_then(|closed| closed.left_open);
-    let held = left.as_ref().is_some_and(Vec::is_empty);
-    let detail = Detail::from([("ports-left".to_owned(), json!(left))]);
-    report.proved(step.id, Grade::Gone, held, detail).await;
-}
-
-/// A flood that never began: its end has nothing to close.
-async fn not_carried(step: &Step, why: String, stop: oneshot::Receiver<Step>, report: &Reporter) {
-    report.carried(step, Err(why)).await;
-    if let Ok(end) = stop.await {
-        report.carried(&end, Ok(())).await;
-        let detail = Detail::from([("begun".to_owned(), json!(false))]);
-        report.proved(step.id, Grade::Gone, true, detail).await;
-    }
+    let (held, detail) = match closed {
+        Ok(Some(closed)) => {
+            let left = closed.left_open;
+            let held = left.as_ref().is_some_and(Vec::is_empty);
+            (held, ("ports-left".to_owned(), json!(left)))
+        }
+        // One that never began has nothing to close.
+        Ok(None) => (true, ("begun".to_owned(), json!(false))),
+        Err(why) => (false, ("why".to_owned(), json!(why))),
+    };
+    report
+        .proved(step.id, Grade::Gone, held, Detail::from([detail]))
+        .await;
 }
 
 /// What is worth telling of a flood's evidence.
@@ -167,4 +174,105 @@ fn as_detail(evidence: &FloodEvidence, sent: &FloodReport) -> Detail {
         .map(|rate| (rate * 10.0).round() / 10.0);
     detail.insert("rate-per-s".to_owned(), json!(rate));
     detail
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Mutex;
+
+    use futures_util::future::{FutureExt as _, pending, ready};
+    use tokio::sync::mpsc;
+    use tweedledum_core::faults::Impact;
+    use tweedledum_core::run::Event;
+    use tweedledum_core::schedule::{Class, Part};
+    use tweedledum_core::time::{ProtocolTime, Span};
+
+    use super::*;
+    use crate::agent::operator::{Obeyed, Order};
+    use crate::agent::request::{Check, PingAt, PingEvery, Poll};
+    use crate::controller::happened::Happened;
+    use crate::substrate::Doing;
+
+    /// An agent that answers no order to start, and counts orders to stop.
+    #[derive(Debug, Default)]
+    struct Late(Mutex<Vec<u32>>);
+
+    impl Vantage for Late {
+        fn address(&self) -> IpAddr {
+            [127, 0, 0, 1].into()
+        }
+        fn until_ready(&self, _: Check, _: Duration) -> Doing<'_, Duration> {
+            pending().boxed()
+        }
+        fn watch(&self, _: Vec<Poll>, _: Option<PingEvery>) -> Doing<'_, ()> {
+            pending().boxed()
+        }
+        fn ping(&self, _: PingAt, _: Duration) -> Doing<'_, Option<Duration>> {
+            pending().boxed()
+        }
+        fn operate(&self, _: Order, _: Duration) -> Doing<'_, Obeyed> {
+            pending().boxed()
+        }
+        fn prepare_flood(&self, _: u32, _: String, _: FloodSpec) -> Doing<'_, ()> {
+            pending().boxed()
+        }
+        fn start_flood(&self, _: u32, _: u64) -> Doing<'_, FloodReport> {
+            ready(Err("no answer".to_owned())).boxed()
+        }
+        fn stop_flood(&self, flood: u32) -> Doing<'_, Option<FloodReport>> {
+            self.0.lock().unwrap().push(flood);
+            ready(Ok(None)).boxed()
+        }
+    }
+
+    /// Its end comes when the plan says; nothing may go on until then.
+    #[tokio::test]
+    async fn a_flood_whose_order_failed_is_stopped_at_once() {
+        for made in [Ok(()), Err("no answer".to_owned())] {
+            let step = |part| Step {
+                id: 3,
+                at: ProtocolTime(0),
+                entry: "e".to_owned(),
+                action: Action::Flood {
+                    node: "n-0".to_owned(),
+                    sources: 1,
+                    over: Span::layers(1),
+                    datagrams: Datagrams::Garbage,
+                    last_after_ns: None,
+                },
+                part,
+            };
+            let begins = step(Part::Begins {
+                impact: Impact::Stressed,
+                class: Class::Permanent,
+            });
+            let (loop_, mut told) = mpsc::channel(8);
+            let (answer, prepared) = oneshot::channel();
+            answer.send(made).unwrap();
+            let (end, stop) = oneshot::channel();
+            let agent = Arc::new(Late::default());
+            let seeing = see_through(
+                begins,
+                prepared,
+                Arc::clone(&agent) as Arc<dyn Vantage>,
+                0,
+                stop,
+                Reporter { loop_ },
+            );
+            let mut seeing = std::pin::pin!(seeing);
+            assert!((&mut seeing).now_or_never().is_none(), "its end is to come");
+            assert_eq!(*agent.0.lock().unwrap(), [3]);
+            end.send(step(Part::Ends(3))).unwrap();
+            seeing.await;
+            assert_eq!(*agent.0.lock().unwrap(), [3]);
+            let mut gone = Vec::new();
+            while let Ok(happened) = told.try_recv() {
+                if let Happened::Told(Event::Proved { grade, held, .. }) = happened {
+                    gone.push((grade, held));
+                }
+            }
+            assert_eq!(gone, [(Grade::Gone, true)]);
+        }
+    }
 }

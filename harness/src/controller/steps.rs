@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::mpsc;
-use tweedledum_core::history::{ExitStatus, Grade};
+use tweedledum_core::history::Grade;
 use tweedledum_core::plan::model::Stop;
 use tweedledum_core::schedule::{Action, Part, Step};
 
@@ -137,7 +137,7 @@ async fn kill(step: &Step, life: &dyn Life, node: &str, report: &Reporter) {
     // Only now: looking for the others must not delay the death of the node itself.
     let extinct = life.extinct().await;
     detail.extend(extinct.detail);
-    let held = extinct.holds && matches!(death.status, ExitStatus::Signal(9));
+    let held = extinct.holds && death.status.is_kill();
     report
         .proved(step.id, Grade::Applied, held, detail.clone())
         .await;
@@ -242,6 +242,7 @@ mod tests {
 
     use futures_util::future::{BoxFuture, FutureExt as _, ready};
     use tweedledum_core::faults::Impact;
+    use tweedledum_core::history::ExitStatus;
     use tweedledum_core::run::Event;
     use tweedledum_core::schedule::Class;
     use tweedledum_core::time::ProtocolTime;

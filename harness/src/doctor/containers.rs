@@ -108,6 +108,7 @@ pub(super) async fn examine(
 impl Ground<'_> {
     async fn attempt(&mut self, step: Step) -> Tried {
         match step {
+            Step::FileSize => shared::file_size(),
             Step::EngineAddress => self.find(),
             Step::EngineAnswers => self.greet().await,
             Step::EngineApi => self.api(),

@@ -1,6 +1,5 @@
 //! Tries the shared tier of the process substrate: on children that are started as nodes are, in a directory that goes away.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -20,8 +19,9 @@ use crate::agent::flood::{FloodSpec, PreparedFlood};
 use crate::clock::unix_ns;
 use crate::observe::procfs::{DropsWatch, udp_sockets};
 use crate::substrate::process::disk::{DiskSupervisor, Means, Wanted, Whose, remedy};
-use crate::substrate::process::group::{Group, of_process};
-use crate::substrate::process::{AddressBlock, ExitKind, Nonce, OwnExecutable};
+use crate::substrate::process::group::{Group, Trial, of_process};
+use crate::substrate::process::{AddressBlock, ExitKind, Nonce, OwnExecutable, let_files_grow};
+use crate::undo::{self, RunState};
 
 /// As many as the table of sessions of 2020 holds in the plans, and one more block of datagrams than a socket buffers.
 const SOURCES: u32 = 320;
@@ -33,6 +33,9 @@ const LATE_MAX: Duration = Duration::from_millis(500);
 const CAP: u64 = 64 * 1024;
 /// Datagrams that no default buffer holds.
 const TOO_MANY: usize = 2000;
+
+/// What scratch directories are called, before the nonce.
+const DIRECTORY: &str = "tweedledum-doctor-";
 
 /// A directory that is removed with everything in it.
 #[derive(Debug)]
@@ -60,14 +63,52 @@ pub(super) fn directory() -> Result<Directory, Trouble> {
         ..Trouble::system("a scratch directory could not be made", &error)
     };
     let nonce = Nonce::random().map_err(system)?;
-    let path = std::env::temp_dir().join(format!("tweedledum-doctor-{nonce}"));
+    let path = std::env::temp_dir().join(format!("{DIRECTORY}{nonce}"));
     let mut builder = std::fs::DirBuilder::new();
     builder.mode(0o700).create(&path).map_err(system)?;
     Ok(Directory(path))
 }
 
+/// Removes the groups, and with them the directories, of examinations that were killed while they tried limits. In a
+/// directory of everybody's, only those are believed that nobody but this user could have written to.
+fn clean_dead(temporary: &Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    for entry in std::fs::read_dir(temporary).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(DIRECTORY));
+        // That of an entry is not that of what a link leads to.
+        let own = entry.metadata().is_ok_and(|about| {
+            about.is_dir()
+                && about.uid() == rustix::process::geteuid().as_raw()
+                && about.mode() & 0o777 == 0o700
+        });
+        let path = entry.path();
+        if !ours || !own {
+            continue;
+        }
+        match undo::clean(&path) {
+            // One that recorded nothing may be of an examination that lives.
+            Ok(report) if report.runs.is_empty() => {}
+            Ok(report)
+                if report
+                    .runs
+                    .iter()
+                    .all(|run| matches!(run.state, RunState::Cleaned { .. })) =>
+            {
+                drop(Directory(path));
+            }
+            other => {
+                tracing::debug!(path = %path.display(), ?other, "another examination's directory stays");
+            }
+        }
+    }
+}
+
 /// Tries all rows.
 pub(super) async fn examine(bench: &mut Bench<'_>, kit: &Kit, exe: &OwnExecutable, nonce: Nonce) {
+    clean_dead(&std::env::temp_dir());
     let nursery = Nursery {
         kit,
         exe: exe.clone(),
@@ -81,6 +122,7 @@ pub(super) async fn examine(bench: &mut Bench<'_>, kit: &Kit, exe: &OwnExecutabl
 
 async fn attempt(step: Step, nursery: &Nursery<'_>) -> Tried {
     match step {
+        Step::FileSize => file_size(),
         Step::Spawn => spawn(nursery).await,
         Step::Addresses => addresses(&nursery.nonce),
         Step::Freeze => freeze(nursery).await,
@@ -93,6 +135,13 @@ async fn attempt(step: Step, nursery: &Nursery<'_>) -> Tried {
         Step::LimitCpu => limit(nursery, Resource::Cpu, 100).await,
         Step::LimitPids => limit(nursery, Resource::Pids, 20).await,
         other => Err(Trouble::new(format!("{other:?} is no step of this tier"))),
+    }
+}
+
+pub(super) fn file_size() -> Tried {
+    match let_files_grow().map_err(Trouble::new)? {
+        Some(bytes) => Ok(format!("files may grow to {bytes} bytes")),
+        None => Ok("files may grow without a limit".to_owned()),
     }
 }
 
@@ -370,19 +419,21 @@ async fn short_write(nursery: &Nursery<'_>, means: Means) -> Tried {
 
 async fn limit(nursery: &Nursery<'_>, resource: Resource, amount: u64) -> Tried {
     let directory = directory()?;
-    let group = Group::make(&nursery.nonce, "scratch", &BTreeSet::from([resource]));
-    let group = group.map_err(|error| Trouble::system(&error.doing, &error.source))?;
+    let trial = Trial::make(directory.path(), &nursery.nonce, resource);
+    let trial = trial.map_err(|error| Trouble::system(&error.doing, &error.source))?;
     let limited = match nursery.start(Becomes::Scratch(&[]), directory.path()) {
         Ok(child) => {
-            let limited = limit_child(&group, resource, amount, child.process.pid());
+            let limited = limit_child(&trial.group, resource, amount, child.process.pid());
             // Nobody can be removed from under a process.
-            child.end().await?;
-            limited
+            child.end().await.and(limited)
         }
         Err(trouble) => Err(trouble),
     };
-    let removed = group.remove();
-    removed.map_err(|error| Trouble::system("removing the group again", &error))?;
+    if let Err(error) = trial.remove() {
+        // The next examination finds there what is still to be removed.
+        std::mem::forget(directory);
+        return Err(Trouble::system("removing the group again", &error));
+    }
     limited
 }
 
@@ -406,4 +457,42 @@ fn limit_child(group: &Group, resource: Resource, amount: u64, pid: i32) -> Trie
         resource.word(),
         amount_in_words(resource, amount)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::substrate::process::ProcessId;
+    use crate::undo::{Intent, IntentLog};
+
+    #[test]
+    fn what_a_killed_examination_left_is_removed_by_the_next_of_the_same_user() {
+        let (temporary, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = ProcessId::own().unwrap();
+        let dead = ProcessId {
+            start: own.start + 1,
+            ..own.clone()
+        };
+        let examination = |byte, of: &ProcessId, mode| {
+            let nonce = Nonce::from_bytes([byte; 16]);
+            let path = temporary.path().join(format!("{DIRECTORY}{nonce}"));
+            std::fs::create_dir(&path).unwrap();
+            let mut log = IntentLog::create(&path, &nonce, of).unwrap();
+            let places = vec![place.path().to_owned()];
+            log.append(&Intent::Groups { places }).unwrap();
+            let group = place.path().join(format!("tweedledum-{nonce}-try"));
+            std::fs::create_dir(&group).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            (path, group)
+        };
+        let killed = examination(1, &dead, 0o700);
+        let alive = examination(2, &own, 0o700);
+        let anybodys = examination(3, &dead, 0o777);
+        clean_dead(temporary.path());
+        for ((path, group), there) in [(killed, false), (alive, true), (anybodys, true)] {
+            assert_eq!((path.exists(), group.exists()), (there, there), "{path:?}");
+        }
+    }
 }

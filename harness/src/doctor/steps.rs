@@ -10,6 +10,8 @@ use crate::substrate::process::group::REMEDY as CGROUP;
 /// A step. Closed: what a tier tries is in its table and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
+    /// Files may grow.
+    FileSize,
     /// A child of our own is started, held, killed, and its death seen.
     Spawn,
     /// A block of loopback addresses is locked and bound.
@@ -105,8 +107,22 @@ const FLOOD: Serves = Serves::Only(&[Capability::Flood]);
 const SECCOMP: &str = "use a kernel of at least 5.19 (`uname -r`), and in a container one whose profile allows seccomp(2): `docker run --security-opt seccomp=unconfined …`";
 const NAMESPACES: &str = "allow user namespaces: `sysctl -w user.max_user_namespaces=10000`, where they exist also `kernel.unprivileged_userns_clone=1` and `kernel.apparmor_restrict_unprivileged_userns=0`; in a container `docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …`";
 
+/// What to do where files may not grow.
+pub const FILES_GROW: &str = "raise the hard limit on the size of files to 1 GiB at least (`ulimit -Hf`, in blocks of 512 or 1024 bytes), or run where there is none";
+
+/// Runs on every substrate refuse to start without it.
+const FILE_SIZE: StepRow = StepRow {
+    step: Step::FileSize,
+    name: "file-size",
+    tries: "raises the limit on the size of files to its hard limit, as runs do, which start nothing where that is under 1 GiB",
+    serves: Serves::Everything,
+    after: &[],
+    fix: FILES_GROW,
+};
+
 /// process/shared.
 pub const SHARED: &[StepRow] = &[
+    FILE_SIZE,
     StepRow {
         step: Step::Spawn,
         name: "spawn",
@@ -239,6 +255,7 @@ const ENGINE: &str =
 
 /// docker.
 pub const DOCKER: &[StepRow] = &[
+    FILE_SIZE,
     StepRow {
         step: Step::EngineAddress,
         name: "engine-address",

@@ -13,6 +13,8 @@ use tweedledum_core::capability::Resource;
 const PAGE: u64 = 4096;
 /// From here on a limit of memory is none: the largest that version 1 shows, less whatever a page may be.
 const NO_MEMORY: u64 = 0x7fff_ffff_ffff_0000;
+/// The most that the kernel asks for at once and kills for: eight pages, beyond which it does without.
+const LAST_REQUEST: u64 = 8 * PAGE;
 /// What quotas of processors are counted in, in microseconds.
 pub const PERIOD_US: u64 = 100_000;
 
@@ -96,15 +98,45 @@ pub fn look(group: &Path, v2: bool, resource: Resource) -> io::Result<Share> {
     })
 }
 
-/// How many processes of a group the kernel has killed for lack of memory.
-pub fn oom_kills(group: &Path, v2: bool) -> io::Result<u64> {
-    let path = group.join(if v2 {
-        "memory.events"
-    } else {
-        "memory.oom_control"
+/// What a group has counted of lack of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// How many of its processes the kernel has killed for it, wherever memory was lacking.
+    pub kills: u64,
+    /// How often the group's own limit left no room.
+    pub met: u64,
+}
+
+/// What a group has counted of lack of memory.
+pub fn lack(group: &Path, v2: bool) -> io::Result<Lack> {
+    let read = |file: &str| {
+        let path = group.join(file);
+        std::fs::read_to_string(&path).map_err(|error| about(&path, &error))
+    };
+    if v2 {
+        // The local file leaves out what met the limit of a group that the node made below its own.
+        let text = read("memory.events.local").or_else(|_| read("memory.events"))?;
+        let count = |key| field(&text, key).unwrap_or(0);
+        return Ok(Lack {
+            kills: count("oom_kill"),
+            met: count("oom"),
+        });
+    }
+    // Where swap is counted only the limit with swap is met, and newer kernels (seen with 6.18) do not count that at all: a peak
+    // at the limit says as much. Memory is counted in batches, so the peak is never shown too low.
+    let number = |file: &str| read(file).ok()?.trim().parse::<u64>().ok();
+    let met = ["memory", "memory.memsw"].map(|kind| {
+        let failed = number(&format!("{kind}.failcnt")).unwrap_or(0);
+        let limit = number(&format!("{kind}.limit_in_bytes"));
+        let peak = number(&format!("{kind}.max_usage_in_bytes")).unwrap_or(0);
+        let full = limit
+            .is_some_and(|limit| limit < NO_MEMORY && peak.saturating_add(LAST_REQUEST) >= limit);
+        failed + u64::from(full)
     });
-    let text = std::fs::read_to_string(&path).map_err(|error| about(&path, &error))?;
-    Ok(field(&text, "oom_kill").unwrap_or(0))
+    Ok(Lack {
+        kills: field(&read("memory.oom_control")?, "oom_kill").unwrap_or(0),
+        met: met.iter().sum(),
+    })
 }
 
 /// Whether a group that shows `is` does what was wanted: memory is counted in whole pages.
@@ -178,8 +210,41 @@ mod tests {
             assert_eq!(look(Resource::Memory), (Some(64 << 20), 3));
             assert_eq!(look(Resource::Cpu), (Some(250), 4));
             assert_eq!(look(Resource::Pids), (Some(20), 5));
-            assert_eq!(oom_kills(directory.path(), v2).unwrap(), 2);
+            let (kills, met) = (2, if v2 { 2 } else { 3 });
+            assert_eq!(lack(directory.path(), v2).unwrap(), Lack { kills, met });
         }
+    }
+
+    /// A kill for lack of memory is counted in the victim's group whoever lacked it.
+    #[test]
+    fn a_limit_that_was_met_is_told_from_a_host_that_is_full() {
+        let met = |files: &[(&str, &str)], v2| lack(group(files).path(), v2).unwrap().met > 0;
+        let kill = ("memory.oom_control", "under_oom 0\noom_kill 1\n");
+        let v1 = |kind: &str, peak: &str, limit: &str| {
+            let name = |file| format!("{kind}.{file}");
+            let (failed, most, cap) = (
+                name("failcnt"),
+                name("max_usage_in_bytes"),
+                name("limit_in_bytes"),
+            );
+            met(
+                &[kill, (&failed, "0\n"), (&most, peak), (&cap, limit)],
+                false,
+            )
+        };
+        // As a 6.18 kernel left it after a kill within a limit of 40 MiB.
+        assert!(v1("memory.memsw", "41943040\n", "41943040\n"));
+        assert!(v1("memory", "41914368\n", "41943040\n"));
+        assert!(!v1("memory", "30000000\n", "41943040\n"));
+        assert!(!v1("memory", "30000000\n", "9223372036854771712\n"));
+        let events = |text| [("memory.events", text)];
+        assert!(met(&events("max 3\noom 1\noom_kill 1\n"), true));
+        assert!(!met(&events("max 3\noom 0\noom_kill 1\n"), true));
+        let both = [
+            ("memory.events", "oom 1\noom_kill 1\n"),
+            ("memory.events.local", "oom 0\noom_kill 1\n"),
+        ];
+        assert!(!met(&both, true));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::messages::{
     UPDATE_GATEWAY,
 };
 use super::service::Service;
-use crate::runtime::limited::Limited;
+use crate::runtime::limited;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
@@ -28,7 +28,7 @@ const BODY_MAX: usize = 64 << 10;
 
 /// Serves until the task is dropped.
 pub(crate) async fn serve(service: Arc<Service>, listener: TcpListener) -> std::io::Result<()> {
-    axum::serve(Limited::new(listener, CONNECTIONS_MAX), router(service)).await
+    limited::serve(listener, CONNECTIONS_MAX, router(service)).await
 }
 
 fn router(service: Arc<Service>) -> Router {

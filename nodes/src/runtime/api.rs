@@ -4,8 +4,7 @@
 //! token guards it, as then. To add a page, add a route in [`router`]. It shares nothing with the UDP
 //! side, so that a node that is deaf there still answers here.
 
-use super::limited::Limited;
-use super::{clock, lock};
+use super::{clock, limited, lock};
 use crate::node::Node;
 use crate::poet::gateway;
 use crate::poet::messages::BROADCAST_POET;
@@ -25,7 +24,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// Serves until the task is dropped.
 pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener) -> std::io::Result<()> {
-    axum::serve(Limited::new(listener, CONNECTIONS_MAX), router(node)).await
+    limited::serve(listener, CONNECTIONS_MAX, router(node)).await
 }
 
 fn router(node: Arc<Node>) -> Router {

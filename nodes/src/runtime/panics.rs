@@ -64,6 +64,39 @@ fn component(file: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::component;
+    use std::path::{Path, PathBuf};
+
+    /// What plans may name must be able to happen.
+    #[test]
+    fn components_of_the_declared_roles_are_files() {
+        fn files(directory: &Path) -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(directory).unwrap();
+            let all = entries.map(|entry| entry.unwrap().path());
+            all.flat_map(|path| {
+                if path.is_dir() {
+                    files(&path)
+                } else {
+                    vec![path]
+                }
+            })
+            .collect()
+        }
+        let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let known: Vec<String> = files
+            .iter()
+            .map(|file| component(&file.display().to_string()))
+            .collect();
+        let declared = crate::ROLES
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("panics: ["));
+        let declared: Vec<&str> = declared
+            .flat_map(|names| names.trim_end_matches(']').split(", "))
+            .collect();
+        assert_eq!(declared.len(), 3);
+        for name in declared {
+            assert!(known.iter().any(|file| file == name), "{name} is no file");
+        }
+    }
 
     #[test]
     fn a_component_is_the_file_of_the_panic() {

@@ -55,19 +55,21 @@ pub(crate) fn check(
     told(
         path,
         place,
-        &limits(plan, schedule, place, group::looks_possible),
+        &limits(plan, schedule, place, &group::looks_possible),
     )
 }
 
-/// The same, by doing it: what is made for that is gone again.
+/// The same, by doing it: what is made for that is gone again, and recorded in the directory of runs until then.
 pub(crate) fn tried(
     path: &Path,
+    runs: &Path,
     plan: &Plan,
     schedule: &Schedule,
     place: SubstrateKind,
 ) -> Result<(), Failure> {
     by_rules(path, plan, schedule, place)?;
-    told(path, place, &limits(plan, schedule, place, group::possible))
+    let possible = |resource| group::possible(runs, resource);
+    told(path, place, &limits(plan, schedule, place, &possible))
 }
 
 /// Limits of nodes as processes need more than other faults do.
@@ -75,7 +77,7 @@ fn limits(
     plan: &Plan,
     schedule: &Schedule,
     place: SubstrateKind,
-    possible: fn(Resource) -> Result<(), GroupError>,
+    possible: &dyn Fn(Resource) -> Result<(), GroupError>,
 ) -> Vec<Unfit> {
     if place != SubstrateKind::Process {
         return Vec::new();

@@ -12,7 +12,6 @@ pub(crate) mod image;
 pub(crate) mod internal;
 pub(crate) mod judge;
 pub(crate) mod judged;
-mod limits;
 pub(crate) mod list;
 pub(crate) mod network;
 pub(crate) mod plan;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tweedledum_core::plan::Plan;
 use tweedledum_core::plan::model::{Control, Release};
@@ -16,12 +16,13 @@ use tweedledum_core::schedule;
 use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_harness::agent::Dialect;
 use tweedledum_harness::controller::{self, Host, Job};
+use tweedledum_harness::doctor::steps::FILES_GROW;
 use tweedledum_harness::store::{self, RunDirectory};
 use tweedledum_harness::substrate::docker::DockerGround;
 use tweedledum_harness::substrate::docker::attached::AttachedGround;
 use tweedledum_harness::substrate::docker::attached::project::Project;
 use tweedledum_harness::substrate::docker::run::Words;
-use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk};
+use tweedledum_harness::substrate::process::{ProcessGround, Spawner, disk, let_files_grow};
 use tweedledum_harness::substrate::{Executables, Ground};
 use tweedledum_harness::supervise::{self, Guards, RunContext, SuperviseConfig};
 use tweedledum_harness::undo::{self, IntentLog};
@@ -29,9 +30,7 @@ use tweedledum_harness::undo::{self, IntentLog};
 use super::attach::find;
 use super::clean::what_is_left;
 use super::judged::Judged;
-use super::{
-    Failure, fit, internal, limits, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of,
-};
+use super::{Failure, fit, internal, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of};
 use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
@@ -40,6 +39,8 @@ use crate::progress::Progress;
 
 /// How long an interrupted controller may take to heal, stop every node and report.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(30);
+/// How long calls that block may go on after a run's end; each of them is bounded by less, unless the system hangs.
+const THREADS_BOUND: Duration = Duration::from_secs(10);
 
 /// One release that is about to be run, and what it must give when it is a control.
 type Turn<'a> = (&'a Release, Option<&'a Control>);
@@ -56,7 +57,7 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
     executables(&plan, releases, &args.plan, place)?;
     let drawn = schedule_of(&args.plan, &plan, args.seed.unwrap_or(plan.seed))?;
     let held = drawn.steps.iter().any(|step| step.action.holds_disk());
-    fit::tried(&args.plan, &plan, &drawn, place)?;
+    fit::tried(&args.plan, &args.runs, &plan, &drawn, place)?;
     let process = place == SubstrateKind::Process;
     if process && (held || plan.nodes.iter().any(|node| node.disk.is_some())) {
         disk::supported().map_err(|error| Failure::Usage {
@@ -64,7 +65,8 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
                 hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
-    limits::let_files_grow()?;
+    let_files_grow()
+        .map_err(|why| Failure::Substrate(format!("{why}; nothing was started: {FILES_GROW}")))?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
@@ -163,11 +165,23 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
         drop(guards);
         conducted
     });
-    drop(runtime);
+    if !end(runtime, THREADS_BOUND) {
+        printer.note(&format!(
+            "a call of the run still had not come back {THREADS_BOUND:?} after its end, and is given up; see whether every disk \
+             and mount that the run used answers"
+        ));
+    }
     for left in supervise::end_alone(&run) {
         printer.note(&format!("left behind: {}", what_is_left(&left)));
     }
     conducted
+}
+
+/// Ends the runtime; whether all of its threads ended within the bound.
+fn end(runtime: tokio::runtime::Runtime, bound: Duration) -> bool {
+    let began = Instant::now();
+    runtime.shutdown_timeout(bound);
+    began.elapsed() < bound
 }
 
 /// The one place that knows which substrates there are.
@@ -413,4 +427,23 @@ fn directory_of(plan: &Path) -> PathBuf {
     absolute
         .parent()
         .map_or_else(|| PathBuf::from("/"), Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_hangs_does_not_hold_the_command() {
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.build().unwrap()
+        };
+        assert!(end(runtime(), THREADS_BOUND));
+        let stuck = runtime();
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        stuck.spawn_blocking(move || hangs.recv());
+        assert!(!end(stuck, Duration::from_millis(20)));
+        drop(release);
+    }
 }

@@ -83,6 +83,7 @@ fn everything_that_runs_do_on_this_machine_is_tried_and_works() {
     assert!(shared.usable, "{told}");
     // What the tests of this tree need anyway; limits and namespaces are this machine's own affair.
     for name in [
+        "file-size",
         "spawn",
         "addresses",
         "freeze",
@@ -167,6 +168,17 @@ fn a_limit_that_is_too_low_fails_its_step_by_errno_and_names_the_fix() {
 }
 
 #[test]
+fn files_that_may_not_grow_take_everything_as_runs_do() {
+    let told = doctor("ulimit -f 1000;", "--substrate process --format json", &[]).gave(4);
+    let report = report(&told);
+    let shared = tier(&report, "process/shared");
+    let files = step(shared, "file-size");
+    assert!(!shared.usable && files.outcome == Outcome::Fails, "{told}");
+    let fix = files.fix.as_deref().unwrap();
+    assert!(fix.contains("`ulimit -Hf`"), "{told}");
+}
+
+#[test]
 fn an_engine_that_is_not_there_takes_docker_and_names_the_fix() {
     let env = [("DOCKER_HOST", "unix:///no/such/engine.sock")];
     let told = doctor("", "--substrate docker --format json", &env).gave(4);
@@ -189,7 +201,7 @@ fn an_engine_that_is_not_there_takes_docker_and_names_the_fix() {
         |kind: &&dyn faults::FaultKind| (kind.name().to_owned(), Some("engine-answers".to_owned()));
     assert_eq!(missing(docker), faults::ALL.iter().map(by_it).collect());
     assert!(
-        docker.steps[2..]
+        docker.steps[3..]
             .iter()
             .all(|step| step.outcome == Outcome::Untried),
         "{told}"

@@ -17,7 +17,9 @@ use crate::schedule::{Action, Schedule};
 use crate::time::{Calendar, Span};
 
 /// Version of the format written now. The major part changes only when old readers would misread.
-pub const FORMAT: &str = "1.1";
+pub const FORMAT: &str = "1.2";
+/// The signal's number on Linux.
+const SIGKILL: i32 = 9;
 
 /// The kind of the line that stands where a history reached its bound. It is no record: what it says, the missing end says.
 pub const FULL: &str = "full";
@@ -247,10 +249,22 @@ pub enum ExitStatus {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
-    /// The kernel killed it for lack of memory, where that can be told from a kill.
+    /// The kernel killed it for lack of memory within its own limit, where that can be told from a kill.
     OutOfMemory,
+    /// The kernel killed it for lack of memory that was not its own limit's: the host had none left, or a group above.
+    HostOutOfMemory,
     /// It is gone, and nobody learnt how: somebody else reaped it.
     Lost,
+}
+
+impl ExitStatus {
+    /// Whether SIGKILL ended it, whoever sent that.
+    pub const fn is_kill(self) -> bool {
+        matches!(
+            self,
+            Self::Signal(SIGKILL) | Self::OutOfMemory | Self::HostOutOfMemory
+        )
+    }
 }
 
 /// A panic as a node reported it.

@@ -73,6 +73,8 @@ impl Alive {
                 );
                 out.doubt(Code::NotReady, text, "", vec![record.seq]);
             }
+            // The run ends with it, and its end says so.
+            Death::Itself(ExitStatus::HostOutOfMemory) if exit.panic.is_none() => {}
             Death::Itself(status) => {
                 let (id, text) = crash(exit, *status);
                 let place = out.find(finding(id, text, true));
@@ -166,7 +168,7 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
             findings::CRASH_MEMORY.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
-        (None, ExitStatus::Signal(_)) => (
+        (None, ExitStatus::Signal(_) | ExitStatus::HostOutOfMemory) => (
             findings::CRASH_SIGNAL.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
@@ -217,8 +219,8 @@ fn stop(
     let orderly = match status {
         ExitStatus::Code(code) => expected.is_empty() || expected.contains(&code),
         // Killed outright, as in a hurried teardown: nobody asked.
-        ExitStatus::Signal(SIGKILL) => true,
-        ExitStatus::Signal(_) | ExitStatus::OutOfMemory | ExitStatus::Lost => expected.is_empty(),
+        status if status.is_kill() => true,
+        _ => expected.is_empty(),
     };
     if orderly {
         return None;
@@ -249,6 +251,9 @@ fn ended(status: ExitStatus) -> String {
         ExitStatus::Code(code) => format!("exited with code {code}"),
         ExitStatus::Signal(signal) => format!("was ended by signal {signal}"),
         ExitStatus::OutOfMemory => "was killed by the kernel for lack of memory".to_owned(),
+        ExitStatus::HostOutOfMemory => {
+            "was killed by the kernel for lack of memory on the host".to_owned()
+        }
         ExitStatus::Lost => "ended nobody knows how, since another process reaped it".to_owned(),
     }
 }

@@ -296,6 +296,11 @@ pub(super) static ROLE: Mapping = Mapping {
             "Events it reports as JSON lines on standard output that are recorded, for the checks that nobody asks for.",
         ),
         optional(
+            "panics",
+            Takes::List(&Takes::Text),
+            "Components that its `panic` events may name, for controls that are to name no other. Without it, any.",
+        ),
+        optional(
             "env",
             Takes::Named(&Takes::Lines),
             "The only environment it gets.",

@@ -77,6 +77,9 @@ pub fn render_role(role: &Role) -> String {
     });
     line(format!("signals: {}", map(signals)));
     line(format!("events: {}", list(role.events.iter().cloned())));
+    if let Some(panics) = &role.panics {
+        line(format!("panics: {}", list(panics.iter().cloned())));
+    }
     line(format!(
         "env: {}",
         map(role.env.iter().map(|(name, value)| (name, quote(value))))

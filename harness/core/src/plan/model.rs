@@ -108,6 +108,8 @@ pub struct Role {
     pub signals: BTreeMap<String, Signal>,
     /// Events of its log that are recorded: by these names oracles know what it reports.
     pub events: BTreeSet<String>,
+    /// Components that its `panic` events may name; `None` for any.
+    pub panics: Option<BTreeSet<String>>,
     /// The only environment it gets.
     pub env: BTreeMap<String, String>,
     /// What one round takes on its disk, in bytes: what `rounds` means in limits and disk faults.

@@ -388,7 +388,9 @@ impl<W: Watch> Machine<W> {
         view.state = Some(NodeState::Dead);
         let healing = std::mem::take(&mut view.healing);
         let awaits = view.awaits.take();
-        let own = matches!(death, Death::Itself(_));
+        // What the host did is no node's doing, and no fault's.
+        let host = death == Death::Itself(ExitStatus::HostOutOfMemory);
+        let own = matches!(death, Death::Itself(_)) && !host;
         let exit = Exit {
             node: node.to_owned(),
             incarnation,
@@ -408,6 +410,12 @@ impl<W: Watch> Machine<W> {
         }
         if let Some(start) = awaits.filter(|_| self.stage == Stage::Running) {
             self.start_again(&start, node);
+        }
+        if host {
+            self.task_failed(format!(
+                "the kernel killed {node} for lack of memory, and not within a limit of {node}'s own: free memory on the host, \
+                 or run fewer nodes"
+            ));
         }
         if self.stage == Stage::Starting {
             self.end(Ending::NotReady(vec![format!(

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use crate::history::{Death, ExitStatus, NodeState, Panic, SignalValue};
 use crate::schedule::Step;
 
-/// SIGKILL's number on Linux.
-const SIGKILL: i32 = 9;
 /// SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV and SIGSYS on Linux: a process that ends by one of these did so
 /// because of what it did itself, whoever asked it to stop meanwhile.
 const OWN_FAULTS: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
@@ -54,10 +52,12 @@ impl NodeView {
     /// between the decision to kill it and the kill.
     pub(super) fn death(&self, status: ExitStatus, forced: bool) -> Death {
         let by_harness = match (self.ending, status) {
-            // Out of memory was the kernel's doing, whatever the harness was about to do.
-            (None, _) | (Some(_), ExitStatus::OutOfMemory) => false,
+            (None, _) => false,
+            // What is counted may be another process of the node, and long ago: who was killed by the harness died of that.
+            // Who was only asked to stop and came up against its limit did not; the end of a run may kill outright.
+            (Some(blow), ExitStatus::OutOfMemory) => blow.killed || forced || blow.step.is_none(),
             (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
-            (Some(_), ExitStatus::Signal(SIGKILL) | ExitStatus::Lost) => true,
+            (Some(_), status) if status.is_kill() || status == ExitStatus::Lost => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
         };
         match self.ending {
@@ -74,6 +74,29 @@ impl NodeView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whose memory ran out says nothing of who killed it in the end.
+    #[test]
+    fn a_kill_of_the_harness_is_never_the_kernels() {
+        for (ending, forced, own) in [
+            (None, false, true),
+            (Some((Some(0), true)), false, false),
+            (Some((Some(0), false)), true, false),
+            (Some((Some(0), false)), false, true),
+            (Some((None, false)), false, false),
+        ] {
+            let view = NodeView {
+                ending: ending.map(|(step, killed)| Blow { step, killed }),
+                ..NodeView::default()
+            };
+            let death = view.death(ExitStatus::OutOfMemory, forced);
+            assert_eq!(
+                matches!(death, Death::Itself(_)),
+                own,
+                "{ending:?} {forced}"
+            );
+        }
+    }
 
     /// Of a node that is asked to stop.
     #[test]

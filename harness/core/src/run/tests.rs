@@ -490,6 +490,24 @@ fn a_task_that_died_fails_the_run() {
     }
 }
 
+/// A host without memory accuses nobody: the run is over, and no fault is told to have been felt.
+#[test]
+fn a_node_that_the_host_killed_ends_the_run() {
+    let mut run = Obedient::start(kill());
+    run.feed(at(5), Event::Tick);
+    run.dies(at(6), "a-0", ExitStatus::HostOutOfMemory);
+    run.run_out();
+    let felt = |record: &Record| matches!(&record.body, Body::Evidence(evidence) if evidence.grade == Grade::Felt);
+    assert!(!run.records.iter().any(felt));
+    let Body::End(end) = &run.records.last().expect("records").body else {
+        panic!("no end")
+    };
+    let Ending::Substrate(why) = &end.why else {
+        panic!("{:?}", end.why)
+    };
+    assert!(why.contains("killed a-0 for lack of memory"), "{why}");
+}
+
 /// What takes long to make ready is begun early, and takes along what comes before it.
 #[test]
 fn a_large_flood_is_made_ready_in_time() {

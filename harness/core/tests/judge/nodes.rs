@@ -88,6 +88,21 @@ fn a_kill_from_outside_names_the_likely_reason() {
     assert!(text.contains("out of memory"), "{text}");
 }
 
+/// Neither the node nor the ones that stood still with it, nor its role for having nobody left.
+#[test]
+fn a_host_without_memory_accuses_nobody() {
+    let mut net = net();
+    net.until(12);
+    for gateway in ["gateway-0", "gateway-1"] {
+        let death = Death::Itself(ExitStatus::HostOutOfMemory);
+        net.exits(at(12), gateway, death, None);
+    }
+    let ending = tweedledum_core::history::Ending::Substrate("no memory".into());
+    let verdict = net.stop(ending).verdict();
+    assert_eq!(found(&verdict), Vec::<String>::new());
+    assert_eq!(verdict.verdict, Outcome::Error);
+}
+
 #[test]
 fn disorderly_stops() {
     let stop = |status, ignored_stop| Death::Harness {

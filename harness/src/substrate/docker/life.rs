@@ -107,7 +107,8 @@ fn refused(resource: Resource, error: &DockerError) -> String {
 
 fn death(death: node::Death) -> Death {
     let status = match death.exit.kind {
-        _ if death.oom => ExitStatus::OutOfMemory,
+        _ if death.oom && death.capped => ExitStatus::OutOfMemory,
+        _ if death.oom => ExitStatus::HostOutOfMemory,
         ExitKind::Code(code) => ExitStatus::Code(code),
         ExitKind::Signal(signal) => ExitStatus::Signal(signal),
         ExitKind::Lost => ExitStatus::Lost,

@@ -71,6 +71,22 @@ fn hello(ip: std::net::Ipv4Addr) -> Hello {
     }
 }
 
+fn flood(from: std::net::Ipv4Addr, target: std::net::SocketAddr) -> FloodSpec {
+    FloodSpec {
+        target,
+        target_key: [2; 32],
+        source_ip: from.into(),
+        sources: 20,
+        over: Duration::from_millis(20),
+        last_after: None,
+        late_max: Duration::from_millis(50),
+        kind: DatagramKind::WellFormed,
+        seed: [3; 32],
+        netid: 116,
+        due_unix_ns: 0,
+    }
+}
+
 /// A node that answers pings.
 async fn node(ip: std::net::Ipv4Addr) -> (PingAt, JoinSet<()>) {
     let socket = UdpSocket::bind((ip, 0)).await.unwrap();
@@ -191,19 +207,7 @@ async fn floods_are_prepared_sent_held_and_closed() {
     } = pair();
     let socket = UdpSocket::bind((at(5), 0)).await.unwrap();
     link.greet(hello(at(250)), LONG).await.unwrap();
-    let spec = FloodSpec {
-        target: socket.local_addr().unwrap(),
-        target_key: [2; 32],
-        source_ip: at(250).into(),
-        sources: 20,
-        over: Duration::from_millis(20),
-        last_after: None,
-        late_max: Duration::from_millis(50),
-        kind: DatagramKind::WellFormed,
-        seed: [3; 32],
-        netid: 116,
-        due_unix_ns: 0,
-    };
+    let spec = flood(at(250), socket.local_addr().unwrap());
     assert!(link.prepare_flood(1, "odd", spec.clone()).await.is_err());
     link.prepare_flood(1, "text", spec.clone()).await.unwrap();
     let sent = link.start_flood(1, monotonic_ns(), LONG).await.unwrap();
@@ -224,6 +228,34 @@ async fn floods_are_prepared_sent_held_and_closed() {
         link.stop_flood(3).await
     });
     assert!(sent.unwrap().stopped_early && closed.unwrap().unwrap().stopped_early);
+}
+
+/// Fifty thousand sources take some ten seconds on one busy processor, and four floods of other pods on the same one.
+#[tokio::test(start_paused = true)]
+async fn a_large_flood_may_take_long_to_make_ready() {
+    let (input, mut agent_input) = tokio::io::duplex(4096);
+    let (mut agent_output, from_agent) = tokio::io::duplex(4096);
+    let (saw, _seen) = mpsc::channel(10);
+    let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut frames = Frames::default();
+        let mut chunk = [0; 1024];
+        loop {
+            if let Some(Ordered { id, .. }) = frames.next().unwrap() {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                let result = Ok(Answer::Done);
+                let answer = encode(&Said::Answer { id, result }).unwrap();
+                agent_output.write_all(&answer).await.unwrap();
+            }
+            let length = agent_input.read(&mut chunk).await.unwrap();
+            frames.feed(&chunk[..length]);
+        }
+    });
+    let mut spec = flood([127, 0, 0, 1].into(), ([127, 0, 0, 2], 1).into());
+    assert!(link.prepare_flood(1, "text", spec.clone()).await.is_err());
+    spec.sources = 50_000;
+    link.prepare_flood(2, "text", spec).await.unwrap();
 }
 
 #[tokio::test]

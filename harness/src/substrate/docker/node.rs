@@ -82,6 +82,8 @@ pub struct Death {
     pub exit: Exit,
     /// Whether the kernel killed it for lack of memory.
     pub oom: bool,
+    /// Whether its memory was limited then. With cgroup v2 engines tell of every kill for lack of memory, also of the host's.
+    pub capped: bool,
 }
 
 /// One life of a node, from its start to its death. A handle that can be cloned.
@@ -447,13 +449,26 @@ fn signal_named(name: &str) -> KillContainerOptions {
 
 /// How the life that began at `started` has ended, by what the engine says of its container and by the code that it told
 /// of an exit; `None` while it goes on. A container that somebody else has started again is in another life.
-fn ended(state: &State, started: Option<&str>, told: Option<i64>) -> Option<(ExitKind, bool)> {
+fn ended(state: &State, started: Option<&str>, told: Option<i64>, seen_ns: u64) -> Option<Death> {
     if state.lives() {
         let another = started.is_some_and(|started| started != state.started);
-        return another.then(|| (told.map_or(ExitKind::Lost, exit_kind), false));
+        return another.then(|| plain(told.map_or(ExitKind::Lost, exit_kind), seen_ns));
     }
-    let kind = exit_kind(state.exit_code);
-    Some((kind, state.oom && kind == ExitKind::Signal(9)))
+    let death = plain(exit_kind(state.exit_code), seen_ns);
+    Some(Death {
+        oom: state.oom && death.exit.kind == ExitKind::Signal(9),
+        capped: state.limits.memory.is_some(),
+        ..death
+    })
+}
+
+/// A death of which nothing is known but how it ended.
+fn plain(kind: ExitKind, seen_ns: u64) -> Death {
+    Death {
+        exit: Exit { kind, seen_ns },
+        oom: false,
+        capped: false,
+    }
 }
 
 /// Waits until the engine tells the death, and asks how it was.
@@ -477,16 +492,15 @@ async fn watch_death(
         };
         let seen_ns = monotonic_ns();
         let ended = match inspect(&engine, &id).await {
-            Ok(state) => ended(&state, started.as_deref(), told),
-            Err(error) if error.is_gone() => Some((ExitKind::Lost, false)),
+            Ok(state) => ended(&state, started.as_deref(), told, seen_ns),
+            Err(error) if error.is_gone() => Some(plain(ExitKind::Lost, seen_ns)),
             Err(error) => {
                 tracing::warn!(%error, "the engine does not tell of a death");
                 None
             }
         };
-        if let Some((kind, oom)) = ended {
-            let exit = Exit { kind, seen_ns };
-            break Death { exit, oom };
+        if let Some(death) = ended {
+            break death;
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     };
@@ -568,13 +582,17 @@ mod tests {
             ..State::default()
         };
         let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
-        let of_first = |state: &State, told| ended(state, Some(first), told);
+        let of = |state: &State, started, told| {
+            let death = ended(state, started, told, 7)?;
+            Some((death.exit.kind, death.oom))
+        };
+        let of_first = |state: &State, told| of(state, Some(first), told);
         assert_eq!(of_first(&running(first), None), None);
         let restarted = running(second);
         let killed = Some((ExitKind::Signal(9), false));
         assert_eq!(of_first(&restarted, Some(137)), killed);
         assert_eq!(of_first(&restarted, None), Some((ExitKind::Lost, false)));
-        assert_eq!(ended(&restarted, None, None), None, "nobody knows");
+        assert_eq!(of(&restarted, None, None), None, "nobody knows");
         let restarting = State {
             status: "restarting".to_owned(),
             exit_code: 134,

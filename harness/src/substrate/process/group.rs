@@ -16,9 +16,13 @@ use rustix::fs::{Access, access};
 use thiserror::Error;
 use tweedledum_core::capability::Resource;
 
-use super::Nonce;
-use crate::substrate::cgroup::{PERIOD_US, Share, controller, look, oom_kills};
+use super::{Nonce, ProcessId};
+use crate::substrate::cgroup::{Lack, PERIOD_US, Share, controller, lack, look};
+use crate::undo::{Intent, IntentLog, forget};
 
+/// What file systems of cgroups say that they are, of either generation.
+const CGROUP: rustix::fs::FsWord = 0x0027_e0eb;
+const CGROUP2: rustix::fs::FsWord = 0x6367_7270;
 /// What the names of our groups begin with.
 const PREFIX: &str = "tweedledum";
 /// How long a group may be busy after its last process is dead: the kernel lets go of it a moment later.
@@ -53,14 +57,48 @@ pub fn looks_possible(resource: Resource) -> Result<(), GroupError> {
     })
 }
 
-/// Whether limits of this kind can be put on processes of this machine: makes a group and removes it.
-pub fn possible(resource: Resource) -> Result<(), GroupError> {
+/// Whether limits of this kind can be put on processes of this machine: makes a group and removes it. If this process is
+/// killed in between, `clean` does, of this directory of runs.
+pub fn possible(runs: &Path, resource: Resource) -> Result<(), GroupError> {
     let nonce = Nonce::random().map_err(failed("a name for a group"))?;
-    let group = Group::make(&nonce, "try", &BTreeSet::from([resource]))?;
-    let set = group.set(resource, None).map(drop);
+    let trial = Trial::make(runs, &nonce, resource)?;
+    let set = trial.group.set(resource, None).map(drop);
     let set = set.map_err(failed(format!("setting a limit of {}", resource.word())));
-    group.remove().map_err(failed("removing the group again"))?;
+    trial.remove().map_err(failed("removing the group again"))?;
     set
+}
+
+/// A group that something is tried on outside of any run. Its place is an intent below a directory of runs.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    pub(crate) group: Group,
+    intents: PathBuf,
+}
+
+impl Trial {
+    pub(crate) fn make(runs: &Path, nonce: &Nonce, resource: Resource) -> Result<Self, GroupError> {
+        let resources = BTreeSet::from([resource]);
+        let places = places(&resources)?;
+        let recorded = ProcessId::own().and_then(|own| {
+            let mut log = IntentLog::create(runs, nonce, &own)?;
+            log.append(&Intent::Groups { places })?;
+            Ok(log.path().to_owned())
+        });
+        let intents = recorded.map_err(failed("recording where a cgroup is made"))?;
+        match Group::make(nonce, "try", &resources) {
+            Ok(group) => Ok(Self { group, intents }),
+            Err(error) => {
+                forget(&intents).map_err(failed("forgetting a cgroup that was not made"))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the group, which works once nobody is in it.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        self.group.remove()?;
+        forget(&self.intents)
+    }
 }
 
 /// Where groups of a resource are made.
@@ -95,6 +133,15 @@ impl Place {
 
     fn make(&self, resource: Resource, name: &str) -> Result<PathBuf, GroupError> {
         let path = self.directory.join(name);
+        // Above a cgroup there may be a tmpfs that holds the mounts of all: what is made there is no group.
+        let kind = rustix::fs::statfs(&self.directory).map(|about| about.f_type);
+        if kind.is_ok_and(|kind| ![CGROUP, CGROUP2].contains(&kind)) {
+            let none = io::Error::new(
+                io::ErrorKind::Unsupported,
+                "that is on no cgroup file system",
+            );
+            return Err(failed(format!("making {}", path.display()))(none));
+        }
         match std::fs::create_dir(&path) {
             // In version 2 one directory is of all resources.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.v2 => {}
@@ -176,6 +223,16 @@ impl Group {
         held.ok_or_else(|| io::Error::other(format!("no group was made for {}", resource.word())))
     }
 
+    /// One of version 2 whose files are in this directory.
+    #[cfg(test)]
+    pub(super) fn of_memory(directory: &Path) -> Self {
+        let held = Held {
+            path: directory.to_owned(),
+            v2: true,
+        };
+        Self(Arc::new(BTreeMap::from([(Resource::Memory, held)])))
+    }
+
     /// Puts a process in.
     pub fn join(&self, pid: i32) -> io::Result<()> {
         let paths: BTreeSet<&PathBuf> = self.0.values().map(|held| &held.path).collect();
@@ -232,10 +289,24 @@ impl Group {
         Ok(look(path, *v2, resource)?.limit)
     }
 
-    /// How many of it the kernel has killed for lack of memory; `None` where memory is not counted.
-    pub fn oom_kills(&self) -> Option<u64> {
+    /// What it has counted of lack of memory; `None` where memory is not counted.
+    pub(super) fn lack(&self) -> Option<Lack> {
         let Held { path, v2 } = self.0.get(&Resource::Memory)?;
-        oom_kills(path, *v2).ok()
+        lack(path, *v2).ok()
+    }
+
+    /// Forgets how much memory was used at most, which with cgroup v1 says whether the limit was met.
+    pub(super) fn forget_peak(&self) {
+        let held = self.0.get(&Resource::Memory).filter(|held| !held.v2);
+        for file in [
+            "memory.max_usage_in_bytes",
+            "memory.memsw.max_usage_in_bytes",
+        ] {
+            if let Some(held) = held {
+                // Where swap is not counted there is no such file; a peak that stays is of an earlier life under the same limit.
+                let _ = std::fs::write(held.path.join(file), "0");
+            }
+        }
     }
 
     /// Removes it, which works once nobody is in it. Blocks for at most two seconds.
@@ -384,6 +455,46 @@ mod tests {
         let error = place.make(Resource::Cpu, "x").unwrap_err();
         assert_eq!(error.source.raw_os_error(), Some(libc::ENOENT));
         assert!(error.doing.contains("/no/such/cgroup/x"), "{error}");
+    }
+
+    /// As in the tmpfs that holds the mounts where both generations are used.
+    #[test]
+    fn a_plain_directory_is_not_taken_for_a_group() {
+        let plain = tempfile::tempdir().unwrap();
+        for v2 in [false, true] {
+            let place = Place {
+                directory: plain.path().to_owned(),
+                v2,
+            };
+            let error = place.make(Resource::Memory, "x").unwrap_err();
+            assert!(error.to_string().contains("no cgroup file"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(plain.path()).unwrap().count(), 0);
+    }
+
+    /// Where this machine lets nobody make groups, nothing is left of the try but that.
+    #[test]
+    fn what_a_killed_try_left_is_removed_by_its_intents() {
+        let runs = tempfile::tempdir().unwrap();
+        let nonce = Nonce::random().unwrap();
+        let trial = Trial::make(runs.path(), &nonce, Resource::Pids);
+        let Ok(trial) = trial else {
+            assert_eq!(crate::undo::unfinished(runs.path()).unwrap_or_default(), []);
+            return;
+        };
+        let paths: Vec<PathBuf> = trial
+            .group
+            .0
+            .values()
+            .map(|held| held.path.clone())
+            .collect();
+        assert!(paths.iter().all(|path| path.exists()));
+        assert!(crate::undo::remove_recorded(&trial.intents).is_empty());
+        assert!(!paths.iter().any(|path| path.exists()));
+        trial.remove().unwrap();
+        assert_eq!(crate::undo::unfinished(runs.path()).unwrap(), []);
+        possible(runs.path(), Resource::Pids).unwrap();
+        assert_eq!(crate::undo::unfinished(runs.path()).unwrap(), []);
     }
 
     #[test]

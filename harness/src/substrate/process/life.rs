@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -13,7 +14,7 @@ use tweedledum_core::history::ExitStatus;
 use super::family::at_work;
 use super::group::{Group, of_process};
 use super::node::{Exit, ExitKind, NodeProcess, NodeSignal, StoppedBy};
-use crate::substrate::cgroup::Share;
+use crate::substrate::cgroup::{Lack, Share};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// A stopped process shows it within a scheduler tick; under load SIGSTOP was measured to take 36 ms.
@@ -36,22 +37,40 @@ pub(super) struct ProcessLife {
 #[derive(Debug, Clone)]
 pub(super) struct Counted {
     group: Group,
-    killed_before: Option<u64>,
+    before: Lack,
+    /// Whether its own limit was met in this life. A limit that was taken away is not there to be asked any more.
+    met: Arc<AtomicBool>,
 }
 
 impl Counted {
     /// Of a life that begins now.
     pub(super) fn from_now(group: Group) -> Self {
-        let killed_before = group.oom_kills();
+        group.forget_peak();
         Self {
+            before: group.lack().unwrap_or_default(),
             group,
-            killed_before,
+            met: Arc::default(),
         }
     }
 
-    /// Whether the kernel has killed somebody since for lack of memory.
-    fn starved(&self) -> bool {
-        self.group.oom_kills() > self.killed_before
+    /// What the kernel has killed for since, once SIGKILL has ended the node.
+    fn killed(&self) -> ExitStatus {
+        let now = self.look();
+        if now.kills <= self.before.kills {
+            return ExitStatus::Signal(libc::SIGKILL);
+        }
+        if self.met.load(Ordering::Relaxed) {
+            return ExitStatus::OutOfMemory;
+        }
+        ExitStatus::HostOutOfMemory
+    }
+
+    fn look(&self) -> Lack {
+        let now = self.group.lack().unwrap_or_default();
+        if now.met > self.before.met {
+            self.met.store(true, Ordering::Relaxed);
+        }
+        now
     }
 }
 
@@ -71,8 +90,7 @@ impl ProcessLife {
     }
 
     fn death(&self, exit: Exit) -> Death {
-        let starved = || self.group.as_ref().is_some_and(Counted::starved);
-        *self.death.get_or_init(|| death(exit, starved()))
+        *self.death.get_or_init(|| death(exit, self.group.as_ref()))
     }
 
     /// Does something that reads all of `/proc` beside the event loop.
@@ -131,12 +149,12 @@ impl ProcessLife {
     }
 }
 
-fn death(exit: Exit, starved: bool) -> Death {
-    let status = match exit.kind {
-        ExitKind::Signal(libc::SIGKILL) if starved => ExitStatus::OutOfMemory,
-        ExitKind::Code(code) => ExitStatus::Code(code),
-        ExitKind::Signal(signal) => ExitStatus::Signal(signal),
-        ExitKind::Lost => ExitStatus::Lost,
+fn death(exit: Exit, group: Option<&Counted>) -> Death {
+    let status = match (exit.kind, group) {
+        (ExitKind::Signal(libc::SIGKILL), Some(group)) => group.killed(),
+        (ExitKind::Code(code), _) => ExitStatus::Code(code),
+        (ExitKind::Signal(signal), _) => ExitStatus::Signal(signal),
+        (ExitKind::Lost, _) => ExitStatus::Lost,
     };
     Death {
         status,
@@ -236,10 +254,11 @@ impl Life for ProcessLife {
         let group = self.group.clone();
         async move {
             let group = group.ok_or("it was started without a group for limits")?;
-            group
-                .group
-                .set(resource, amount)
-                .map_err(|error| refused(resource, &error))
+            group.look();
+            let set = group.group.set(resource, amount);
+            // What was used before the limit was there did not meet it.
+            group.group.forget_peak();
+            set.map_err(|error| refused(resource, &error))
         }
         .boxed()
     }
@@ -265,5 +284,41 @@ impl Life for ProcessLife {
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_is_the_nodes_own_lack_of_memory_where_its_limit_was_met() {
+        let directory = tempfile::tempdir().unwrap();
+        let counts = |oom: u32, kills: u32| {
+            let text = format!("max 9\noom {oom}\noom_kill {kills}\n");
+            std::fs::write(directory.path().join("memory.events"), text).unwrap();
+        };
+        let by = |signal| Exit {
+            kind: ExitKind::Signal(signal),
+            seen_ns: 7,
+        };
+        for ((oom, kills), signal, status) in [
+            ((1, 1), libc::SIGKILL, ExitStatus::Signal(libc::SIGKILL)),
+            // Its limit was met, and nobody was killed for that.
+            ((2, 1), libc::SIGKILL, ExitStatus::Signal(libc::SIGKILL)),
+            ((2, 2), libc::SIGKILL, ExitStatus::OutOfMemory),
+            ((1, 2), libc::SIGKILL, ExitStatus::HostOutOfMemory),
+            ((2, 2), libc::SIGABRT, ExitStatus::Signal(libc::SIGABRT)),
+        ] {
+            // What an earlier life left in the counters is not this one's.
+            counts(1, 1);
+            let counted = Counted::from_now(Group::of_memory(directory.path()));
+            counts(oom, kills);
+            assert_eq!(
+                death(by(signal), Some(&counted)).status,
+                status,
+                "{oom} {kills}"
+            );
+        }
     }
 }

@@ -39,7 +39,7 @@ pub use family::Member;
 pub use ground::ProcessGround;
 pub use identity::{Nonce, ProcStat, ProcessId};
 pub use launch::OwnExecutable;
-pub use limits::raise_nofile;
+pub use limits::{let_files_grow, raise_nofile};
 pub use node::{Exit, ExitKind, NodeProcess, NodeSignal, Stopped, StoppedBy};
 pub use probe::{Finished, ProbeError};
 pub use remains::{KillReport, Leftover};

@@ -1,7 +1,5 @@
 //! `tolerates:` and `controls:`: when liveness may be demanded, and what releases must show.
 
-use std::collections::BTreeSet;
-
 use super::super::keys::{CONTROL, FINDING, TOLERANCE};
 use super::super::model::{Amount, Control, FindingPattern, Relation, Tolerance};
 use super::super::raw::{Kind, shorten};
@@ -252,37 +250,60 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Opti
         );
         return None;
     }
-    let signals = known.signals();
     let Some(kind) = findings::by_id(&id) else {
         let why = format!("nothing can give `{}`", shorten(&id));
-        let hint = reader.suggest(&id, "findings", &possible(signals.as_ref()));
+        let hint = reader.suggest(&id, "findings", &possible(known));
         reader.wrong(field.node.span, &field.path, why, hint);
         return None;
     };
-    if kind.open == Some(Open::Signal)
-        && let (Some(signal), Some(signals)) = (kind.about(&id), &signals)
-        && !signals.contains(signal)
-    {
-        let why = format!(
-            "nothing can give `{}`: no role of the network has the signal `{}`",
-            shorten(&id),
-            shorten(signal)
-        );
-        let names: Vec<&str> = signals.iter().copied().collect();
-        let hint = reader.suggest(signal, "signals", &names);
-        reader.wrong(field.node.span, &field.path, why, hint);
-        return None;
-    }
-    Some(id)
+    let Some((open, what)) = kind.open.zip(kind.about(&id)) else {
+        return Some(id);
+    };
+    let (there, who, several) = match open {
+        Open::Signal => (
+            known.signals(),
+            "no role of the network has the signal",
+            "signals",
+        ),
+        Open::Component => (
+            known.components(),
+            "no role of the network lists under `panics` the component",
+            "components",
+        ),
+    };
+    let Some(there) = there.filter(|there| !there.contains(what)) else {
+        return Some(id);
+    };
+    let why = format!(
+        "nothing can give `{}`: {who} `{}`",
+        shorten(&id),
+        shorten(what)
+    );
+    // A kind whose id is fixed may be what was meant.
+    let near = reader.suggest(&id, "findings", &possible(known));
+    let hint = match open {
+        Open::Component if near.starts_with("did you mean") => near,
+        _ => {
+            let names: Vec<&str> = there.into_iter().collect();
+            reader.suggest(what, several, &names)
+        }
+    };
+    reader.wrong(field.node.span, &field.path, why, hint);
+    None
 }
 
 /// Ids of findings that a plan may name, for suggestions.
-fn possible(signals: Option<&BTreeSet<&str>>) -> Vec<String> {
-    let of = |kind: &FindingKind| match (kind.open, signals) {
-        (Some(Open::Signal), Some(signals)) => {
-            signals.iter().map(|signal| kind.of(signal)).collect()
+fn possible(known: &Known<'_>) -> Vec<String> {
+    let of = |kind: &FindingKind| {
+        let there = match kind.open {
+            Some(Open::Signal) => known.signals(),
+            Some(Open::Component) => known.components(),
+            None => None,
+        };
+        match there {
+            Some(there) => there.iter().map(|what| kind.of(what)).collect(),
+            None => vec![kind.written()],
         }
-        _ => vec![kind.written()],
     };
     findings::ALL.iter().flat_map(of).collect()
 }

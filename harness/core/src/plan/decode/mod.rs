@@ -140,10 +140,26 @@ struct Known<'a> {
 impl Known<'_> {
     /// The signals of all roles that have nodes; `None` when the network or one of its roles cannot be read.
     fn signals(&self) -> Option<BTreeSet<&str>> {
-        let used = self.network.as_ref()?.roles();
-        let roles: Option<Vec<&Role>> = used.into_iter().map(|role| self.roles.get(role)).collect();
-        let signals = roles?.into_iter().flat_map(|role| role.signals.keys());
+        let signals = self
+            .used()?
+            .into_iter()
+            .flat_map(|role| role.signals.keys());
         Some(signals.map(String::as_str).collect())
+    }
+
+    /// The components that panics of these roles may name; `None` where one of them may name any.
+    fn components(&self) -> Option<BTreeSet<&str>> {
+        let panics: Option<Vec<_>> = self
+            .used()?
+            .into_iter()
+            .map(|role| role.panics.as_ref())
+            .collect();
+        Some(panics?.into_iter().flatten().map(String::as_str).collect())
+    }
+
+    fn used(&self) -> Option<Vec<&Role>> {
+        let used = self.network.as_ref()?.roles();
+        used.into_iter().map(|role| self.roles.get(role)).collect()
     }
 }
 

@@ -161,6 +161,9 @@ fn role(
         .get("events")
         .map(|field| events(reader, &field))
         .unwrap_or_default();
+    let panics = fields
+        .get("panics")
+        .map(|field| names(reader, &field, "component"));
     let env = fields
         .get("env")
         .map(|field| env(reader, &field, &known))
@@ -182,6 +185,7 @@ fn role(
         expect_exit,
         signals,
         events,
+        panics,
         env,
         round_bytes,
     };
