@@ -61,8 +61,10 @@ impl Limit<'_> {
         self.report.proved(self.step.id, grade, held, detail).await;
     }
 
-    /// Sets it; how often the node had come up against a limit by then.
+    /// Sets it; how often the node had come up against a limit before.
     async fn begin(&self, life: &dyn Life) -> Option<u64> {
+        // Counted from here, since who waits longer and longer after each refusal may come up against it once, at once.
+        let before = life.share(self.resource).await;
         let read = match life.limit(self.resource, Some(self.amount)).await {
             Ok(read) => read,
             Err(why) => {
@@ -78,7 +80,7 @@ impl Limit<'_> {
             .as_ref()
             .is_ok_and(|share| as_wanted(self.resource, self.amount, share.limit));
         self.proved(Grade::Applied, held, of_share(&share)).await;
-        share.ok().map(|share| share.hits)
+        before.ok().map(|share| share.hits)
     }
 
     async fn end(&self, end: &Step, life: &dyn Life, before: Option<u64>) {

@@ -41,17 +41,17 @@ fn a_refusal_in_the_middle_is_told_and_what_was_made_before_is_removed() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = tempfile::tempdir().unwrap();
     // Before the network, before the node, and a live update.
-    for (refused, step, taken) in [
-        ("/networks/create", "pod", faults::ALL.len()),
-        ("-doctor-node", "node", faults::ALL.len()),
-        ("/update HTTP", "limit-cpu", 0),
+    for (refused, step, code, taken) in [
+        ("/networks/create", "pod", 4, faults::ALL.len()),
+        ("-doctor-node", "node", 4, faults::ALL.len()),
+        ("/update HTTP", "limit-cpu", 0, 1),
     ] {
         let socket = refusing(refused);
         let path = socket.path().join("engine.sock");
         let output = start(scratch.path(), Some(&path))
             .wait_with_output()
             .unwrap();
-        let report = report(&output, if taken == 0 { 0 } else { 4 });
+        let report = report(&output, code);
         let docker = &report.tiers[0];
         let failed = named(&docker.steps, step);
         assert_eq!(failed.outcome, Outcome::Fails, "{refused}: {docker:?}");
