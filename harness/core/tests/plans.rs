@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use tweedledum_core::capability::Capability;
 use tweedledum_core::faults;
 use tweedledum_core::launch::{Network, Place};
-use tweedledum_core::plan::model::{Deed, Node, Release};
+use tweedledum_core::plan::model::{Deed, Node, Release, Role};
 use tweedledum_core::plan::{
     Catalogue, Diagnostic, PLAN_BYTES_MAX, Plan, bundled_roles, parse, render, render_role,
 };
@@ -241,10 +241,23 @@ fn a_role_is_listed_in_the_form_that_is_read() {
         layers_per_epoch: 8,
     };
     let mut roles = bundled_roles(&catalogue(), &calendar).unwrap();
+    let render = |role: &Role| render_role(role, &calendar);
+    // An epoch stays one, whatever its layers.
+    let other = Calendar {
+        layers_per_epoch: 4,
+        ..calendar
+    };
+    let bundled: String = roles.values().map(render).collect();
+    let again = Catalogue {
+        roles: format!("roles:\n{bundled}"),
+        ..catalogue()
+    };
+    let expected = bundled_roles(&catalogue(), &other).unwrap();
+    assert_eq!(bundled_roles(&again, &other).unwrap(), expected);
     let (_, _, source) = &cases("good")[0];
     roles.extend(read("everything", source).roles);
     assert!(roles.len() >= 4);
-    let listed: String = roles.values().map(render_role).collect();
+    let listed: String = roles.values().map(render).collect();
     let again = Catalogue {
         roles: format!("roles:\n{listed}"),
         ..catalogue()

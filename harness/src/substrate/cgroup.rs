@@ -105,6 +105,8 @@ pub struct Lack {
     pub kills: u64,
     /// How often the group's own limit left no room.
     pub met: u64,
+    /// Whether its own limit leaves no room now, or did at its peak.
+    pub full: bool,
 }
 
 /// What a group has counted of lack of memory.
@@ -120,22 +122,23 @@ pub fn lack(group: &Path, v2: bool) -> io::Result<Lack> {
         return Ok(Lack {
             kills: count("oom_kill"),
             met: count("oom"),
+            full: false,
         });
     }
     // Where swap is counted only the limit with swap is met, and newer kernels (seen with 6.18) do not count that at all: a peak
     // at the limit says as much. Memory is counted in batches, so the peak is never shown too low.
     let number = |file: &str| read(file).ok()?.trim().parse::<u64>().ok();
-    let met = ["memory", "memory.memsw"].map(|kind| {
-        let failed = number(&format!("{kind}.failcnt")).unwrap_or(0);
+    let kinds = ["memory", "memory.memsw"];
+    let failed = kinds.map(|kind| number(&format!("{kind}.failcnt")).unwrap_or(0));
+    let full = kinds.map(|kind| {
         let limit = number(&format!("{kind}.limit_in_bytes"));
         let peak = number(&format!("{kind}.max_usage_in_bytes")).unwrap_or(0);
-        let full = limit
-            .is_some_and(|limit| limit < NO_MEMORY && peak.saturating_add(LAST_REQUEST) >= limit);
-        failed + u64::from(full)
+        limit.is_some_and(|limit| limit < NO_MEMORY && peak.saturating_add(LAST_REQUEST) >= limit)
     });
     Ok(Lack {
         kills: field(&read("memory.oom_control")?, "oom_kill").unwrap_or(0),
-        met: met.iter().sum(),
+        met: failed.iter().sum(),
+        full: full.contains(&true),
     })
 }
 
@@ -211,14 +214,21 @@ mod tests {
             assert_eq!(look(Resource::Cpu), (Some(250), 4));
             assert_eq!(look(Resource::Pids), (Some(20), 5));
             let (kills, met) = (2, if v2 { 2 } else { 3 });
-            assert_eq!(lack(directory.path(), v2).unwrap(), Lack { kills, met });
+            let full = false;
+            assert_eq!(
+                lack(directory.path(), v2).unwrap(),
+                Lack { kills, met, full }
+            );
         }
     }
 
     /// A kill for lack of memory is counted in the victim's group whoever lacked it.
     #[test]
     fn a_limit_that_was_met_is_told_from_a_host_that_is_full() {
-        let met = |files: &[(&str, &str)], v2| lack(group(files).path(), v2).unwrap().met > 0;
+        let met = |files: &[(&str, &str)], v2| {
+            let lack = lack(group(files).path(), v2).unwrap();
+            lack.met > 0 || lack.full
+        };
         let kill = ("memory.oom_control", "under_oom 0\noom_kill 1\n");
         let v1 = |kind: &str, peak: &str, limit: &str| {
             let name = |file| format!("{kind}.{file}");

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
         Listed::Roles => {
             out.push_str("roles:\n");
             for role in catalogue::roles()? {
-                for line in plan::render_role(&role).lines() {
+                for line in plan::render_role(&role, &catalogue::LONG_EPOCHS).lines() {
                     let _ = writeln!(out, "  {line}");
                 }
             }

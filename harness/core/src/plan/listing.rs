@@ -1,15 +1,15 @@
 //! Roles as text, in exactly the form that a plan declares them in.
 //!
-//! Every value is written out, defaults and port numbers too, and periods in layers: what is printed means the same
-//! under any calendar that has the same epoch.
+//! Every value is written out, defaults and port numbers too. Periods of whole epochs are written in epochs, all others in
+//! layers.
 
 use std::fmt::Write;
 
 use super::model::{Pull, Ready, Role, SettingKind, Source, StopSignal, Transport};
-use crate::time::{MICRO, Span};
+use crate::time::{Calendar, MICRO, Span};
 
-/// One role as an entry of `roles:`, indented by two spaces.
-pub fn render_role(role: &Role) -> String {
+/// One role, which was read under this calendar, as an entry of `roles:`, indented by two spaces.
+pub fn render_role(role: &Role, calendar: &Calendar) -> String {
     let mut out = String::new();
     let mut line = |text: String| {
         let _ = writeln!(out, "    {text}");
@@ -71,7 +71,7 @@ pub fn render_role(role: &Role) -> String {
             format!(
                 "{{ {}, period: {}{any_only} }}",
                 source(&signal.source),
-                layers(signal.period)
+                period(signal.period, calendar)
             ),
         )
     });
@@ -169,7 +169,12 @@ fn wall(ns: u64) -> String {
 }
 
 /// Exact, unlike the display of spans, which rounds for people.
-fn layers(span: Span) -> String {
+fn period(span: Span, calendar: &Calendar) -> String {
+    let epoch = calendar.epoch().0;
+    if span.0 > 0 && span.0 % epoch == 0 {
+        let epochs = span.0 / epoch;
+        return format!("{epochs} {}", if epochs == 1 { "epoch" } else { "epochs" });
+    }
     let text = format!("{}.{:06}", span.0 / MICRO, span.0 % MICRO);
     let text = text.trim_end_matches('0').trim_end_matches('.');
     format!("{text} {}", if text == "1" { "layer" } else { "layers" })

@@ -54,8 +54,10 @@ impl NodeView {
         let by_harness = match (self.ending, status) {
             (None, _) => false,
             // What is counted may be another process of the node, and long ago: who was killed by the harness died of that.
-            // Who was only asked to stop and came up against its limit did not; the end of a run may kill outright.
-            (Some(blow), ExitStatus::OutOfMemory) => blow.killed || forced || blow.step.is_none(),
+            // Who was only asked to stop and ran out of memory did not.
+            (Some(blow), ExitStatus::OutOfMemory | ExitStatus::HostOutOfMemory) => {
+                blow.killed || forced
+            }
             (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
             (Some(_), status) if status.is_kill() || status == ExitStatus::Lost => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
@@ -78,23 +80,27 @@ mod tests {
     /// Whose memory ran out says nothing of who killed it in the end.
     #[test]
     fn a_kill_of_the_harness_is_never_the_kernels() {
+        let lack = [ExitStatus::OutOfMemory, ExitStatus::HostOutOfMemory];
         for (ending, forced, own) in [
             (None, false, true),
             (Some((Some(0), true)), false, false),
             (Some((Some(0), false)), true, false),
             (Some((Some(0), false)), false, true),
-            (Some((None, false)), false, false),
+            (Some((None, false)), false, true),
+            (Some((None, false)), true, false),
         ] {
             let view = NodeView {
                 ending: ending.map(|(step, killed)| Blow { step, killed }),
                 ..NodeView::default()
             };
-            let death = view.death(ExitStatus::OutOfMemory, forced);
-            assert_eq!(
-                matches!(death, Death::Itself(_)),
-                own,
-                "{ending:?} {forced}"
-            );
+            for status in lack {
+                let death = view.death(status, forced);
+                assert_eq!(
+                    matches!(death, Death::Itself(_)),
+                    own,
+                    "{ending:?} {forced} {status:?}"
+                );
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tweedledum_core::faults::Impact;
-use tweedledum_core::history::{Body, ExitStatus, ImpactChange};
+use tweedledum_core::history::{Body, ImpactChange};
 use tweedledum_core::verdict::{Held, Outcome};
 
 use crate::net::*;
@@ -119,20 +119,6 @@ fn a_killed_node_ends_by_signal_and_that_is_fine() {
         vec![kill("miner-0", 10, None)],
     );
     passes(net.until(24).end());
-}
-
-#[test]
-fn a_hurried_teardown_is_no_finding() {
-    let mut net = Net::new(vec![advance("tx", every_of("miner"), 3)], vec![]);
-    net.until(20);
-    let t_ns = at(20);
-    net.exits(
-        t_ns,
-        "miner-0",
-        by_harness(None, ExitStatus::Signal(9)),
-        None,
-    );
-    passes(net.end());
 }
 
 /// What is recorded as impaired excuses, whatever made it so: oracles know no fault kinds.

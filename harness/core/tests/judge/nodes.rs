@@ -1,6 +1,7 @@
 //! What must be caught about nodes: deaths, hangs, deafness, disorderly stops.
 
 use tweedledum_core::history::{Death, ExitStatus, Panic};
+use tweedledum_core::schedule::Action;
 use tweedledum_core::verdict::{Held, Outcome};
 
 use crate::net::*;
@@ -37,13 +38,24 @@ fn panic(component: Option<&str>) -> Panic {
 /// A thread panics, the process lives on, and then the plan kills it: the kill takes nothing back.
 #[test]
 fn a_kill_hides_no_panic() {
-    let killed = || by_harness(Some(0), ExitStatus::Signal(9));
-    death(killed(), None, &[]);
-    death(
-        killed(),
-        Some(panic(Some("mesh"))),
-        &["crash/mesh gateway-1"],
-    );
+    for (panic, findings) in [
+        (None, &[][..]),
+        (Some(panic(Some("mesh"))), &["crash/mesh gateway-1"]),
+    ] {
+        let mut net = net().with(|header| {
+            let mut kill = header.schedule.steps[0].clone();
+            kill.id = 9;
+            kill.action = Action::Kill {
+                node: "gateway-1".into(),
+            };
+            header.schedule.steps.push(kill);
+        });
+        net.until(12);
+        let killed = by_harness(Some(9), ExitStatus::Signal(9));
+        net.exits(at(12), "gateway-1", killed, panic);
+        let verdict = net.until(24).end().verdict();
+        assert_eq!(found(&verdict), findings);
+    }
 }
 
 #[test]
@@ -68,8 +80,16 @@ fn deaths_are_classified() {
         Some(panic(Some("session-table"))),
         &["crash/session-table gateway-1"],
     );
-    // A component that is no plain word is not believed.
-    for hostile in ["", "A b", "../x", "::error::", &"x".repeat(500)] {
+    // A component that is no plain word is not believed, nor one that is called as another kind of crash.
+    for hostile in [
+        "",
+        "A b",
+        "../x",
+        "::error::",
+        &"x".repeat(500),
+        "exit",
+        "out-of-memory",
+    ] {
         death(
             abort(),
             Some(panic(Some(hostile))),
@@ -115,7 +135,7 @@ fn disorderly_stops() {
         (stop(ExitStatus::Code(1), false), Some("stop/exit-code")),
         (stop(ExitStatus::Signal(15), false), Some("stop/exit-code")),
         (stop(ExitStatus::Signal(9), true), Some("stop/ignored")),
-        (stop(ExitStatus::Signal(9), false), None),
+        (stop(ExitStatus::Signal(9), false), Some("stop/exit-code")),
     ] {
         for said in [true, false] {
             let mut net = net();

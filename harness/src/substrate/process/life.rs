@@ -67,7 +67,8 @@ impl Counted {
 
     fn look(&self) -> Lack {
         let now = self.group.lack().unwrap_or_default();
-        if now.met > self.before.met {
+        // What the life before has left in the group may fill it from the start.
+        if now.met > self.before.met || now.full {
             self.met.store(true, Ordering::Relaxed);
         }
         now

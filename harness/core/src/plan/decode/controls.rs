@@ -197,17 +197,18 @@ fn findings(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Vec<Fi
 
 fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<FindingPattern> {
     let Kind::Map(_) = item.node.kind else {
-        return finding_id(reader, item, known).map(|id| FindingPattern {
+        return finding_id(reader, item, None, known).map(|id| FindingPattern {
             id,
             role: None,
             says: None,
         });
     };
     let fields = reader.fields(item, &FINDING)?;
+    let role = fields.get("role").map(|field| role(reader, &field, known));
+    let of = role.as_ref().and_then(Option::as_deref);
     let id = fields
         .get("id")
-        .and_then(|field| finding_id(reader, &field, known));
-    let role = fields.get("role").map(|field| role(reader, &field, known));
+        .and_then(|field| finding_id(reader, &field, of, known));
     let says = fields.get("says").map(|field| said(reader, &field));
     Some(FindingPattern {
         id: id?,
@@ -229,7 +230,13 @@ fn said(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
     None
 }
 
-fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Option<String> {
+/// The id of a finding about nodes of this role, or of any.
+fn finding_id(
+    reader: &mut Reader,
+    field: &Field<'_>,
+    role: Option<&str>,
+    known: &Known<'_>,
+) -> Option<String> {
     let id = reader.text(field)?;
     let kebab = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_lowercase())
@@ -252,7 +259,7 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Opti
     }
     let Some(kind) = findings::by_id(&id) else {
         let why = format!("nothing can give `{}`", shorten(&id));
-        let hint = reader.suggest(&id, "findings", &possible(known));
+        let hint = reader.suggest(&id, "findings", &possible(role, known));
         reader.wrong(field.node.span, &field.path, why, hint);
         return None;
     };
@@ -261,13 +268,19 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Opti
     };
     let (there, who, several) = match open {
         Open::Signal => (
-            known.signals(),
-            "no role of the network has the signal",
+            known.signals(role),
+            match role {
+                Some(_) => "the role has no signal",
+                None => "no role of the network has the signal",
+            },
             "signals",
         ),
         Open::Component => (
-            known.components(),
-            "no role of the network lists under `panics` the component",
+            known.components(role),
+            match role {
+                Some(_) => "the role does not list under `panics` the component",
+                None => "no role of the network lists under `panics` the component",
+            },
             "components",
         ),
     };
@@ -280,7 +293,7 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Opti
         shorten(what)
     );
     // A kind whose id is fixed may be what was meant.
-    let near = reader.suggest(&id, "findings", &possible(known));
+    let near = reader.suggest(&id, "findings", &possible(role, known));
     let hint = match open {
         Open::Component if near.starts_with("did you mean") => near,
         _ => {
@@ -293,11 +306,11 @@ fn finding_id(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Opti
 }
 
 /// Ids of findings that a plan may name, for suggestions.
-fn possible(known: &Known<'_>) -> Vec<String> {
+fn possible(role: Option<&str>, known: &Known<'_>) -> Vec<String> {
     let of = |kind: &FindingKind| {
         let there = match kind.open {
-            Some(Open::Signal) => known.signals(),
-            Some(Open::Component) => known.components(),
+            Some(Open::Signal) => known.signals(role),
+            Some(Open::Component) => known.components(role),
             None => None,
         };
         match there {

@@ -138,28 +138,30 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// The signals of all roles that have nodes; `None` when the network or one of its roles cannot be read.
-    fn signals(&self) -> Option<BTreeSet<&str>> {
+    /// The signals of this role, or of all roles that have nodes; `None` when the network or one of its roles cannot be
+    /// read.
+    fn signals(&self, role: Option<&str>) -> Option<BTreeSet<&str>> {
         let signals = self
-            .used()?
+            .used(role)?
             .into_iter()
             .flat_map(|role| role.signals.keys());
         Some(signals.map(String::as_str).collect())
     }
 
     /// The components that panics of these roles may name; `None` where one of them may name any.
-    fn components(&self) -> Option<BTreeSet<&str>> {
+    fn components(&self, role: Option<&str>) -> Option<BTreeSet<&str>> {
         let panics: Option<Vec<_>> = self
-            .used()?
+            .used(role)?
             .into_iter()
             .map(|role| role.panics.as_ref())
             .collect();
         Some(panics?.into_iter().flatten().map(String::as_str).collect())
     }
 
-    fn used(&self) -> Option<Vec<&Role>> {
-        let used = self.network.as_ref()?.roles();
-        used.into_iter().map(|role| self.roles.get(role)).collect()
+    fn used(&self, only: Option<&str>) -> Option<Vec<&Role>> {
+        let used = self.network.as_ref()?.roles().into_iter();
+        let used = used.filter(|role| only.is_none_or(|only| only == *role));
+        used.map(|role| self.roles.get(role)).collect()
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::reader::{Field, Fields, Reader};
 use super::image::image;
 use super::ports::ports;
 use super::{Catalogue, at_key};
+use crate::findings;
 use crate::time::Calendar;
 
 /// Every role, with the names of all that are declared, soundly or not.
@@ -161,9 +162,7 @@ fn role(
         .get("events")
         .map(|field| events(reader, &field))
         .unwrap_or_default();
-    let panics = fields
-        .get("panics")
-        .map(|field| names(reader, &field, "component"));
+    let panics = fields.get("panics").map(|field| components(reader, &field));
     let env = fields
         .get("env")
         .map(|field| env(reader, &field, &known))
@@ -356,6 +355,22 @@ fn names(reader: &mut Reader, field: &Field<'_>, what: &str) -> BTreeSet<String>
                 format!("`{name}` is given twice"),
                 "remove one of them",
             );
+        }
+    }
+    names
+}
+
+/// What panics of a role may name; not what other crashes are called, which such a panic would be taken for.
+fn components(reader: &mut Reader, field: &Field<'_>) -> BTreeSet<String> {
+    let names = names(reader, field, "component");
+    for name in &names {
+        let id = findings::CRASH_COMPONENT.of(name);
+        if findings::by_id(&id) != Some(&findings::CRASH_COMPONENT) {
+            let why =
+                format!("`{id}` is a crash of another kind, so no component is called `{name}`");
+            let hint =
+                "a panic that names it is reported as crash/panic; give the component another name";
+            reader.wrong(field.node.span, &field.path, why, hint);
         }
     }
     names
