@@ -98,8 +98,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_enum, value_name = "WHERE")]
     pub(crate) substrate: Option<Where>,
     /// What is written to standard output
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    pub(crate) format: Form,
 }
 
 /// `plan`
@@ -114,8 +114,8 @@ pub(crate) struct PlanArgs {
     #[arg(long)]
     pub(crate) seed: Option<u64>,
     /// What is written to standard output
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
+    #[arg(long, value_enum, default_value_t = Form::Text)]
+    pub(crate) format: Form,
 }
 
 /// `judge`
@@ -177,6 +177,15 @@ pub(crate) enum Listed {
     Releases,
     /// Every fault kind on every substrate: how it is done and proved (Markdown)
     Conformance,
+}
+
+/// Forms of output where nothing is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 /// Forms of output.

@@ -252,6 +252,12 @@ pub fn parse_oom_kills(text: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
+/// How many processes the kernel has killed for lack of memory since boot, in whatever group.
+pub fn oom_kills() -> Option<u64> {
+    let text = fs_err::read_to_string("/proc/vmstat").ok()?;
+    parse_oom_kills(&text)
+}
+
 /// How the host was doing at one moment. Differences of two of these say how it did in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostLoad {
@@ -259,8 +265,6 @@ pub struct HostLoad {
     pub cpu: Option<CpuTicks>,
     /// Time in which tasks waited for a CPU; `None` on kernels without pressure accounting.
     pub pressure: Option<CpuPressure>,
-    /// Processes killed for lack of memory since boot.
-    pub oom_kills: Option<u64>,
 }
 
 impl HostLoad {
@@ -272,7 +276,6 @@ impl HostLoad {
             pressure: text("/proc/pressure/cpu")
                 .as_deref()
                 .and_then(parse_cpu_pressure),
-            oom_kills: text("/proc/vmstat").as_deref().and_then(parse_oom_kills),
         }
     }
 

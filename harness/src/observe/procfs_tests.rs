@@ -174,7 +174,6 @@ fn shares_since_an_earlier_reading() {
             steal,
         }),
         pressure: Some(CpuPressure { some_us }),
-        oom_kills: None,
     };
     let (then, now) = (load(1000, 10, 0), load(1200, 60, 250_000));
     assert_eq!(now.steal_since(&then), Some(0.25));

@@ -1,8 +1,8 @@
 //! HTTP over a bounded number of connections.
 //!
 //! More wait in the kernel's backlog until one ends, so that whoever opens connections to the API
-//! cannot use up the descriptors that the swarm needs. One that sends no request gives its place up
-//! after a while, so that whoever holds connections open cannot keep the others out.
+//! cannot use up the descriptors that the swarm needs. One that does not send the whole header of a
+//! request gives its place up after a while, so that who connects and is silent keeps nobody out.
 
 use axum::Router;
 use hyper::server::conn::http1;

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::run::executables;
 use super::{Failure, fit, read_plan, schedule_of};
-use crate::args::{CheckArgs, Format};
+use crate::args::{CheckArgs, Form};
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {
             "message": wrong.map(|failure| failure.to_string()),
         }));
     }
-    if args.format == Format::Json {
+    if args.format == Form::Json {
         printer.json(&json!(results));
     }
     Ok(code)

@@ -3,7 +3,7 @@
 use tweedledum_core::schedule;
 
 use super::{Failure, fit, read_plan, schedule_of};
-use crate::args::{Format, PlanArgs};
+use crate::args::{Form, PlanArgs};
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> Result<u8, Failure> {
@@ -12,8 +12,8 @@ pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> Result<u8, Failure> {
     let place = fit::place(args.substrate, &plan);
     fit::by_rules(&args.plan, &plan, &schedule, place)?;
     match args.format {
-        Format::Json => printer.json(&serde_json::to_value(&schedule).unwrap_or_default()),
-        Format::Text | Format::Junit => printer.text(&schedule::describe(&plan, &schedule, place)),
+        Form::Json => printer.json(&serde_json::to_value(&schedule).unwrap_or_default()),
+        Form::Text => printer.text(&schedule::describe(&plan, &schedule, place)),
     }
     Ok(0)
 }

@@ -65,8 +65,6 @@ pub(crate) fn supervise(args: &RunArgs, printer: &Printer) -> Result<u8, Failure
                 hint: "this machine cannot hold disks of nodes; all other plans run, and this one with --substrate docker".to_owned(),
         })?;
     }
-    let_files_grow()
-        .map_err(|why| Failure::Substrate(format!("{why}; nothing was started: {FILES_GROW}")))?;
     let mut controller = internal::words("controller");
     // Our own words after `run`: the child parses them as its own.
     controller.extend(std::env::args_os().skip(2));
@@ -80,6 +78,8 @@ pub(super) fn supervised(
     input: Vec<u8>,
     printer: &Printer,
 ) -> Result<u8, Failure> {
+    let_files_grow()
+        .map_err(|why| Failure::Substrate(format!("{why}; nothing was started: {FILES_GROW}")))?;
     let config = SuperviseConfig {
         runs: args.runs.clone(),
         watchdog: internal::words("watchdog"),

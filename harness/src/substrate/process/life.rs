@@ -14,6 +14,7 @@ use tweedledum_core::history::ExitStatus;
 use super::family::at_work;
 use super::group::{Group, of_process};
 use super::node::{Exit, ExitKind, NodeProcess, NodeSignal, StoppedBy};
+use crate::observe::procfs::oom_kills;
 use crate::substrate::cgroup::{Lack, Share};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
@@ -29,6 +30,8 @@ pub(super) struct ProcessLife {
     pub(super) address: Option<Ipv4Addr>,
     /// What limits are put on, where there will be any.
     group: Option<Counted>,
+    /// How many processes the kernel had killed for lack of memory when it began, wherever.
+    oom_kills: Option<u64>,
     /// How it ended: what its group counts goes on counting in its next life.
     death: OnceLock<Death>,
 }
@@ -86,12 +89,16 @@ impl ProcessLife {
             process,
             address,
             group,
+            oom_kills: oom_kills(),
             death: OnceLock::new(),
         }
     }
 
     fn death(&self, exit: Exit) -> Death {
-        *self.death.get_or_init(|| death(exit, self.group.as_ref()))
+        let more = || oom_kills() > self.oom_kills;
+        *self
+            .death
+            .get_or_init(|| death(exit, self.group.as_ref(), more))
     }
 
     /// Does something that reads all of `/proc` beside the event loop.
@@ -150,9 +157,12 @@ impl ProcessLife {
     }
 }
 
-fn death(exit: Exit, group: Option<&Counted>) -> Death {
+/// A death; where the node has no group that counts, a kill while the kernel killed for lack of memory is taken for one of
+/// those.
+fn death(exit: Exit, group: Option<&Counted>, more_kills: impl FnOnce() -> bool) -> Death {
     let status = match (exit.kind, group) {
         (ExitKind::Signal(libc::SIGKILL), Some(group)) => group.killed(),
+        (ExitKind::Signal(libc::SIGKILL), None) if more_kills() => ExitStatus::HostOutOfMemory,
         (ExitKind::Code(code), _) => ExitStatus::Code(code),
         (ExitKind::Signal(signal), _) => ExitStatus::Signal(signal),
         (ExitKind::Lost, _) => ExitStatus::Lost,
@@ -293,6 +303,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_kill_while_the_host_had_no_memory_is_the_hosts() {
+        for (signal, more, status) in [
+            (libc::SIGKILL, true, ExitStatus::HostOutOfMemory),
+            (libc::SIGKILL, false, ExitStatus::Signal(libc::SIGKILL)),
+            (libc::SIGSEGV, true, ExitStatus::Signal(libc::SIGSEGV)),
+        ] {
+            let kind = ExitKind::Signal(signal);
+            let exit = Exit { kind, seen_ns: 7 };
+            assert_eq!(death(exit, None, || more).status, status, "{signal} {more}");
+        }
+    }
+
+    #[test]
     fn a_kill_is_the_nodes_own_lack_of_memory_where_its_limit_was_met() {
         let directory = tempfile::tempdir().unwrap();
         let counts = |oom: u32, kills: u32| {
@@ -316,7 +339,7 @@ mod tests {
             let counted = Counted::from_now(Group::of_memory(directory.path()));
             counts(oom, kills);
             assert_eq!(
-                death(by(signal), Some(&counted)).status,
+                death(by(signal), Some(&counted), || true).status,
                 status,
                 "{oom} {kills}"
             );
