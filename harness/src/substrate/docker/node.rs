@@ -91,6 +91,7 @@ pub struct Death {
 pub struct Life {
     node: Node,
     pid: Option<u32>,
+    started: Option<String>,
     death: watch::Receiver<Option<Death>>,
 }
 
@@ -265,13 +266,14 @@ impl Node {
         tasks.spawn(watch_death(
             engine.clone(),
             self.0.id.clone(),
-            started,
+            started.clone(),
             tell,
         ));
         Ok((
             Life {
                 node: self.clone(),
                 pid,
+                started,
                 death,
             },
             NodePipes {
@@ -338,6 +340,11 @@ impl Life {
     /// Its process on the engine's host, for people.
     pub fn pid(&self) -> Option<u32> {
         self.pid
+    }
+
+    /// When it was started, as the engine writes it, if the engine told.
+    pub(super) fn started(&self) -> Option<&str> {
+        self.started.as_deref()
     }
 
     /// Sends a signal. Returns the instant just before, in nanoseconds of `CLOCK_MONOTONIC`. Stop
