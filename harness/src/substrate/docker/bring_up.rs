@@ -1,7 +1,7 @@
 //! Containers that are not a run's own, and that it has stopped or paused: whoever is left brings them up again.
 //!
 //! Each is recorded before it is touched, and again when the run itself has brought it up. One that died by itself is not
-//! recorded, and stays as it is.
+//! recorded, and stays as it is, and so does one that was started since, whatever became of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,13 +12,22 @@ use super::engine::Engine;
 use super::ledger::{Entry, Kind};
 use super::remains::Left;
 
-/// What was stopped or paused and not recorded to be up again: names by ids.
-pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, String> {
+/// A container that a run has stopped or paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Downed {
+    name: String,
+    /// When the life that was stopped was started.
+    pub(super) started: String,
+}
+
+/// What was stopped or paused and not recorded to be up again, by ids.
+pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, Downed> {
     let mut down = BTreeMap::new();
     for entry in entries {
         match entry {
-            Entry::Down { id, name } => {
-                down.insert(id.clone(), name.clone());
+            Entry::Down { id, name, started } => {
+                let (name, started) = (name.clone(), started.clone());
+                down.insert(id.clone(), Downed { name, started });
             }
             Entry::Up { id } => {
                 down.remove(id);
@@ -33,11 +42,11 @@ pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, String> {
 /// Brings all of these up, and says which were down, and which still are.
 pub(super) async fn bring_up(
     engine: &Engine,
-    down: &BTreeMap<String, String>,
+    down: &BTreeMap<String, Downed>,
 ) -> (BTreeSet<String>, Vec<Left>) {
-    let all = down.iter().map(|(id, name)| async move {
-        let done = bring_up_one(engine, id, name).await;
-        (name.clone(), done)
+    let all = down.iter().map(|(id, downed)| async move {
+        let done = bring_up_one(engine, id, downed).await;
+        (downed.name.clone(), done)
     });
     let (mut up, mut left) = (BTreeSet::new(), Vec::new());
     for (name, done) in join_all(all).await {
@@ -57,8 +66,8 @@ pub(super) async fn bring_up(
 }
 
 /// All of these, where nobody can look at them.
-pub(super) fn unseen(down: &BTreeMap<String, String>, why: &str) -> Vec<Left> {
-    let all = down.values().map(|name| Left {
+pub(super) fn unseen(down: &BTreeMap<String, Downed>, why: &str) -> Vec<Left> {
+    let all = down.values().map(|Downed { name, .. }| Left {
         kind: Kind::Container,
         name: name.clone(),
         why: unknown(name, why),
@@ -74,14 +83,15 @@ fn unknown(name: &str, why: &str) -> String {
 }
 
 /// True if it was down. One that somebody has removed meanwhile is nobody's any more.
-async fn bring_up_one(engine: &Engine, id: &str, name: &str) -> Result<bool, String> {
+async fn bring_up_one(engine: &Engine, id: &str, downed: &Downed) -> Result<bool, String> {
+    let Downed { name, started } = downed;
     let unknown = |error: &DockerError| unknown(name, &error.to_string());
     let state = match inspect(engine, id).await {
         Err(error) if error.is_gone() => return Ok(false),
         Err(error) => return Err(unknown(&error)),
         Ok(state) => state,
     };
-    if is_up(&state) {
+    if is_up(&state) || state.started != *started {
         return Ok(false);
     }
     let (was, command) = if state.paused {

@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::bring_up::{bring_up, down, unseen};
+use super::bring_up::{Downed, bring_up, down, unseen};
 use super::container::{self, DockerError, inspect};
 use super::engine::{Engine, status_of};
 use super::inside::AFTER;
@@ -68,8 +68,8 @@ struct Recorded {
     nonce: Nonce,
     /// Every planned thing, with its id if one was recorded.
     things: BTreeMap<Thing, Option<String>>,
-    /// What is not the run's and was stopped by it: names by ids.
-    down: BTreeMap<String, String>,
+    /// What is not the run's and was stopped by it, by ids.
+    down: BTreeMap<String, Downed>,
 }
 
 impl Default for Cleaned {

@@ -1,18 +1,20 @@
 //! A life of a project's node. Its agent is in another process namespace, so the engine says who was at work.
 
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::query_parameters::StatsOptions;
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
 
-use super::super::container::State;
-use super::super::life::ContainerLife;
+use super::super::container::{DockerError, State};
+use super::super::life::{ContainerLife, stopped};
 use super::super::node;
 use super::deeds::Deeds;
 use super::project::Member;
+use crate::substrate::process::{NodeSignal, StoppedBy};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// A life of a node.
@@ -65,6 +67,24 @@ impl AttachedLife {
         let holds = paused.is_ok_and(|paused| paused) && worked.is_ok();
         *self.at_rest.lock().unwrap_or_else(PoisonError::into_inner) = worked.ok();
         Seen { holds, detail }
+    }
+
+    /// Does what stops or pauses it. One that had died by itself just before stays as it is, also at the end.
+    async fn stop<T>(
+        &self,
+        doing: impl Future<Output = Result<T, DockerError>>,
+        stopped_it: impl FnOnce(&T) -> bool,
+    ) -> Result<T, String> {
+        let deed = self.deeds.down(&self.member, self.life.started()).await?;
+        let done = doing.await;
+        let nothing = match &done {
+            Ok(done) => !stopped_it(done),
+            Err(error) => error.is_refused(),
+        };
+        if nothing {
+            deed.not_done(&self.member).await;
+        }
+        done.map_err(|error| error.to_string())
     }
 
     async fn stays_dead(&self) -> Seen {
@@ -122,17 +142,15 @@ impl Life for AttachedLife {
     }
 
     fn kill(&self) -> Doing<'_, u64> {
-        async {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.kill().await
-        }
-        .boxed()
+        let kill = self.life.signal(NodeSignal::Kill);
+        self.stop(kill, |_| true).boxed()
     }
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.terminate(grace).await
+            let end = self.life.terminate(grace);
+            let ended = self.stop(end, |(it, _)| it.by != StoppedBy::AlreadyDead);
+            ended.await.map(stopped)
         }
         .boxed()
     }
@@ -142,11 +160,8 @@ impl Life for AttachedLife {
     }
 
     fn freeze(&self) -> Doing<'_, ()> {
-        async {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.freeze().await
-        }
-        .boxed()
+        let pause = self.life.signal(NodeSignal::Stop);
+        self.stop(pause, |_| true).map_ok(drop).boxed()
     }
 
     fn at_rest(&self) -> BoxFuture<'_, Seen> {
