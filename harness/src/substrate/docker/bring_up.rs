@@ -3,7 +3,7 @@
 //! Each is recorded before it is touched, and again when the run itself has brought it up. One that died by itself is not
 //! recorded, and stays as it is, and so does one that was started since, whatever became of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
@@ -39,39 +39,56 @@ pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, Downed> {
     down
 }
 
-/// Brings all of these up, and says which were down, and which still are.
+/// Starts or continues all of these that are down; which those were, by ids, and which could not be. Whether they stay up is
+/// [seen later](still_up).
 pub(super) async fn bring_up(
     engine: &Engine,
     down: &BTreeMap<String, Downed>,
-) -> (BTreeSet<String>, Vec<Left>) {
+) -> (BTreeMap<String, Downed>, Vec<Left>) {
     let all = down.iter().map(|(id, downed)| async move {
         let done = bring_up_one(engine, id, downed).await;
-        (downed.name.clone(), done)
+        (id, downed, done)
     });
-    let (mut up, mut left) = (BTreeSet::new(), Vec::new());
-    for (name, done) in join_all(all).await {
+    let (mut up, mut failed) = (BTreeMap::new(), Vec::new());
+    for (id, downed, done) in join_all(all).await {
         match done {
             Ok(false) => {}
             Ok(true) => {
-                up.insert(name);
+                up.insert(id.clone(), downed.clone());
             }
-            Err(why) => left.push(Left {
-                kind: Kind::Container,
-                name,
-                why,
-            }),
+            Err(why) => failed.push(left(&downed.name, why)),
         }
     }
-    (up, left)
+    (up, failed)
+}
+
+/// Which of those that were brought up are down again.
+pub(super) async fn still_up(engine: &Engine, up: &BTreeMap<String, Downed>) -> Vec<Left> {
+    let all = up.iter().map(|(id, Downed { name, .. })| async move {
+        let why = match inspect(engine, id).await {
+            Ok(state) if is_up(&state) => return None,
+            Ok(state) => back(name, &state, "it was brought up, and did not stay up"),
+            Err(error) if error.is_gone() => return None,
+            Err(error) => unknown(name, &error.to_string()),
+        };
+        Some(left(name, why))
+    });
+    join_all(all).await.into_iter().flatten().collect()
+}
+
+fn left(name: &str, why: String) -> Left {
+    Left {
+        kind: Kind::Container,
+        name: name.to_owned(),
+        why,
+    }
 }
 
 /// All of these, where nobody can look at them.
 pub(super) fn unseen(down: &BTreeMap<String, Downed>, why: &str) -> Vec<Left> {
-    let all = down.values().map(|Downed { name, .. }| Left {
-        kind: Kind::Container,
-        name: name.clone(),
-        why: unknown(name, why),
-    });
+    let all = down
+        .values()
+        .map(|Downed { name, .. }| left(name, unknown(name, why)));
     all.collect()
 }
 
@@ -82,43 +99,37 @@ fn unknown(name: &str, why: &str) -> String {
     )
 }
 
+/// How a container that the run has stopped comes back that is in this state.
+fn back(name: &str, state: &State, why: &str) -> String {
+    let (how, command) = if state.paused {
+        ("paused".to_owned(), "unpause")
+    } else {
+        (format!("down with exit code {}", state.exit_code), "start")
+    };
+    format!(
+        "the run had stopped it, and it is {how}: {why}; `docker {command} {name}` brings it back"
+    )
+}
+
 /// True if it was down. One that somebody has removed meanwhile is nobody's any more.
 async fn bring_up_one(engine: &Engine, id: &str, downed: &Downed) -> Result<bool, String> {
     let Downed { name, started } = downed;
-    let unknown = |error: &DockerError| unknown(name, &error.to_string());
     let state = match inspect(engine, id).await {
         Err(error) if error.is_gone() => return Ok(false),
-        Err(error) => return Err(unknown(&error)),
+        Err(error) => return Err(unknown(name, &error.to_string())),
         Ok(state) => state,
     };
     if is_up(&state) || state.started != *started {
         return Ok(false);
     }
-    let (was, command) = if state.paused {
-        ("paused", "unpause")
-    } else {
-        ("stopped", "start")
-    };
-    let back = |why: &dyn std::fmt::Display| {
-        format!("it was {was} by the run: {why}; `docker {command} {name}` brings it back")
-    };
     let brought = if state.paused {
         let unpaused = engine.docker().unpause_container(id).await;
         unpaused.map_err(|error| DockerError::engine(format!("continue {name}"), &error))
     } else {
         start(engine, id, name).await
     };
-    brought.map_err(|error| back(&error))?;
-    match inspect(engine, id).await {
-        Ok(state) if is_up(&state) => Ok(true),
-        Ok(state) => {
-            let code = state.exit_code;
-            Err(back(&format!(
-                "it was brought up and ended at once with exit code {code}"
-            )))
-        }
-        Err(error) => Err(unknown(&error)),
-    }
+    brought.map_err(|error| back(name, &state, &error.to_string()))?;
+    Ok(true)
 }
 
 fn is_up(state: &State) -> bool {

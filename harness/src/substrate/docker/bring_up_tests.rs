@@ -56,6 +56,8 @@ async fn answer(mut stream: UnixStream, containers: Containers) {
                 (None, _) => (404, json!({ "message": "No such container" })),
                 (Some(it), "json") => {
                     let (running, paused) = (it.running, it.paused);
+                    // One that does not stay up runs for one look.
+                    it.running &= it.stays_up;
                     let state = json!({ "Running": running, "Paused": paused, "ExitCode": 3, "StartedAt": it.started });
                     (200, json!({ "Id": id, "State": state }))
                 }
@@ -64,7 +66,7 @@ async fn answer(mut stream: UnixStream, containers: Containers) {
                     (204, json!(null))
                 }
                 (Some(it), "start") => {
-                    it.running = it.stays_up;
+                    it.running = true;
                     it.started = SECOND;
                     (204, json!(null))
                 }
@@ -157,7 +159,9 @@ async fn what_a_run_has_stopped_is_brought_up_or_listed() {
     };
     let told = left.to_string();
     assert!(
-        told.contains("container broken: ") && told.contains("`docker start broken`"),
+        told.contains("container broken: ")
+            && told.contains("exit code 3")
+            && told.contains("`docker start broken`"),
         "{told}"
     );
     let up = containers.lock().unwrap().clone();
