@@ -89,8 +89,12 @@ impl Watch {
             };
             let _ = loop_.send(happened).await;
         });
-        let forced = false;
-        self.living.insert(node.to_owned(), Living { life, forced });
+        let living = Living {
+            life,
+            forced: false,
+            ended_by: None,
+        };
+        self.living.insert(node.to_owned(), living);
         Ok(())
     }
 

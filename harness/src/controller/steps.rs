@@ -229,6 +229,20 @@ async fn still_frozen(begun: u32, life: &dyn Life, report: &Reporter) {
     }
 }
 
+/// Looks once more before a node that was killed is started again, or the run ends: one that lived meanwhile takes the
+/// evidence back.
+pub(super) async fn still_dead(begun: u32, life: &dyn Life, report: &Reporter) {
+    if life.try_died().is_none() {
+        return;
+    }
+    let seen = life.still_dead().await;
+    if !seen.holds {
+        report
+            .proved(begun, Grade::Applied, false, seen.detail)
+            .await;
+    }
+}
+
 /// Whether the node answers a UDP ping within the bound; `None` when it cannot be asked.
 async fn answers(target: &Target, bound: Duration) -> Option<bool> {
     let at = target.session.as_ref()?.ping_at();
@@ -257,6 +271,8 @@ mod tests {
         done: Mutex<Vec<&'static str>>,
         /// Whether the server can be killed.
         mortal: bool,
+        /// Whether somebody else has started it since.
+        back: bool,
     }
 
     const DEATH: Death = Death {
@@ -306,6 +322,12 @@ mod tests {
             .boxed()
         }
 
+        fn still_dead(&self) -> BoxFuture<'_, Seen> {
+            let detail = Detail::from([("runs".to_owned(), json!(self.back))]);
+            let holds = !self.back;
+            ready(Seen { holds, detail }).boxed()
+        }
+
         fn freeze(&self) -> Doing<'_, ()> {
             ready(Ok(())).boxed()
         }
@@ -335,6 +357,7 @@ mod tests {
                 let life = Daemon {
                     done: Mutex::default(),
                     mortal,
+                    back: false,
                 };
                 let node = "n-0".to_owned();
                 let step = Step {
@@ -370,6 +393,29 @@ mod tests {
                 let wanted = [(Grade::Applied, mortal), (Grade::Felt, mortal)];
                 assert_eq!(proved, wanted, "{by}");
             }
+        }
+    }
+    #[tokio::test]
+    async fn a_node_that_somebody_else_has_started_takes_the_evidence_back() {
+        for back in [false, true] {
+            let (loop_, mut told) = mpsc::channel(8);
+            let life = Daemon {
+                done: Mutex::default(),
+                mortal: true,
+                back,
+            };
+            still_dead(3, &life, &Reporter { loop_ }).await;
+            let mut proved = Vec::new();
+            while let Some(happened) = told.recv().await {
+                if let Happened::Told(Event::Proved {
+                    step, grade, held, ..
+                }) = happened
+                {
+                    proved.push((step, grade, held));
+                }
+            }
+            let refuted = (3, Grade::Applied, false);
+            assert_eq!(proved, if back { vec![refuted] } else { Vec::new() });
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tweedledum_core::plan::model::Source;
 use tweedledum_core::run::Event;
@@ -38,10 +39,12 @@ const EXITS_BOUND: Duration = Duration::from_secs(5);
 const TEARDOWN: &str = "tear down";
 
 /// A node that has a life.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Living {
     pub(super) life: Arc<dyn Life>,
     pub(super) forced: bool,
+    /// The step that has killed it or asked it to end.
+    pub(super) ended_by: Option<u32>,
 }
 
 /// Everything concurrent of a run.
@@ -135,11 +138,14 @@ impl Watch {
         let Some(place) = self.site.nodes.get(node) else {
             return;
         };
-        self.living.remove(node);
+        let former = self.living.remove(node);
         let launch = place.launch.clone();
         let (substrate, loop_) = (Arc::clone(&self.substrate), self.loop_.clone());
         let node = node.to_owned();
         self.tasks.spawn(format!("start {node}"), async move {
+            if let Some(former) = former {
+                still_dead(&former, &loop_).await;
+            }
             let happened = match substrate.start(launch).await {
                 Ok((life, pipes)) => Happened::Started {
                     node,
@@ -230,6 +236,11 @@ impl Watch {
                 self.tasks.spawn(name, operating);
             }
             _ => {
+                if let Action::Kill { node } | Action::Terminate { node } = &step.action
+                    && let Some(living) = self.living.get_mut(node)
+                {
+                    living.ended_by = Some(step.id);
+                }
                 if let Some(target) = self.target(step.action.node()) {
                     let turn = self.turns.entry(target.node.clone()).or_default();
                     let turn = Arc::clone(turn);
@@ -278,10 +289,12 @@ impl Watch {
             });
             stopping.push((name.clone(), Arc::clone(&living.life), grace));
         }
+        let living: Vec<Living> = self.living.values().cloned().collect();
         let mut exits = std::mem::take(&mut self.exits);
         let (substrate, loop_) = (Arc::clone(&self.substrate), self.loop_.clone());
         self.tasks.spawn(TEARDOWN, async move {
             tell_failed(&mut looking, &loop_).await;
+            join_all(living.iter().map(|living| still_dead(living, &loop_))).await;
             let mut all = Tasks::default();
             for (name, life, grace) in stopping {
                 let loop_ = loop_.clone();
@@ -410,6 +423,14 @@ impl Watch {
             vantage: self.substrate.vantage(node)?,
             netid: self.site.netid,
         })
+    }
+}
+
+/// Tells if a node that a step has killed was started by somebody else.
+async fn still_dead(living: &Living, loop_: &mpsc::Sender<Happened>) {
+    if let Some(begun) = living.ended_by {
+        let loop_ = loop_.clone();
+        steps::still_dead(begun, living.life.as_ref(), &Reporter { loop_ }).await;
     }
 }
 

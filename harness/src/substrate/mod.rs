@@ -211,6 +211,15 @@ pub trait Life: Debug + Send + Sync {
         }))
     }
 
+    /// Once it was killed: whether it stays dead until the harness starts it again. Where nobody else can start it, it does.
+    fn still_dead(&self) -> BoxFuture<'_, Seen> {
+        let holds = true;
+        Box::pin(std::future::ready(Seen {
+            holds,
+            detail: Detail::new(),
+        }))
+    }
+
     /// Makes it stand still with everything that it ever started.
     fn freeze(&self) -> Doing<'_, ()>;
 

@@ -191,6 +191,22 @@ fn what_is_stopped_comes_back_however_the_run_ends() {
         let left = super::runs::on_engine(&super::runs::nonces(dir.path()));
         assert!(left.is_empty(), "{left:?}");
     }
+    // One that somebody else has started is theirs, and was not held down.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let child = going(&healed_late(dir.path()), dir.path());
+    compose(&["start", "gateway-0"]);
+    let theirs = containers();
+    signal(&child, rustix::process::Signal::INT);
+    child.wait_with_output().unwrap();
+    assert_eq!(containers(), theirs);
+    let [history] = histories(dir.path()).try_into().unwrap();
+    let evidence = history.iter().filter(|record| {
+        record["kind"] == "evidence"
+            && record["grade"] == "applied"
+            && record["node"] == "gateway-0"
+    });
+    let held: Vec<bool> = evidence.filter_map(|it| it["held"].as_bool()).collect();
+    assert_eq!(held, [true, false], "{history:?}");
     // One that cannot start again is a finding, and no failure of the harness.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let child = going(&healed_late(dir.path()), dir.path());
@@ -201,20 +217,26 @@ fn what_is_stopped_comes_back_however_the_run_ends() {
     let dead = |finding: &serde_json::Value| finding["node"] == "gateway-0";
     assert!(findings.iter().any(dead), "{verdict}");
     assert_ne!(ended.status.code(), Some(4), "{verdict}");
-    let images = std::fs::read_dir(dir.path()).unwrap();
-    let histories = images.filter_map(|run| {
+    let [history] = histories(dir.path()).try_into().unwrap();
+    let header = &history[0];
+    let image = header["executables"]["gateway-0"].as_str().unwrap();
+    assert!(image.starts_with("sha256:"), "{image}");
+}
+
+/// What was recorded of each run.
+fn histories(runs: &Path) -> Vec<Vec<serde_json::Value>> {
+    let runs = std::fs::read_dir(runs).unwrap();
+    let texts = runs.filter_map(|run| {
         let path = run.unwrap().path().join("fixed/history.jsonl");
         std::fs::read_to_string(path).ok()
     });
-    let header = histories.map(|text| text.lines().next().unwrap().to_owned());
-    let header: Vec<serde_json::Value> = header
-        .map(|line| serde_json::from_str(&line).unwrap())
-        .collect();
-    let [header] = header.as_slice() else {
-        panic!("{header:?}")
+    let records = |text: String| {
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     };
-    let image = header["executables"]["gateway-0"].as_str().unwrap();
-    assert!(image.starts_with("sha256:"), "{image}");
+    texts.map(records).collect()
 }
 
 /// Takes from a node what it needs to start.

@@ -1,9 +1,9 @@
 //! Containers that are not a run's own, and that it has stopped or paused: whoever is left brings them up again.
 //!
 //! Each is recorded before it is touched, and again when the run itself has brought it up. One that died by itself is not
-//! recorded, and stays as it is.
+//! recorded, and stays as it is, and so does one that was started since, whatever became of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
@@ -12,13 +12,22 @@ use super::engine::Engine;
 use super::ledger::{Entry, Kind};
 use super::remains::Left;
 
-/// What was stopped or paused and not recorded to be up again: names by ids.
-pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, String> {
+/// A container that a run has stopped or paused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Downed {
+    name: String,
+    /// When the life that was stopped was started.
+    pub(super) started: String,
+}
+
+/// What was stopped or paused and not recorded to be up again, by ids.
+pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, Downed> {
     let mut down = BTreeMap::new();
     for entry in entries {
         match entry {
-            Entry::Down { id, name } => {
-                down.insert(id.clone(), name.clone());
+            Entry::Down { id, name, started } => {
+                let (name, started) = (name.clone(), started.clone());
+                down.insert(id.clone(), Downed { name, started });
             }
             Entry::Up { id } => {
                 down.remove(id);
@@ -30,39 +39,56 @@ pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, String> {
     down
 }
 
-/// Brings all of these up, and says which were down, and which still are.
+/// Starts or continues all of these that are down; which those were, by ids, and which could not be. Whether they stay up is
+/// [seen later](still_up).
 pub(super) async fn bring_up(
     engine: &Engine,
-    down: &BTreeMap<String, String>,
-) -> (BTreeSet<String>, Vec<Left>) {
-    let all = down.iter().map(|(id, name)| async move {
-        let done = bring_up_one(engine, id, name).await;
-        (name.clone(), done)
+    down: &BTreeMap<String, Downed>,
+) -> (BTreeMap<String, Downed>, Vec<Left>) {
+    let all = down.iter().map(|(id, downed)| async move {
+        let done = bring_up_one(engine, id, downed).await;
+        (id, downed, done)
     });
-    let (mut up, mut left) = (BTreeSet::new(), Vec::new());
-    for (name, done) in join_all(all).await {
+    let (mut up, mut failed) = (BTreeMap::new(), Vec::new());
+    for (id, downed, done) in join_all(all).await {
         match done {
             Ok(false) => {}
             Ok(true) => {
-                up.insert(name);
+                up.insert(id.clone(), downed.clone());
             }
-            Err(why) => left.push(Left {
-                kind: Kind::Container,
-                name,
-                why,
-            }),
+            Err(why) => failed.push(left(&downed.name, why)),
         }
     }
-    (up, left)
+    (up, failed)
+}
+
+/// Which of those that were brought up are down again.
+pub(super) async fn still_up(engine: &Engine, up: &BTreeMap<String, Downed>) -> Vec<Left> {
+    let all = up.iter().map(|(id, Downed { name, .. })| async move {
+        let why = match inspect(engine, id).await {
+            Ok(state) if is_up(&state) => return None,
+            Ok(state) => back(name, &state, "it was brought up, and did not stay up"),
+            Err(error) if error.is_gone() => return None,
+            Err(error) => unknown(name, &error.to_string()),
+        };
+        Some(left(name, why))
+    });
+    join_all(all).await.into_iter().flatten().collect()
+}
+
+fn left(name: &str, why: String) -> Left {
+    Left {
+        kind: Kind::Container,
+        name: name.to_owned(),
+        why,
+    }
 }
 
 /// All of these, where nobody can look at them.
-pub(super) fn unseen(down: &BTreeMap<String, String>, why: &str) -> Vec<Left> {
-    let all = down.values().map(|name| Left {
-        kind: Kind::Container,
-        name: name.clone(),
-        why: unknown(name, why),
-    });
+pub(super) fn unseen(down: &BTreeMap<String, Downed>, why: &str) -> Vec<Left> {
+    let all = down
+        .values()
+        .map(|Downed { name, .. }| left(name, unknown(name, why)));
     all.collect()
 }
 
@@ -73,42 +99,37 @@ fn unknown(name: &str, why: &str) -> String {
     )
 }
 
+/// How a container that the run has stopped comes back that is in this state.
+fn back(name: &str, state: &State, why: &str) -> String {
+    let (how, command) = if state.paused {
+        ("paused".to_owned(), "unpause")
+    } else {
+        (format!("down with exit code {}", state.exit_code), "start")
+    };
+    format!(
+        "the run had stopped it, and it is {how}: {why}; `docker {command} {name}` brings it back"
+    )
+}
+
 /// True if it was down. One that somebody has removed meanwhile is nobody's any more.
-async fn bring_up_one(engine: &Engine, id: &str, name: &str) -> Result<bool, String> {
-    let unknown = |error: &DockerError| unknown(name, &error.to_string());
+async fn bring_up_one(engine: &Engine, id: &str, downed: &Downed) -> Result<bool, String> {
+    let Downed { name, started } = downed;
     let state = match inspect(engine, id).await {
         Err(error) if error.is_gone() => return Ok(false),
-        Err(error) => return Err(unknown(&error)),
+        Err(error) => return Err(unknown(name, &error.to_string())),
         Ok(state) => state,
     };
-    if is_up(&state) {
+    if is_up(&state) || state.started != *started {
         return Ok(false);
     }
-    let (was, command) = if state.paused {
-        ("paused", "unpause")
-    } else {
-        ("stopped", "start")
-    };
-    let back = |why: &dyn std::fmt::Display| {
-        format!("it was {was} by the run: {why}; `docker {command} {name}` brings it back")
-    };
     let brought = if state.paused {
         let unpaused = engine.docker().unpause_container(id).await;
         unpaused.map_err(|error| DockerError::engine(format!("continue {name}"), &error))
     } else {
         start(engine, id, name).await
     };
-    brought.map_err(|error| back(&error))?;
-    match inspect(engine, id).await {
-        Ok(state) if is_up(&state) => Ok(true),
-        Ok(state) => {
-            let code = state.exit_code;
-            Err(back(&format!(
-                "it was brought up and ended at once with exit code {code}"
-            )))
-        }
-        Err(error) => Err(unknown(&error)),
-    }
+    brought.map_err(|error| back(name, &state, &error.to_string()))?;
+    Ok(true)
 }
 
 fn is_up(state: &State) -> bool {

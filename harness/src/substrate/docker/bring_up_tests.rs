@@ -12,8 +12,20 @@ use super::super::remains::remove_recorded;
 use super::*;
 use crate::substrate::process::Nonce;
 
-/// Its containers by id: whether each is paused, whether it runs, whether it stays up.
-type Containers = Arc<Mutex<BTreeMap<String, (bool, bool, bool)>>>;
+#[derive(Debug, Clone, Copy)]
+struct Fake {
+    paused: bool,
+    running: bool,
+    stays_up: bool,
+    started: &'static str,
+}
+
+/// Its containers by id.
+type Containers = Arc<Mutex<BTreeMap<String, Fake>>>;
+
+/// The life that the run has stopped, and the one after it.
+const FIRST: &str = "2026-03-01T10:00:00Z";
+const SECOND: &str = "2026-03-01T10:00:07Z";
 
 async fn answer(mut stream: UnixStream, containers: Containers) {
     let mut request = Vec::new();
@@ -42,16 +54,20 @@ async fn answer(mut stream: UnixStream, containers: Containers) {
             let mut containers = containers.lock().unwrap();
             match (containers.get_mut(*id), *deed) {
                 (None, _) => (404, json!({ "message": "No such container" })),
-                (Some((paused, running, _)), "json") => {
-                    let state = json!({ "Running": *running, "Paused": *paused, "ExitCode": 3 });
+                (Some(it), "json") => {
+                    let (running, paused) = (it.running, it.paused);
+                    // One that does not stay up runs for one look.
+                    it.running &= it.stays_up;
+                    let state = json!({ "Running": running, "Paused": paused, "ExitCode": 3, "StartedAt": it.started });
                     (200, json!({ "Id": id, "State": state }))
                 }
-                (Some((paused, ..)), "unpause") => {
-                    *paused = false;
+                (Some(it), "unpause") => {
+                    it.paused = false;
                     (204, json!(null))
                 }
-                (Some((_, running, stays)), "start") => {
-                    *running = *stays;
+                (Some(it), "start") => {
+                    it.running = true;
+                    it.started = SECOND;
                     (204, json!(null))
                 }
                 (Some(_), other) => panic!("{other} was not asked for"),
@@ -75,6 +91,7 @@ fn entry_down(name: &str) -> Entry {
     Entry::Down {
         id: format!("id-{name}"),
         name: name.to_owned(),
+        started: FIRST.to_owned(),
     }
 }
 
@@ -84,14 +101,24 @@ async fn what_a_run_has_stopped_is_brought_up_or_listed() {
     let socket = dir.path().join("engine.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let rows = [
-        ("killed", (false, false, true)),
-        ("paused", (true, true, true)),
-        ("runs", (false, true, true)),
-        ("broken", (false, false, false)),
-        ("healed", (false, false, true)),
-        ("died-by-itself", (false, false, true)),
+        ("killed", (false, false, true), FIRST),
+        ("paused", (true, true, true), FIRST),
+        ("runs", (false, true, true), FIRST),
+        ("broken", (false, false, false), FIRST),
+        ("healed", (false, false, true), FIRST),
+        ("died-by-itself", (false, false, true), FIRST),
+        // Somebody has started it since, and stopped it on purpose.
+        ("another's", (false, false, true), SECOND),
     ];
-    let rows = rows.map(|(name, state)| (format!("id-{name}"), state));
+    let rows = rows.map(|(name, (paused, running, stays_up), started)| {
+        let fake = Fake {
+            paused,
+            running,
+            stays_up,
+            started,
+        };
+        (format!("id-{name}"), fake)
+    });
     let containers: Containers = Arc::new(Mutex::new(rows.into()));
     let served = Arc::clone(&containers);
     let mut serving = JoinSet::new();
@@ -111,7 +138,16 @@ async fn what_a_run_has_stopped_is_brought_up_or_listed() {
         id: "E".to_owned(),
         nonce: Nonce::from_bytes([7; 16]),
     }];
-    entries.extend(["killed", "paused", "runs", "broken", "healed", "removed"].map(entry_down));
+    let down_ones = [
+        "killed",
+        "paused",
+        "runs",
+        "broken",
+        "healed",
+        "removed",
+        "another's",
+    ];
+    entries.extend(down_ones.map(entry_down));
     // It was up, and what it did afterwards was its own.
     entries.push(Entry::Up {
         id: "id-healed".to_owned(),
@@ -123,13 +159,13 @@ async fn what_a_run_has_stopped_is_brought_up_or_listed() {
     };
     let told = left.to_string();
     assert!(
-        told.contains("container broken: ") && told.contains("`docker start broken`"),
+        told.contains("container broken: ")
+            && told.contains("exit code 3")
+            && told.contains("`docker start broken`"),
         "{told}"
     );
     let up = containers.lock().unwrap().clone();
-    let up = up
-        .into_iter()
-        .filter(|(_, (paused, running, _))| *running && !paused);
+    let up = up.into_iter().filter(|(_, it)| it.running && !it.paused);
     let up: Vec<String> = up.map(|(id, _)| id).collect();
     assert_eq!(up, ["id-killed", "id-paused", "id-runs"]);
     entries.push(Entry::Gone);

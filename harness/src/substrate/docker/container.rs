@@ -61,6 +61,17 @@ impl DockerError {
         }
     }
 
+    /// Whether the engine said that this cannot be done to the thing as it is, so that nothing was.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(
+            self,
+            Self::Engine {
+                status: Some(400..500),
+                ..
+            }
+        )
+    }
+
     /// Whether the engine said that the thing does not exist.
     pub fn is_gone(&self) -> bool {
         matches!(

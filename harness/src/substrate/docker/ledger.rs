@@ -149,8 +149,10 @@ pub enum Entry {
         id: String,
         /// Its name on the engine.
         name: String,
+        /// When the life that is stopped was started, as the engine writes it: a later one is somebody else's affair.
+        started: String,
     },
-    /// The run has brought it up again.
+    /// The run has brought it up again, or has not stopped it after all.
     Up {
         /// Its id.
         id: String,

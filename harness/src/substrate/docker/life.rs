@@ -15,7 +15,7 @@ use super::link::AgentLink;
 use super::node;
 use super::wire::Working;
 use crate::substrate::cgroup::Share;
-use crate::substrate::process::{ExitKind, NodeSignal, StoppedBy};
+use crate::substrate::process::{self, ExitKind, NodeSignal, StoppedBy};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// Limits of memory are kept in whole pages.
@@ -119,6 +119,14 @@ fn death(death: node::Death) -> Death {
     }
 }
 
+pub(super) fn stopped((stopped, how): (process::Stopped, node::Death)) -> Stopped {
+    Stopped {
+        death: death(how),
+        forced: stopped.by == StoppedBy::Kill,
+        took: stopped.took,
+    }
+}
+
 impl Life for ContainerLife {
     fn pid(&self) -> Option<u32> {
         self.life.pid()
@@ -138,12 +146,8 @@ impl Life for ContainerLife {
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let (stopped, how) = told(self.life.terminate(grace).await)?;
-            Ok(Stopped {
-                death: death(how),
-                forced: stopped.by == StoppedBy::Kill,
-                took: stopped.took,
-            })
+            let ended = self.life.terminate(grace).await;
+            told(ended).map(stopped)
         }
         .boxed()
     }

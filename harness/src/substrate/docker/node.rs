@@ -91,6 +91,7 @@ pub struct Death {
 pub struct Life {
     node: Node,
     pid: Option<u32>,
+    started: Option<String>,
     death: watch::Receiver<Option<Death>>,
 }
 
@@ -265,13 +266,14 @@ impl Node {
         tasks.spawn(watch_death(
             engine.clone(),
             self.0.id.clone(),
-            started,
+            started.clone(),
             tell,
         ));
         Ok((
             Life {
                 node: self.clone(),
                 pid,
+                started,
                 death,
             },
             NodePipes {
@@ -340,6 +342,11 @@ impl Life {
         self.pid
     }
 
+    /// When it was started, as the engine writes it, if the engine told.
+    pub(super) fn started(&self) -> Option<&str> {
+        self.started.as_deref()
+    }
+
     /// Sends a signal. Returns the instant just before, in nanoseconds of `CLOCK_MONOTONIC`. Stop
     /// and continue freeze and thaw the whole container.
     pub async fn signal(&self, signal: NodeSignal) -> Result<u64, DockerError> {
@@ -396,23 +403,29 @@ impl Life {
         if self.node.state().await?.paused {
             self.signal_unless_dead(NodeSignal::Cont).await?;
         }
-        self.signal_unless_dead(NodeSignal::Term).await?;
+        let asked = self.signal_unless_dead(NodeSignal::Term).await?;
         if let Ok(death) = tokio::time::timeout(grace, self.died()).await {
-            return done(StoppedBy::Term, death);
+            let by = if asked {
+                StoppedBy::Term
+            } else {
+                StoppedBy::AlreadyDead
+            };
+            return done(by, death);
         }
         let death = self.kill().await?;
         done(StoppedBy::Kill, death)
     }
 
-    async fn signal_unless_dead(&self, signal: NodeSignal) -> Result<(), DockerError> {
+    /// True if it was sent.
+    async fn signal_unless_dead(&self, signal: NodeSignal) -> Result<bool, DockerError> {
         match self.signal(signal).await {
             // 409 is a container that does not run any more; its death is on its way.
             Err(DockerError::Engine {
                 status: Some(409 | 404),
                 ..
-            }) if !self.runs().await => Ok(()),
+            }) if !self.runs().await => Ok(false),
             Err(error) => Err(error),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
         }
     }
 

@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::bring_up::{bring_up, down, unseen};
+use super::bring_up::{Downed, bring_up, down, still_up, unseen};
 use super::container::{self, DockerError, inspect};
 use super::engine::{Engine, status_of};
 use super::inside::AFTER;
@@ -68,8 +68,8 @@ struct Recorded {
     nonce: Nonce,
     /// Every planned thing, with its id if one was recorded.
     things: BTreeMap<Thing, Option<String>>,
-    /// What is not the run's and was stopped by it: names by ids.
-    down: BTreeMap<String, String>,
+    /// What is not the run's and was stopped by it, by ids.
+    down: BTreeMap<String, Downed>,
 }
 
 impl Default for Cleaned {
@@ -180,7 +180,8 @@ async fn remove_until_quiet(
     if recorded.is_empty() {
         return removal;
     }
-    let (mut brought_up, _) = bring_up(engine, &recorded.down).await;
+    let (mut up, _) = bring_up(engine, &recorded.down).await;
+    let mut up_since = Instant::now();
     remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < quiet && Instant::now() < deadline {
@@ -194,10 +195,18 @@ async fn remove_until_quiet(
         }
     }
     // What a dead run had asked for last may have been done to these as well after the first look.
-    let (more, still_down) = bring_up(engine, &recorded.down).await;
-    brought_up.extend(more);
-    removal.brought_up = brought_up.len();
-    removal.left.extend(still_down);
+    let (more, not_up) = bring_up(engine, &recorded.down).await;
+    if !more.is_empty() {
+        up_since = Instant::now();
+        up.extend(more);
+    }
+    if !up.is_empty() {
+        // One that cannot run takes a moment to end.
+        tokio::time::sleep_until((up_since + QUIET).into()).await;
+    }
+    let down_again = still_up(engine, &up).await;
+    removal.brought_up = up.len() - down_again.len();
+    removal.left.extend(not_up.into_iter().chain(down_again));
     let keeper: [&[Role]; 1] = [&[Role::Keeper]];
     remove_in_order(engine, &recorded, &keeper, deadline, &mut removal).await;
     removal.left.sort_by(|a, b| a.name.cmp(&b.name));

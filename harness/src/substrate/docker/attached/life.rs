@@ -1,17 +1,20 @@
 //! A life of a project's node. Its agent is in another process namespace, so the engine says who was at work.
 
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::query_parameters::StatsOptions;
 use futures_util::StreamExt as _;
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
 
-use super::super::life::ContainerLife;
+use super::super::container::{DockerError, State};
+use super::super::life::{ContainerLife, stopped};
 use super::super::node;
 use super::deeds::Deeds;
 use super::project::Member;
+use crate::substrate::process::{NodeSignal, StoppedBy};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// A life of a node.
@@ -66,6 +69,38 @@ impl AttachedLife {
         Seen { holds, detail }
     }
 
+    /// Does what stops or pauses it. One that had died by itself just before stays as it is, also at the end.
+    async fn stop<T>(
+        &self,
+        doing: impl Future<Output = Result<T, DockerError>>,
+        stopped_it: impl FnOnce(&T) -> bool,
+    ) -> Result<T, String> {
+        let deed = self.deeds.down(&self.member, self.life.started()).await?;
+        let done = doing.await;
+        let nothing = match &done {
+            Ok(done) => !stopped_it(done),
+            Err(error) => error.is_refused(),
+        };
+        if nothing {
+            deed.not_done(&self.member).await;
+        }
+        done.map_err(|error| error.to_string())
+    }
+
+    async fn stays_dead(&self) -> Seen {
+        match self.life.node().state().await {
+            Ok(state) => still_dead(&state, self.life.started()),
+            Err(error) if error.is_gone() => Seen {
+                holds: true,
+                detail: Detail::new(),
+            },
+            Err(error) => Seen {
+                holds: false,
+                detail: Detail::from([("unseen".to_owned(), json!(error.to_string()))]),
+            },
+        }
+    }
+
     async fn work(&self) -> Vec<String> {
         let now = self.worked_ns().await;
         let before = *self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,6 +112,19 @@ impl AttachedLife {
             (None, _) => vec!["it was not seen at rest".to_owned()],
             (_, Err(why)) => vec![why],
         }
+    }
+}
+
+/// Whether a container whose life began at `started` and was ended has had no other since.
+fn still_dead(state: &State, started: Option<&str>) -> Seen {
+    let same = started == Some(state.started.as_str());
+    Seen {
+        holds: same && !state.lives(),
+        detail: Detail::from([
+            ("runs".to_owned(), json!(state.lives())),
+            ("started".to_owned(), json!(state.started)),
+            ("killed-life-started".to_owned(), json!(started)),
+        ]),
     }
 }
 
@@ -94,27 +142,26 @@ impl Life for AttachedLife {
     }
 
     fn kill(&self) -> Doing<'_, u64> {
-        async {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.kill().await
-        }
-        .boxed()
+        let kill = self.life.signal(NodeSignal::Kill);
+        self.stop(kill, |_| true).boxed()
     }
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.terminate(grace).await
+            let end = self.life.terminate(grace);
+            let ended = self.stop(end, |(it, _)| it.by != StoppedBy::AlreadyDead);
+            ended.await.map(stopped)
         }
         .boxed()
     }
 
+    fn still_dead(&self) -> BoxFuture<'_, Seen> {
+        self.stays_dead().boxed()
+    }
+
     fn freeze(&self) -> Doing<'_, ()> {
-        async {
-            let _deed = self.deeds.down(&self.member).await?;
-            self.inner.freeze().await
-        }
-        .boxed()
+        let pause = self.life.signal(NodeSignal::Stop);
+        self.stop(pause, |_| true).map_ok(drop).boxed()
     }
 
     fn at_rest(&self) -> BoxFuture<'_, Seen> {
@@ -137,5 +184,33 @@ impl Life for AttachedLife {
 
     fn awake(&self) -> BoxFuture<'_, Seen> {
         self.inner.awake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_was_started_since_was_not_held_down() {
+        let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
+        for (running, at, started, holds) in [
+            (false, first, Some(first), true),
+            (true, second, Some(first), false),
+            // It was started, and is down again.
+            (false, second, Some(first), false),
+            // Its death was told, and it lives.
+            (true, first, Some(first), false),
+            // Nobody knows.
+            (false, first, None, false),
+        ] {
+            let state = State {
+                running,
+                started: at.to_owned(),
+                ..State::default()
+            };
+            let seen = still_dead(&state, started);
+            assert_eq!(seen.holds, holds, "{running} {at} {started:?}");
+        }
     }
 }
