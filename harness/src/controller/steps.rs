@@ -395,6 +395,7 @@ mod tests {
             }
         }
     }
+
     #[tokio::test]
     async fn a_node_that_somebody_else_has_started_takes_the_evidence_back() {
         for back in [false, true] {
