@@ -26,9 +26,8 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         let down = run(&["down", "-v", "-t", "1"]);
-        if !down.status.success() && !std::thread::panicking() {
-            panic!("{}", String::from_utf8_lossy(&down.stderr));
-        }
+        let told = String::from_utf8_lossy(&down.stderr);
+        assert!(down.status.success() || std::thread::panicking(), "{told}");
     }
 }
 

@@ -174,8 +174,12 @@ fn round(number: u64, others: &Others) -> Result<String, String> {
     others.container(&name, others.labels(ours.first().unwrap(), "agent"));
     let copied = BTreeSet::from([format!("/{name}")]);
     let copy = Copied(name);
-    // The one wait by time: the instant is what the round is about.
-    std::thread::sleep(instant(number).saturating_sub(born.elapsed()));
+    let wait = instant(number).saturating_sub(born.elapsed());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the instant is what the round is about"
+    )]
+    std::thread::sleep(wait);
     if child.try_wait().unwrap().is_some() {
         return Ok("over before the kill".to_owned());
     }
