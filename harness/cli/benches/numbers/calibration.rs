@@ -1,13 +1,14 @@
 //! What this machine can do: rows to divide by when numbers of different machines, or of a busy one, are compared.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
+use crate::kill::BALLAST;
 use crate::table::{REPEATS, Row, percentile, time};
 
 /// Hashes in one repetition: some 100 ms.
@@ -19,7 +20,8 @@ const SAMPLES: usize = 51;
 pub(crate) fn rows(directory: &Path) -> Result<(), Failure> {
     hashes().print()?;
     median("calibration: spawn and exit of this binary", &spawns()?).print()?;
-    median("calibration: write of 4 KiB and fsync", &syncs(directory)?).print()
+    median("calibration: write of 4 KiB and fsync", &syncs(directory)?).print()?;
+    median("calibration: plain kill of 16 MB and wait", &kills()?).print()
 }
 
 /// Each hash needs the one before, as in a proof of elapsed time.
@@ -51,6 +53,29 @@ fn spawns() -> Result<Vec<Duration>, Failure> {
             reason = "what the plain way of starting a process costs is the question"
         )]
         Command::new(&own).arg("exit").status()?;
+        Ok(begin.elapsed())
+    };
+    (0..SAMPLES).map(one).collect()
+}
+
+/// What the kernel takes to end a process as large as the largest that the harness kills in [`kill`](crate::kill).
+fn kills() -> Result<Vec<Duration>, Failure> {
+    let own = std::env::current_exe()?;
+    let one = |_| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what the plain way of killing a process costs is the question"
+        )]
+        let mut child = Command::new(&own)
+            .args(["idle", &BALLAST.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut up = String::new();
+        let stdout = child.stdout.take().ok_or("no pipe")?;
+        BufReader::new(stdout).read_line(&mut up)?;
+        let begin = Instant::now();
+        child.kill()?;
+        child.wait()?;
         Ok(begin.elapsed())
     };
     (0..SAMPLES).map(one).collect()

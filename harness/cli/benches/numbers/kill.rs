@@ -15,7 +15,7 @@ const ROUNDS: usize = 25;
 const NODES_PER_ROUND: usize = 10;
 /// What a process asks for so that its RSS is just within the 16 MB that the limit is given for; freeing memory is most
 /// of a death.
-const BALLAST: u64 = 15_000_000;
+pub(crate) const BALLAST: u64 = 15_000_000;
 
 /// Prints p50 and p99 of processes as big as the limit allows, and of ones that hold nothing.
 pub(crate) async fn rows(stage: &Stage) -> Result<(), Failure> {
