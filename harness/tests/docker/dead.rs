@@ -51,7 +51,7 @@ async fn running(nonce: &Nonce) -> Vec<String> {
 }
 
 #[tokio::test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 async fn a_killed_run_ends_by_itself_and_clean_up_touches_nothing_else() {
     let engine = engine().await;
     use_image();

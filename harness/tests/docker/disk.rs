@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 const ENOSPC: i32 = 28;
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_sized_volume_is_full_where_it_is_told_and_ballast_makes_it_smaller() {
     play(&["node-0"], |ground| async move {
         let (pod, _sights) = ground.pod("node-0", Data::Sized(8 * MIB)).await;

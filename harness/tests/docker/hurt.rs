@@ -15,7 +15,7 @@ use crate::ground::{LONG, line, play};
 const MIB: u64 = 1 << 20;
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_flood_reaches_its_node_and_its_ports_close() {
     play(&["node-0"], |ground| async move {
         let (pod, _sights) = ground.pod("node-0", Data::Plain).await;
@@ -55,7 +55,7 @@ fn a_flood_reaches_its_node_and_its_ports_close() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn limits_change_live_and_lack_of_memory_is_told_from_a_kill() {
     play(&["node-0", "node-1"], |ground| async move {
         let (pod, _sights) = ground.pod("node-0", Data::Plain).await;

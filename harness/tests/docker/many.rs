@@ -11,7 +11,7 @@ use tweedledum_harness::substrate::docker::pod::{Data, PodSpec};
 use crate::ground::{LONG, play};
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn twenty_nodes_start_at_once() {
     let names: Vec<String> = (0..20).map(|index| format!("miner-{index}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();

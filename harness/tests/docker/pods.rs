@@ -13,7 +13,7 @@ use tweedledum_harness::substrate::process::{ExitKind, NodeSignal, StoppedBy};
 use crate::ground::{FIXTURE, LONG, docker, line, play};
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_node_lives_twice_and_its_pod_once() {
     play(&["node-0"], |ground| async move {
         let (pod, mut sights) = ground.pod("node-0", Data::Plain).await;
@@ -125,7 +125,7 @@ fn a_node_lives_twice_and_its_pod_once() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn deaths_are_told_apart_and_programs_that_cannot_start_are_errors() {
     play(&["a", "b", "c"], |ground| async move {
         for (name, kind, want) in [
@@ -157,7 +157,7 @@ fn deaths_are_told_apart_and_programs_that_cannot_start_are_errors() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_agent_that_dies_is_told_and_takes_its_node_along() {
     play(&["node-0"], |ground| async move {
         let (pod, _sights) = ground.pod("node-0", Data::Plain).await;
@@ -183,7 +183,7 @@ fn an_agent_that_dies_is_told_and_takes_its_node_along() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn images_are_imported_once_and_never_pulled_unasked() {
     play(&[], |ground| async move {
         let engine = ground.run.engine();
@@ -217,7 +217,7 @@ fn images_are_imported_once_and_never_pulled_unasked() {
 
 /// An agent that stands still is late, and one that goes on is not.
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_agent_that_is_paused_is_late() {
     play(&["node-0"], |ground| async move {
         let (pod, _sights) = ground.pod("node-0", Data::Plain).await;

@@ -143,7 +143,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 
 /// Whoever ends an attach between a fault and its heal, the project runs again, at the latest after `clean`.
 #[test]
-#[ignore = "needs a Docker engine and docker-compose"]
+#[ignore = "needs a Docker engine, docker-compose, and minutes: scripts/with-engine"]
 fn what_is_stopped_comes_back_however_the_run_ends() {
     let _alone = ONE_IMAGE
         .lock()
@@ -255,7 +255,7 @@ fn forget_network(node: &str, dir: &Path) {
 }
 
 #[test]
-#[ignore = "needs a Docker engine and docker-compose"]
+#[ignore = "needs a Docker engine, docker-compose, and minutes: scripts/with-engine"]
 fn a_project_is_attached_to_and_goes_on() {
     let _alone = ONE_IMAGE
         .lock()

@@ -21,7 +21,7 @@ use crate::runs::on_engine;
 const LONG: Duration = Duration::from_mins(2);
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn every_step_works_on_this_engine_and_nothing_stays() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = tempfile::tempdir().unwrap();
@@ -36,7 +36,7 @@ fn every_step_works_on_this_engine_and_nothing_stays() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_refusal_in_the_middle_is_told_and_what_was_made_before_is_removed() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn a_refusal_in_the_middle_is_told_and_what_was_made_before_is_removed() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_interruption_in_the_middle_leaves_nothing() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ fn an_interruption_in_the_middle_leaves_nothing() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn what_a_killed_examination_leaves_the_next_one_removes() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = tempfile::tempdir().unwrap();

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -15,13 +14,11 @@ use bollard::query_parameters::{
     CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions,
 };
 use tweedledum_core::launch::identity;
-use tweedledum_harness::substrate::docker::engine::Engine;
-use tweedledum_harness::substrate::docker::image::own_image;
 use tweedledum_harness::substrate::docker::ledger::{NODE_LABEL, NONCE_LABEL, ROLE_LABEL};
 use tweedledum_harness::substrate::process::Nonce;
 
-use crate::ask;
 use crate::runs::{kill, nonces, on_engine, parts, tweedledum, until};
+use crate::{ask, image};
 
 /// How many rounds.
 const ROUNDS: &str = "TWEEDLEDUM_KILLED_ROUNDS";
@@ -57,14 +54,7 @@ struct Others {
 
 impl Others {
     fn new() -> Self {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let image = runtime.block_on(async {
-            let engine = Engine::find().await.unwrap();
-            own_image(&engine, Path::new(env!("CARGO_BIN_EXE_tweedledum")))
-                .await
-                .unwrap()
-                .id
-        });
+        let image = image().id;
         let nonce = Nonce::random().unwrap();
         let others = Self {
             name: format!("others-{nonce}"),
@@ -208,7 +198,7 @@ fn round(number: u64, others: &Others) -> Result<String, String> {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/campaign killed-docker"]
 fn kill_9_of_the_controller_at_any_instant_leaves_nothing() {
     let _alone = super::ONE_IMAGE
         .lock()

@@ -50,8 +50,19 @@ fn ask<T>(question: impl AsyncFnOnce(bollard::Docker) -> T) -> T {
     runtime.block_on(async { question(bollard::Docker::connect_with_defaults().unwrap()).await })
 }
 
+/// The image of the real executable, on the engine.
+fn image() -> Image {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = Engine::find().await.unwrap();
+        own_image(&engine, Path::new(env!("CARGO_BIN_EXE_tweedledum")))
+            .await
+            .unwrap()
+    })
+}
+
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn the_bundled_network_advances_in_containers() {
     let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -8,11 +8,9 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
-use tweedledum_harness::substrate::docker::engine::Engine;
-use tweedledum_harness::substrate::docker::image::own_image;
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
-use crate::ask;
+use crate::{ask, image};
 
 /// Until a killed run is gone: its guards look for a while whether anything of it still appears.
 const GONE_BOUND: Duration = Duration::from_mins(2);
@@ -112,7 +110,7 @@ fn gives(plan: &str, runs: &Path) {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn every_fault_gives_what_its_plan_declares() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut plans: Vec<PathBuf> = std::fs::read_dir(root().join("plans/faults"))
@@ -129,7 +127,7 @@ fn every_fault_gives_what_its_plan_declares() {
 
 /// The capped node is killed for lack of memory, which its finding says; the other lives.
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn who_has_too_little_memory_dies_of_that() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let plan = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans/hog.yaml");
@@ -163,20 +161,13 @@ fn tweedledum_words(words: &[&str]) -> String {
 
 /// Images of the user's own are looked up and not pulled; their nodes are limited and looked into as others are.
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_role_may_name_an_image() {
     let _alone = super::ONE_IMAGE
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let image = runtime.block_on(async {
-        let engine = Engine::find().await.unwrap();
-        own_image(&engine, Path::new(env!("CARGO_BIN_EXE_tweedledum")))
-            .await
-            .unwrap()
-    });
-    let plan = with_image(&image.name, dir.path());
+    let plan = with_image(&image().name, dir.path());
     gives(plan.to_str().unwrap(), dir.path());
 
     let plan = with_image("tweedledum-no-such-image:1", dir.path());
@@ -194,7 +185,7 @@ fn a_role_may_name_an_image() {
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn the_flood_and_the_incident_give_what_they_declare() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     gives("plans/flood.yaml", dir.path());
@@ -269,7 +260,7 @@ fn going(runs: &Path) -> (Child, BTreeMap<&'static str, i32>, BTreeSet<String>) 
 }
 
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn whoever_is_killed_nothing_stays() {
     for who in [
         &["controller"][..],
@@ -327,7 +318,7 @@ fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
 
 /// A node beside an agent that hardly gets a processor is accused of nothing: its layers are void.
 #[test]
-#[ignore = "needs a Docker engine"]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_agent_that_starves_accuses_nobody() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let words = [
