@@ -15,12 +15,18 @@ use crate::clock::monotonic_ns;
 /// Finds events in one stream.
 #[derive(Debug)]
 pub(super) struct Parser {
+    pub(super) splitter: LineSplitter,
+    pub(super) finder: Finder,
+}
+
+/// Finds events in lines.
+#[derive(Debug)]
+pub(super) struct Finder {
     pub(super) node: NodeName,
     /// Whether these are words of earlier lives.
     pub(super) former: bool,
     /// Names of events to look for; `None` on stderr, which is text.
     pub(super) wanted: Option<Arc<BTreeSet<String>>>,
-    pub(super) splitter: LineSplitter,
     /// The pattern of a line to look for, and whom to tell of the first.
     pub(super) ready_line: Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
 }
@@ -32,81 +38,46 @@ impl Parser {
         counts: &mut LogCounts,
         events: &mut Vec<LogEvent>,
     ) {
-        let Self {
-            node,
-            former,
-            wanted,
-            splitter,
-            ready_line,
-        } = self;
-        splitter.feed(chunk, |line| {
-            take_line(
-                (node, *former),
-                wanted.as_deref(),
-                ready_line,
-                &line,
-                counts,
-                events,
-            );
-        });
+        let Self { splitter, finder } = self;
+        splitter.feed(chunk, |line| finder.take(&line, counts, events));
     }
 
     pub(super) fn finish(&mut self, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
-        let Self {
-            node,
-            former,
-            wanted,
-            splitter,
-            ready_line,
-        } = self;
-        splitter.finish(|line| {
-            take_line(
-                (node, *former),
-                wanted.as_deref(),
-                ready_line,
-                &line,
-                counts,
-                events,
-            );
-        });
+        let Self { splitter, finder } = self;
+        splitter.finish(|line| finder.take(&line, counts, events));
     }
 }
 
-fn take_line(
-    (node, former): (&NodeName, bool),
-    wanted: Option<&BTreeSet<String>>,
-    ready_line: &mut Option<(Regex, Arc<watch::Sender<Option<String>>>)>,
-    line: &Line<'_>,
-    counts: &mut LogCounts,
-    events: &mut Vec<LogEvent>,
-) {
-    counts.lines += 1;
-    if let (Some((regex, matched)), Line::Whole(bytes)) = (ready_line.as_ref(), line) {
-        let text = String::from_utf8_lossy(bytes);
-        if regex.is_match(&text) {
-            matched.send_if_modified(|first| {
-                let is_first = first.is_none();
-                first.get_or_insert_with(|| text.into_owned());
-                is_first
-            });
-            *ready_line = None;
+impl Finder {
+    fn take(&mut self, line: &Line<'_>, counts: &mut LogCounts, events: &mut Vec<LogEvent>) {
+        counts.lines += 1;
+        if let (Some((regex, matched)), Line::Whole(bytes)) = (&self.ready_line, line) {
+            let text = String::from_utf8_lossy(bytes);
+            if regex.is_match(&text) {
+                matched.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert_with(|| text.into_owned());
+                    is_first
+                });
+                self.ready_line = None;
+            }
         }
-    }
-    let Some(wanted) = wanted else { return };
-    match classify(line, wanted) {
-        LineKind::Garbage => counts.garbage += 1,
-        LineKind::Unwanted => counts.unwanted += 1,
-        LineKind::TooDeep => counts.too_deep += 1,
-        LineKind::Event(event, fields) => {
-            counts.events += 1;
-            let (node, t_ns) = (Arc::clone(node), monotonic_ns());
-            events.push(LogEvent {
-                node,
-                former,
-                t_ns,
-                event,
-                fields,
-            });
+        let Some(wanted) = &self.wanted else { return };
+        match classify(line, wanted) {
+            LineKind::Garbage => counts.garbage += 1,
+            LineKind::Unwanted => counts.unwanted += 1,
+            LineKind::TooDeep => counts.too_deep += 1,
+            LineKind::Event(event, fields) => {
+                counts.events += 1;
+                let (node, t_ns) = (Arc::clone(&self.node), monotonic_ns());
+                events.push(LogEvent {
+                    node,
+                    former: self.former,
+                    t_ns,
+                    event,
+                    fields,
+                });
+            }
         }
     }
 }

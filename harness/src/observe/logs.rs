@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use tweedledum_core::history::LOG;
 
 use super::lines::LineSplitter;
-use super::log_events::Parser;
+use super::log_events::{Finder, Parser};
 use super::log_loss::Loss;
 use super::log_sink::{Budget, LogFile};
 use super::{Gap, LogEvent, NodeName, Observation};
@@ -172,16 +172,19 @@ impl LogHub {
                 source,
             })?;
             let seen = Arc::new(Mutex::new(Seen::default()));
-            let parser = Parser {
+            let finder = Finder {
                 node: Arc::clone(&spec.node),
                 former: name == FORMER,
                 wanted: (name != "stderr").then(|| Arc::clone(&self.wanted)),
-                splitter: LineSplitter::new(self.limits.line_bytes),
                 ready_line: spec
                     .ready_line
                     .clone()
                     .filter(|_| name != FORMER)
                     .map(|regex| (regex, Arc::clone(&matched))),
+            };
+            let parser = Parser {
+                splitter: LineSplitter::new(self.limits.line_bytes),
+                finder,
             };
             let reader = Reader {
                 pipe,
@@ -366,7 +369,7 @@ impl Reader {
                 Ok(Some(events)) => self.send(events).await,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
-                    tracing::warn!(node = %self.parser.node, %error, "a node's log cannot be read");
+                    tracing::warn!(node = %self.parser.finder.node, %error, "a node's log cannot be read");
                     self.loss
                         .unread(format!("it cannot be read any more: {error}"));
                     break;
@@ -402,9 +405,9 @@ impl Reader {
     /// What was lost, for those who look for events; stderr is text, and loses none.
     fn gap(&self) -> Option<Observation> {
         self.loss.due(Instant::now())?;
-        self.parser.wanted.as_ref()?;
+        self.parser.finder.wanted.as_ref()?;
         Some(Observation::Gap(Gap {
-            node: Arc::clone(&self.parser.node),
+            node: Arc::clone(&self.parser.finder.node),
             url: Arc::from(LOG),
             signals: Vec::new(),
             t_ns: monotonic_ns(),

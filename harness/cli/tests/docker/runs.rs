@@ -21,38 +21,37 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Everything on the engine that carries the nonce of any run in this directory of runs.
+/// Everything on the engine that carries the nonce of any of these runs, as a label or in its name.
 pub(crate) fn on_engine(nonces: &BTreeSet<String>) -> BTreeSet<String> {
+    let ours = |name: &str, labels: Option<&HashMap<String, String>>| {
+        let labelled = labels.and_then(|labels| labels.get(NONCE_LABEL));
+        labelled.is_some_and(|nonce| nonces.contains(nonce))
+            || nonces.iter().any(|nonce| name.contains(nonce))
+    };
     ask(async |docker| {
+        let all = ListContainersOptions {
+            all: true,
+            ..ListContainersOptions::default()
+        };
         let mut found = BTreeSet::new();
-        for nonce in nonces {
-            let label = vec![format!("{NONCE_LABEL}={nonce}")];
-            let filters = Some(HashMap::from([("label".to_owned(), label)]));
-            let containers = ListContainersOptions {
-                all: true,
-                filters: filters.clone(),
-                ..ListContainersOptions::default()
-            };
-            let volumes = ListVolumesOptions {
-                filters: filters.clone(),
-            };
-            let networks = ListNetworksOptions { filters };
-            let containers = docker.list_containers(Some(containers)).await.unwrap();
-            let volumes = docker.list_volumes(Some(volumes)).await.unwrap();
-            let networks = docker.list_networks(Some(networks)).await.unwrap();
-            found.extend(
-                containers
-                    .into_iter()
-                    .flat_map(|it| it.names.unwrap_or_default()),
-            );
-            found.extend(
-                volumes
-                    .volumes
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|it| it.name),
-            );
-            found.extend(networks.into_iter().filter_map(|it| it.name));
+        for container in docker.list_containers(Some(all)).await.unwrap() {
+            let names = container.names.into_iter().flatten();
+            found.extend(names.filter(|name| ours(name, container.labels.as_ref())));
+        }
+        let volumes = docker
+            .list_volumes(None::<ListVolumesOptions>)
+            .await
+            .unwrap();
+        for volume in volumes.volumes.into_iter().flatten() {
+            found.extend(ours(&volume.name, Some(&volume.labels)).then_some(volume.name));
+        }
+        for network in docker
+            .list_networks(None::<ListNetworksOptions>)
+            .await
+            .unwrap()
+        {
+            let name = network.name.unwrap();
+            found.extend(ours(&name, network.labels.as_ref()).then_some(name));
         }
         found
     })

@@ -105,7 +105,7 @@ fn refused(resource: Resource, error: &DockerError) -> String {
     why
 }
 
-fn death(death: node::Death) -> Death {
+fn death(death: super::death::Death) -> Death {
     let status = match death.exit.kind {
         _ if death.oom && death.capped => ExitStatus::OutOfMemory,
         _ if death.oom => ExitStatus::HostOutOfMemory,
@@ -119,7 +119,7 @@ fn death(death: node::Death) -> Death {
     }
 }
 
-pub(super) fn stopped((stopped, how): (process::Stopped, node::Death)) -> Stopped {
+pub(super) fn stopped((stopped, how): (process::Stopped, super::death::Death)) -> Stopped {
     Stopped {
         death: death(how),
         forced: stopped.by == StoppedBy::Kill,

@@ -1,8 +1,7 @@
-//! A node's container: its lives, its signals, its limits, its death.
+//! A node's container: its lives, its signals, its limits.
 //!
 //! A [`Node`] is the container; each start of it is a [`Life`] with output of its own. Signals go
-//! through the engine's API, and what it then shows is read back. A death is seen when the engine
-//! tells it, some 60 ms after it happened; whether it was for lack of memory is told with it.
+//! through the engine's API, and what it then shows is read back.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,13 +11,10 @@ use std::time::{Duration, Instant};
 
 use bollard::body_full;
 use bollard::models::{ContainerCreateBody, ContainerUpdateBody, HostConfig};
-use bollard::query_parameters::{
-    KillContainerOptions, UploadToContainerOptions, WaitContainerOptions,
-};
+use bollard::query_parameters::{KillContainerOptions, UploadToContainerOptions};
 use futures_util::StreamExt as _;
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -27,6 +23,7 @@ use tweedledum_core::capability::Resource;
 use super::container::{
     self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
 };
+use super::death::{self, Death};
 use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Role, Thing};
@@ -34,14 +31,11 @@ use super::link::{Output, Piece};
 use super::pod::{Pod, mount};
 use super::tar::Archive;
 use crate::clock::monotonic_ns;
-use crate::substrate::process::{Exit, ExitKind, NodePipes, NodeSignal, Stopped, StoppedBy};
+use crate::substrate::process::{NodePipes, NodeSignal, Stopped, StoppedBy};
 
 /// How long a killed container may take until the engine tells its death. With fifty kills at once
 /// 2.5 s were seen on two processors.
 const KILL_BOUND: Duration = Duration::from_secs(30);
-
-/// How often the engine is asked again for a death that it failed to tell.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a node's container is made of.
 #[derive(Clone, Debug)]
@@ -74,18 +68,6 @@ struct Inner {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// A death, with what the engine knows of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Death {
-    /// How it ended, and when that was seen.
-    pub exit: Exit,
-    /// Whether the kernel killed it for lack of memory.
-    pub oom: bool,
-    /// Whether its memory was limited then. With cgroup v2 engines tell of every kill for lack of memory, also of the host's.
-    pub capped: bool,
-}
-
 /// One life of a node, from its start to its death. A handle that can be cloned.
 #[derive(Clone, Debug)]
 pub struct Life {
@@ -104,7 +86,7 @@ impl Node {
         let host = HostConfig {
             network_mode: Some(format!("container:{}", pod.0.agent)),
             pid_mode: Some(format!("container:{}", pod.0.agent)),
-            mounts: Some(vec![mount(&pod.0.volume, &spec.data)]),
+            mounts: Some(vec![mount(&run.spec.nonce, name, &spec.data)]),
             memory: spec
                 .limits
                 .memory
@@ -263,7 +245,7 @@ impl Node {
         while tasks.try_join_next().is_some() {}
         tasks.spawn(pump(output, to_stdout, to_stderr, to_former));
         let started = state.map(|state| state.started);
-        tasks.spawn(watch_death(
+        tasks.spawn(death::watch(
             engine.clone(),
             self.0.id.clone(),
             started.clone(),
@@ -460,95 +442,6 @@ fn signal_named(name: &str) -> KillContainerOptions {
     }
 }
 
-/// How the life that began at `started` has ended, by what the engine says of its container and by the code that it told
-/// of an exit; `None` while it goes on. A container that somebody else has started again is in another life.
-fn ended(state: &State, started: Option<&str>, told: Option<i64>, seen_ns: u64) -> Option<Death> {
-    if state.lives() {
-        let another = started.is_some_and(|started| started != state.started);
-        return another.then(|| plain(told.map_or(ExitKind::Lost, exit_kind), seen_ns));
-    }
-    let death = plain(exit_kind(state.exit_code), seen_ns);
-    Some(Death {
-        oom: state.oom && death.exit.kind == ExitKind::Signal(9),
-        capped: state.limits.memory.is_some(),
-        ..death
-    })
-}
-
-/// A death of which nothing is known but how it ended.
-fn plain(kind: ExitKind, seen_ns: u64) -> Death {
-    Death {
-        exit: Exit { kind, seen_ns },
-        oom: false,
-        capped: false,
-    }
-}
-
-/// Waits until the engine tells the death, and asks how it was.
-async fn watch_death(
-    engine: Engine,
-    id: String,
-    started: Option<String>,
-    tell: watch::Sender<Option<Death>>,
-) {
-    let death = loop {
-        let options = WaitContainerOptions {
-            condition: "not-running".to_owned(),
-        };
-        let mut waiting = std::pin::pin!(engine.docker().wait_container(&id, Some(options)));
-        // A code above 0 comes as an error of this client, as does an engine that goes away; what
-        // it was is read below, where it can still be read.
-        let told = match waiting.next().await {
-            Some(Ok(told)) => Some(told.status_code),
-            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Some(code),
-            _ => None,
-        };
-        let seen_ns = monotonic_ns();
-        let ended = match inspect(&engine, &id).await {
-            Ok(state) => ended(&state, started.as_deref(), told, seen_ns),
-            Err(error) if error.is_gone() => Some(plain(ExitKind::Lost, seen_ns)),
-            Err(error) => {
-                tracing::warn!(%error, "the engine does not tell of a death");
-                None
-            }
-        };
-        if let Some(death) = ended {
-            break death;
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    };
-    tell.send_replace(Some(death));
-}
-
-/// The engine tells a signal as 128 and its number, and no other way. Only a number whose signal ends
-/// a process that does not handle it is taken for that; a node that exits with such a code by itself,
-/// as a shell does whose command was killed, cannot be told from one that was killed.
-fn exit_kind(code: i64) -> ExitKind {
-    match i32::try_from(code) {
-        Ok(code @ 129..=192) if ends(code - 128) => ExitKind::Signal(code - 128),
-        Ok(code) => ExitKind::Code(code),
-        Err(_) => ExitKind::Lost,
-    }
-}
-
-/// Whether a signal ends a process that does nothing about it: all but those that stop or continue it
-/// or are ignored, and the two that the C library keeps to itself.
-fn ends(signal: i32) -> bool {
-    !matches!(
-        signal,
-        libc::SIGCHLD
-            | libc::SIGCONT
-            | libc::SIGSTOP
-            | libc::SIGTSTP
-            | libc::SIGTTIN
-            | libc::SIGTTOU
-            | libc::SIGURG
-            | libc::SIGWINCH
-            | 32
-            | 33
-    )
-}
-
 /// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
 /// given up.
 async fn pump(
@@ -581,60 +474,4 @@ fn output_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
         rustix::fs::fcntl_setfl(end, flags | OFlags::NONBLOCK)?;
     }
     Ok((read, pipe::Sender::from_owned_fd(write)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_ends_when_its_container_is_started_again() {
-        let running = |started: &str| State {
-            running: true,
-            started: started.to_owned(),
-            ..State::default()
-        };
-        let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
-        let of = |state: &State, started, told| {
-            let death = ended(state, started, told, 7)?;
-            Some((death.exit.kind, death.oom))
-        };
-        let of_first = |state: &State, told| of(state, Some(first), told);
-        assert_eq!(of_first(&running(first), None), None);
-        let restarted = running(second);
-        let killed = Some((ExitKind::Signal(9), false));
-        assert_eq!(of_first(&restarted, Some(137)), killed);
-        assert_eq!(of_first(&restarted, None), Some((ExitKind::Lost, false)));
-        assert_eq!(of(&restarted, None, None), None, "nobody knows");
-        let restarting = State {
-            status: "restarting".to_owned(),
-            exit_code: 134,
-            ..running(first)
-        };
-        let aborted = Some((ExitKind::Signal(6), false));
-        assert_eq!(of_first(&restarting, None), aborted);
-        let oom = State {
-            running: false,
-            oom: true,
-            exit_code: 137,
-            ..running(first)
-        };
-        assert_eq!(of_first(&oom, None), Some((ExitKind::Signal(9), true)));
-    }
-
-    #[test]
-    fn codes_above_128_are_signals() {
-        for (code, want) in [
-            (0, ExitKind::Code(0)),
-            (3, ExitKind::Code(3)),
-            (128, ExitKind::Code(128)),
-            (134, ExitKind::Signal(6)),
-            (137, ExitKind::Signal(9)),
-            (145, ExitKind::Code(145)),
-            (255, ExitKind::Code(255)),
-            (i64::MAX, ExitKind::Lost),
-        ] {
-            assert_eq!(exit_kind(code), want);
-        }
-    }
 }

@@ -25,6 +25,7 @@ use super::run::DockerRun;
 use super::wire::Hello;
 use crate::observe::{NodeName, Observation};
 use crate::substrate::Identities;
+use crate::substrate::process::Nonce;
 
 /// How long an agent's first answer may take: its container was started, nothing else is.
 const GREETING_BOUND: Duration = Duration::from_secs(20);
@@ -64,7 +65,6 @@ pub(super) struct Inner {
     pub(super) node: String,
     /// The agent's container.
     pub(super) agent: String,
-    pub(super) volume: String,
     address: Ipv4Addr,
     data: Data,
     link: AgentLink,
@@ -82,7 +82,7 @@ impl Pod {
                 "`{node}` is none of the run's nodes, or its subnet is full"
             ))
         })?;
-        let volume = make_volume(run, node, spec.data).await?;
+        make_volume(run, node, spec.data).await?;
         let thing = Thing::of(nonce, Role::Agent, Some(node));
         let endpoint = EndpointSettings {
             ipam_config: Some(EndpointIpamConfig {
@@ -112,7 +112,7 @@ impl Pod {
             host_config: Some(HostConfig {
                 network_mode: Some(inner.network.clone()),
                 readonly_rootfs: Some(true),
-                mounts: Some(vec![mount(&volume, VOLUME)]),
+                mounts: Some(vec![mount(nonce, node, VOLUME)]),
                 ..without_rights(host_config(), rights)
             }),
             ..ContainerCreateBody::default()
@@ -134,7 +134,6 @@ impl Pod {
             run: run.clone(),
             node: spec.node,
             agent,
-            volume,
             address,
             data: spec.data,
             link,
@@ -173,21 +172,24 @@ impl Pod {
     }
 }
 
-/// A mount of the data volume, without what an image has at that place.
-pub(super) fn mount(volume: &str, target: &str) -> Mount {
+/// A mount of a node's data volume, without what an image has at that place. It has the volume's labels, because an engine
+/// that is still making a container when the volume is removed makes it anew, and by its labels it is found.
+pub(super) fn mount(nonce: &Nonce, node: &str, target: &str) -> Mount {
+    let volume = Thing::of(nonce, Role::Data, Some(node));
     Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(volume.to_owned()),
         target: Some(target.to_owned()),
         volume_options: Some(MountVolumeOptions {
             no_copy: Some(true),
+            labels: Some(volume.labels(nonce, Some(node))),
             ..MountVolumeOptions::default()
         }),
+        source: Some(volume.name),
         ..Mount::default()
     }
 }
 
-async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<String, DockerError> {
+async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<(), DockerError> {
     let (engine, nonce) = (&run.0.engine, &run.0.spec.nonce);
     let thing = Thing::of(nonce, Role::Data, Some(node));
     let options = match data {
@@ -211,13 +213,6 @@ async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<String, 
     let made = engine.docker().create_volume(request).await;
     let made = made
         .map_err(|error| DockerError::engine(format!("make the volume {}", thing.name), &error))?;
-    record(
-        &run.0.ledger,
-        Entry::Made {
-            thing,
-            id: made.name.clone(),
-        },
-    )
-    .await?;
-    Ok(made.name)
+    let id = made.name;
+    record(&run.0.ledger, Entry::Made { thing, id }).await
 }
