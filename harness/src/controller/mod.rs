@@ -66,7 +66,7 @@ pub struct Job<'a> {
     pub base: PathBuf,
     /// The protocols that the agent speaks.
     pub dialects: &'a [Arc<dyn Dialect>],
-    /// The run gives up after this much wall time.
+    /// The run gives up after this much wall time, and so does making ready for it.
     pub timeout: Duration,
     /// Where nodes live.
     pub ground: &'a dyn Ground,
@@ -101,6 +101,11 @@ pub enum RunError {
     /// Where nodes live.
     #[error("{0}")]
     Substrate(String),
+    /// Where nodes live took too long.
+    #[error(
+        "the places of the nodes were not ready after {0:?}; see whether the engine answers and what it is pulling, or give          it more with --timeout"
+    )]
+    NotReady(Duration),
     /// The substrate has no place for a node.
     #[error("node {0} has no place on the substrate; this is a bug of the harness")]
     NoPlace(String),
@@ -134,7 +139,8 @@ pub async fn run(
         },
         saw: saw.clone(),
     };
-    let substrate = job.ground.open(request).await;
+    let opened = tokio::time::timeout(job.timeout, job.ground.open(request)).await;
+    let substrate = opened.map_err(|_| RunError::NotReady(job.timeout))?;
     let substrate = substrate.map_err(RunError::Substrate)?;
     let site = Site::prepare(host, job, schedule, substrate.as_ref(), directories)?;
     let path = directory.history();

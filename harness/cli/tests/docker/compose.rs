@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use super::runs::{kill, parts, plain, root, tweedledum, until};
-use super::{ONE_IMAGE, ask};
+use super::{alone, ask};
 
 const UP_BOUND: Duration = Duration::from_mins(2);
 const PROJECT: &str = "tweedledum-test";
@@ -145,9 +145,7 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 #[test]
 #[ignore = "needs a Docker engine, docker-compose, and minutes: scripts/with-engine"]
 fn what_is_stopped_comes_back_however_the_run_ends() {
-    let _alone = ONE_IMAGE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     let imported = plain(&["image"]).output().unwrap();
     assert!(imported.status.success());
     let _project = Project::up();
@@ -170,10 +168,9 @@ fn what_is_stopped_comes_back_however_the_run_ends() {
         assert!(told.contains(&by), "{told}");
         let parts = parts(child.id());
         for part in who {
-            match (*part, parts.get(part)) {
-                ("interrupt", _) => signal(&child, rustix::process::Signal::INT),
-                (_, Some(pid)) => kill(*pid),
-                (_, None) => child.kill().unwrap(),
+            match *part {
+                "interrupt" => signal(&child, rustix::process::Signal::INT),
+                part => kill(parts[part]),
             }
         }
         let ended = child.wait().unwrap();
@@ -257,9 +254,7 @@ fn forget_network(node: &str, dir: &Path) {
 #[test]
 #[ignore = "needs a Docker engine, docker-compose, and minutes: scripts/with-engine"]
 fn a_project_is_attached_to_and_goes_on() {
-    let _alone = ONE_IMAGE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let imported = plain(&["image"]).output().unwrap();
     assert!(imported.status.success());

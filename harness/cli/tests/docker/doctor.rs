@@ -7,14 +7,13 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tweedledum_core::faults;
 use tweedledum_harness::doctor::report::{Outcome, Report, StepReport};
 use tweedledum_harness::substrate::docker::engine::{EngineAddress, EngineEnv};
 
-use crate::ONE_IMAGE;
+use crate::alone;
 use crate::runs::on_engine;
 
 /// Several times what the slowest examination took.
@@ -23,7 +22,7 @@ const LONG: Duration = Duration::from_mins(2);
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn every_step_works_on_this_engine_and_nothing_stays() {
-    let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let scratch = tempfile::tempdir().unwrap();
     let report = report(&start(scratch.path(), None).wait_with_output().unwrap(), 0);
     for step in &report.tiers[0].steps {
@@ -38,7 +37,7 @@ fn every_step_works_on_this_engine_and_nothing_stays() {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_refusal_in_the_middle_is_told_and_what_was_made_before_is_removed() {
-    let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let scratch = tempfile::tempdir().unwrap();
     // Before the network, before the node, and a live update.
     for (refused, step, code, taken) in [
@@ -68,7 +67,7 @@ fn a_refusal_in_the_middle_is_told_and_what_was_made_before_is_removed() {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_interruption_in_the_middle_leaves_nothing() {
-    let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let scratch = tempfile::tempdir().unwrap();
     let child = start(scratch.path(), None);
     let nonce = until_made(scratch.path(), 4);
@@ -81,7 +80,7 @@ fn an_interruption_in_the_middle_leaves_nothing() {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn what_a_killed_examination_leaves_the_next_one_removes() {
-    let _alone = ONE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let scratch = tempfile::tempdir().unwrap();
     let child = start(scratch.path(), None);
     let nonce = until_made(scratch.path(), 5);

@@ -6,7 +6,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::process::Stdio;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
@@ -18,7 +17,7 @@ use tweedledum_harness::substrate::docker::ledger::{NODE_LABEL, NONCE_LABEL, ROL
 use tweedledum_harness::substrate::process::Nonce;
 
 use crate::runs::{kill, nonces, on_engine, parts, tweedledum, until};
-use crate::{ask, image};
+use crate::{alone, ask, image};
 
 /// How many rounds.
 const ROUNDS: &str = "TWEEDLEDUM_KILLED_ROUNDS";
@@ -200,9 +199,7 @@ fn round(number: u64, others: &Others) -> Result<String, String> {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/campaign killed-docker"]
 fn kill_9_of_the_controller_at_any_instant_leaves_nothing() {
-    let _alone = super::ONE_IMAGE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().unwrap())
     };

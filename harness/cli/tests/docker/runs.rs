@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
-use crate::{ask, image};
+use crate::{alone, ask, image};
 
 /// Until a killed run is gone: its guards look for a while whether anything of it still appears.
 const GONE_BOUND: Duration = Duration::from_mins(2);
@@ -99,6 +98,7 @@ pub(crate) fn plain(words: &[&str]) -> Command {
 /// Runs a plan on the engine and holds that it exits so and leaves nothing.
 #[track_caller]
 fn gives(plan: &str, runs: &Path) {
+    let _alone = alone();
     let words = ["run", plan, "--substrate", "docker"];
     let ended = tweedledum(&words, runs).output().unwrap();
     let told = String::from_utf8_lossy(&ended.stderr);
@@ -162,9 +162,6 @@ fn tweedledum_words(words: &[&str]) -> String {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn a_role_may_name_an_image() {
-    let _alone = super::ONE_IMAGE
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let plan = with_image(&image().name, dir.path());
     gives(plan.to_str().unwrap(), dir.path());
@@ -191,9 +188,9 @@ fn the_flood_and_the_incident_give_what_they_declare() {
     gives("plans/tweedledee/incident.yaml", dir.path());
 }
 
-/// Processes below this one, by the word that says what they are.
+/// The stub and the processes below it, by the word that says what they are.
 pub(crate) fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
-    let mut parts = BTreeMap::new();
+    let mut parts = BTreeMap::from([("stub", stub.try_into().unwrap())]);
     for entry in std::fs::read_dir("/proc").unwrap() {
         let path = entry.unwrap().path();
         let (Ok(stat), Ok(words)) = (
@@ -261,6 +258,7 @@ fn going(runs: &Path) -> (Child, BTreeMap<&'static str, i32>, BTreeSet<String>) 
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn whoever_is_killed_nothing_stays() {
+    let _alone = alone();
     for who in [
         &["controller"][..],
         &["stub"],
@@ -269,10 +267,7 @@ fn whoever_is_killed_nothing_stays() {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (mut child, parts, nonces) = going(dir.path());
         for part in who {
-            match parts.get(part) {
-                Some(pid) => kill(*pid),
-                None => child.kill().unwrap(),
-            }
+            kill(parts[part]);
         }
         child.wait().unwrap();
         if who.len() == 3 {
@@ -319,6 +314,7 @@ fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn an_agent_that_starves_accuses_nobody() {
+    let _alone = alone();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let words = [
         "run",

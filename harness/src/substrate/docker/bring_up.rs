@@ -4,13 +4,14 @@
 //! recorded, and stays as it is, and so does one that was started since, whatever became of it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 
 use super::container::{DockerError, State, inspect, start};
 use super::engine::Engine;
 use super::ledger::{Entry, Kind};
-use super::remains::Left;
+use super::remains::{Left, in_time};
 
 /// A container that a run has stopped or paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +40,15 @@ pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, Downed> {
     down
 }
 
-/// Starts or continues all of these that are down; which those were, by ids, and which could not be. Whether they stay up is
-/// [seen later](still_up).
+/// Starts or continues all of these that are down; which those were, by ids, and which could not be by the deadline. Whether
+/// they stay up is [seen later](still_up).
 pub(super) async fn bring_up(
     engine: &Engine,
     down: &BTreeMap<String, Downed>,
+    deadline: Instant,
 ) -> (BTreeMap<String, Downed>, Vec<Left>) {
     let all = down.iter().map(|(id, downed)| async move {
-        let done = bring_up_one(engine, id, downed).await;
+        let done = bring_up_one(engine, id, downed, deadline).await;
         (id, downed, done)
     });
     let (mut up, mut failed) = (BTreeMap::new(), Vec::new());
@@ -63,9 +65,13 @@ pub(super) async fn bring_up(
 }
 
 /// Which of those that were brought up are down again.
-pub(super) async fn still_up(engine: &Engine, up: &BTreeMap<String, Downed>) -> Vec<Left> {
+pub(super) async fn still_up(
+    engine: &Engine,
+    up: &BTreeMap<String, Downed>,
+    deadline: Instant,
+) -> Vec<Left> {
     let all = up.iter().map(|(id, Downed { name, .. })| async move {
-        let why = match inspect(engine, id).await {
+        let why = match in_time(deadline, "show it", inspect(engine, id)).await {
             Ok(state) if is_up(&state) => return None,
             Ok(state) => back(name, &state, "it was brought up, and did not stay up"),
             Err(error) if error.is_gone() => return None,
@@ -112,9 +118,14 @@ fn back(name: &str, state: &State, why: &str) -> String {
 }
 
 /// True if it was down. One that somebody has removed meanwhile is nobody's any more.
-async fn bring_up_one(engine: &Engine, id: &str, downed: &Downed) -> Result<bool, String> {
+async fn bring_up_one(
+    engine: &Engine,
+    id: &str,
+    downed: &Downed,
+    deadline: Instant,
+) -> Result<bool, String> {
     let Downed { name, started } = downed;
-    let state = match inspect(engine, id).await {
+    let state = match in_time(deadline, "show it", inspect(engine, id)).await {
         Err(error) if error.is_gone() => return Ok(false),
         Err(error) => return Err(unknown(name, &error.to_string())),
         Ok(state) => state,
@@ -122,12 +133,14 @@ async fn bring_up_one(engine: &Engine, id: &str, downed: &Downed) -> Result<bool
     if is_up(&state) || state.started != *started {
         return Ok(false);
     }
-    let brought = if state.paused {
+    let bringing = async {
+        if !state.paused {
+            return start(engine, id, name).await;
+        }
         let unpaused = engine.docker().unpause_container(id).await;
         unpaused.map_err(|error| DockerError::engine(format!("continue {name}"), &error))
-    } else {
-        start(engine, id, name).await
     };
+    let brought = in_time(deadline, "bring it up", bringing).await;
     brought.map_err(|error| back(name, &state, &error.to_string()))?;
     Ok(true)
 }

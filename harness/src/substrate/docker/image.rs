@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bollard::body_full;
 use bollard::query_parameters::{CreateImageOptions, TagImageOptions};
@@ -31,6 +32,9 @@ pub const EXECUTABLE: &str = "/tweedledum";
 /// Shared objects are found by following names; ours name five. More than this is no executable
 /// of ours.
 const OBJECTS_MAX: usize = 64;
+
+/// How long an engine may say nothing while it gets an image.
+const SILENCE: Duration = Duration::from_mins(2);
 
 /// Why there is no image.
 #[derive(Debug, Error)]
@@ -240,19 +244,26 @@ async fn look_up(
     }
 }
 
-/// Reads the engine's progress to its end.
+/// Reads the engine's progress to its end. A pull may take any time, as long as it goes on.
 async fn finish<T>(
     name: &str,
     progress: impl futures_util::Stream<Item = Result<T, bollard::errors::Error>>,
 ) -> Result<(), ImageError> {
+    let failed = |why| ImageError::Engine {
+        image: name.to_owned(),
+        why,
+    };
     let mut progress = std::pin::pin!(progress);
-    while let Some(step) = progress.next().await {
-        step.map_err(|error| ImageError::Engine {
-            image: name.to_owned(),
-            why: said(&error),
-        })?;
+    loop {
+        match tokio::time::timeout(SILENCE, progress.next()).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(error))) => return Err(failed(said(&error))),
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                return Err(failed(format!("it has said nothing for {SILENCE:?}")));
+            }
+        }
     }
-    Ok(())
 }
 
 /// An image's content.
@@ -441,6 +452,19 @@ mod tests {
             pack(Path::new("/proc/self/exe")).unwrap().digest
         );
         assert!(packed.archive.len() > 1 << 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_that_stands_still_is_given_up() {
+        use futures_util::stream::{iter, pending};
+        let step = || Ok::<_, bollard::errors::Error>(());
+        finish("x:1", iter([step(), step()])).await.unwrap();
+        let stuck = iter([step()]).chain(pending());
+        let text = finish("x:1", stuck).await.unwrap_err().to_string();
+        assert!(
+            text.contains("x:1") && text.contains("nothing for 120s"),
+            "{text}"
+        );
     }
 
     #[test]

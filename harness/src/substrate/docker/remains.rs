@@ -25,6 +25,8 @@ use super::inside::AFTER;
 use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
 use crate::substrate::process::Nonce;
 
+/// How long the engine may take over what is asked of it when the time is over already.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Pause before removing again what was in use: a network keeps its endpoints for a moment.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
@@ -180,13 +182,13 @@ async fn remove_until_quiet(
     if recorded.is_empty() {
         return removal;
     }
-    let (mut up, _) = bring_up(engine, &recorded.down).await;
+    let (mut up, _) = bring_up(engine, &recorded.down, deadline).await;
     let mut up_since = Instant::now();
     remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
     let mut quiet_since = Instant::now();
     while quiet_since.elapsed() < quiet && Instant::now() < deadline {
         tokio::time::sleep(AGAIN).await;
-        let there = appeared(engine, &recorded).await;
+        let there = in_time(deadline, "list what it has", appeared(engine, &recorded)).await;
         if there.unwrap_or(true) {
             // What was left by the look before is looked for by this one.
             removal.left.clear();
@@ -195,7 +197,7 @@ async fn remove_until_quiet(
         }
     }
     // What a dead run had asked for last may have been done to these as well after the first look.
-    let (more, not_up) = bring_up(engine, &recorded.down).await;
+    let (more, not_up) = bring_up(engine, &recorded.down, deadline).await;
     if !more.is_empty() {
         up_since = Instant::now();
         up.extend(more);
@@ -204,7 +206,7 @@ async fn remove_until_quiet(
         // One that cannot run takes a moment to end.
         tokio::time::sleep_until((up_since + QUIET).into()).await;
     }
-    let down_again = still_up(engine, &up).await;
+    let down_again = still_up(engine, &up, deadline).await;
     removal.brought_up = up.len() - down_again.len();
     removal.left.extend(not_up.into_iter().chain(down_again));
     let keeper: [&[Role]; 1] = [&[Role::Keeper]];
@@ -248,7 +250,7 @@ async fn remove_in_order(
 }
 
 /// Whether anything that was recorded, but the keeper, is there.
-async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, bollard::errors::Error> {
+async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, DockerError> {
     let docker = engine.docker();
     let label = vec![format!("{NONCE_LABEL}={}", recorded.nonce)];
     let filters = HashMap::from([("label".to_owned(), label)]);
@@ -263,17 +265,19 @@ async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, bollard:
     let networks = docker.list_networks(Some(ListNetworksOptions {
         filters: Some(filters),
     }));
-    let (containers, volumes, networks) = tokio::join!(containers, volumes, networks);
-    let containers = containers?
+    let listed = tokio::try_join!(containers, volumes, networks);
+    let (containers, volumes, networks) =
+        listed.map_err(|error| DockerError::engine("list what it has", &error))?;
+    let containers = containers
         .into_iter()
         .flat_map(|it| it.names.unwrap_or_default());
     let containers = containers.map(|name| name.trim_start_matches('/').to_owned());
-    let volumes = volumes?
+    let volumes = volumes
         .volumes
         .unwrap_or_default()
         .into_iter()
         .map(|it| it.name);
-    let networks = networks?.into_iter().filter_map(|it| it.name);
+    let networks = networks.into_iter().filter_map(|it| it.name);
     let there: BTreeSet<String> = containers.chain(volumes).chain(networks).collect();
     let mut ours = recorded.things.keys();
     Ok(ours.any(|thing| thing.role != Role::Keeper && there.contains(&thing.name)))
@@ -393,11 +397,13 @@ async fn remove_one(
 ) -> Result<bool, Left> {
     let mut was_there = false;
     loop {
-        let why = match find(engine, nonce, &thing, id.as_deref()).await {
+        let looking = find(engine, nonce, &thing, id.as_deref());
+        let why = match in_time(deadline, "show it", looking).await {
             Ok(None) => return Ok(was_there),
             Ok(Some(id)) => {
                 was_there = true;
-                match remove(engine, thing.role.kind(), &id).await {
+                let removing = remove(engine, thing.role.kind(), &id);
+                match in_time(deadline, "remove it", removing).await {
                     // What the engine says it removed is looked for once more.
                     Ok(()) => {
                         "the engine says that it is removed, and it is still there".to_owned()
@@ -415,11 +421,31 @@ async fn remove_one(
             });
         }
         // Mostly the second look finds nothing at once.
-        match find(engine, nonce, &thing, id.as_deref()).await {
+        let looking = find(engine, nonce, &thing, id.as_deref());
+        match in_time(deadline, "show it", looking).await {
             Ok(None) => return Ok(was_there),
             _ => tokio::time::sleep(AGAIN).await,
         }
     }
+}
+
+/// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.
+pub(super) async fn in_time<T>(
+    deadline: Instant,
+    what: &str,
+    asked: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    let bound = deadline
+        .saturating_duration_since(Instant::now())
+        .max(MOMENT);
+    let answered = tokio::time::timeout(bound, Box::pin(asked)).await;
+    answered.unwrap_or_else(|_| {
+        Err(DockerError::Engine {
+            what: what.to_owned(),
+            why: format!("it has not answered for {bound:.1?}"),
+            status: None,
+        })
+    })
 }
 
 async fn remove(engine: &Engine, kind: Kind, id: &str) -> Result<(), DockerError> {
