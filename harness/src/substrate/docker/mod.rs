@@ -23,6 +23,8 @@ pub mod death;
 mod elf;
 pub mod engine;
 mod exec;
+#[cfg(test)]
+mod fake_engine;
 pub mod ground;
 mod held;
 pub mod image;

@@ -184,18 +184,10 @@ async fn remove_until_quiet(
     }
     let (mut up, _) = bring_up(engine, &recorded.down, deadline).await;
     let mut up_since = Instant::now();
-    remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
-    let mut quiet_since = Instant::now();
-    while quiet_since.elapsed() < quiet && Instant::now() < deadline {
-        tokio::time::sleep(AGAIN).await;
-        let there = in_time(deadline, "list what it has", appeared(engine, &recorded)).await;
-        if there.unwrap_or(true) {
-            // What was left by the look before is looked for by this one.
-            removal.left.clear();
-            remove_in_order(engine, &recorded, &BEFORE_KEEPER, deadline, &mut removal).await;
-            quiet_since = Instant::now();
-        }
-    }
+    let mut removed = BTreeSet::new();
+    let ours = (engine, &recorded);
+    let left = remove_in_order(ours, &BEFORE_KEEPER, deadline, quiet, &mut removed).await;
+    removal.left = left;
     // What a dead run had asked for last may have been done to these as well after the first look.
     let (more, not_up) = bring_up(engine, &recorded.down, deadline).await;
     if !more.is_empty() {
@@ -209,8 +201,10 @@ async fn remove_until_quiet(
     let down_again = still_up(engine, &up, deadline).await;
     removal.brought_up = up.len() - down_again.len();
     removal.left.extend(not_up.into_iter().chain(down_again));
-    let keeper: [&[Role]; 1] = [&[Role::Keeper]];
-    remove_in_order(engine, &recorded, &keeper, deadline, &mut removal).await;
+    let deadline = deadline.max(Instant::now() + MOMENT);
+    let left = remove_in_order(ours, &KEEPER, deadline, Duration::ZERO, &mut removed).await;
+    removal.left.extend(left);
+    removal.removed = removed.len();
     removal.left.sort_by(|a, b| a.name.cmp(&b.name));
     removal
 }
@@ -218,39 +212,84 @@ async fn remove_until_quiet(
 /// Nodes are joined to their agents, volumes and networks are in use by both.
 const BEFORE_KEEPER: [&[Role]; 3] = [&[Role::Node], &[Role::Agent], &[Role::Data, Role::Network]];
 
+const KEEPER: [&[Role]; 1] = [&[Role::Keeper]];
+
+/// Removes things in this order, again and again until nothing is left and nothing has appeared for `quiet`: a volume that
+/// is in use may be so by a container that was not there yet when containers were removed. Returns what is left.
 async fn remove_in_order(
-    engine: &Engine,
-    recorded: &Recorded,
+    (engine, recorded): (&Engine, &Recorded),
     order: &[&[Role]],
     deadline: Instant,
-    removal: &mut Removal,
-) {
+    quiet: Duration,
+    removed: &mut BTreeSet<Thing>,
+) -> Vec<Left> {
+    let (mut left, mut gone_since) = (Vec::new(), None::<Instant>);
+    loop {
+        let there = match gone_since {
+            None => true,
+            Some(_) => appeared(engine, recorded, deadline).await.unwrap_or(true),
+        };
+        if there {
+            left = remove_once((engine, recorded), order, deadline, removed).await;
+            gone_since = left.is_empty().then(Instant::now);
+        }
+        let quiet = gone_since.is_some_and(|since| since.elapsed() >= quiet);
+        if quiet || Instant::now() >= deadline {
+            return left;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn remove_once(
+    (engine, recorded): (&Engine, &Recorded),
+    order: &[&[Role]],
+    deadline: Instant,
+    removed: &mut BTreeSet<Thing>,
+) -> Vec<Left> {
+    let mut left = Vec::new();
     for roles in order {
         let mut removing = JoinSet::new();
         for (thing, id) in &recorded.things {
             if roles.contains(&thing.role) {
                 let (engine, nonce) = (engine.clone(), recorded.nonce);
                 let (thing, id) = (thing.clone(), id.clone());
-                removing
-                    .spawn(async move { remove_one(&engine, &nonce, thing, id, deadline).await });
+                removing.spawn(async move {
+                    let done = remove_one(&engine, &nonce, &thing, id.as_deref(), deadline).await;
+                    (thing, done)
+                });
             }
         }
-        while let Some(removed) = removing.join_next().await {
-            match removed {
-                Ok(Ok(was_there)) => removal.removed += usize::from(was_there),
-                Ok(Err(left)) => removal.left.push(left),
-                Err(error) => removal.left.push(Left {
-                    kind: Kind::Container,
-                    name: "unknown".to_owned(),
+        while let Some(done) = removing.join_next().await {
+            let (thing, done) = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    left.push(everything(error.to_string()));
+                    continue;
+                }
+            };
+            match done {
+                Ok(false) => {}
+                Ok(true) => {
+                    removed.insert(thing);
+                }
+                Err(error) => left.push(Left {
+                    kind: thing.role.kind(),
+                    name: thing.name,
                     why: error.to_string(),
                 }),
             }
         }
     }
+    left
 }
 
 /// Whether anything that was recorded, but the keeper, is there.
-async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, DockerError> {
+async fn appeared(
+    engine: &Engine,
+    recorded: &Recorded,
+    deadline: Instant,
+) -> Result<bool, DockerError> {
     let docker = engine.docker();
     let label = vec![format!("{NONCE_LABEL}={}", recorded.nonce)];
     let filters = HashMap::from([("label".to_owned(), label)]);
@@ -265,9 +304,12 @@ async fn appeared(engine: &Engine, recorded: &Recorded) -> Result<bool, DockerEr
     let networks = docker.list_networks(Some(ListNetworksOptions {
         filters: Some(filters),
     }));
-    let listed = tokio::try_join!(containers, volumes, networks);
-    let (containers, volumes, networks) =
-        listed.map_err(|error| DockerError::engine("list what it has", &error))?;
+    let what = "list what it has";
+    let listing = async {
+        let listed = tokio::try_join!(containers, volumes, networks);
+        listed.map_err(|error| DockerError::engine(what, &error))
+    };
+    let (containers, volumes, networks) = in_time(deadline, what, listing).await?;
     let containers = containers
         .into_iter()
         .flat_map(|it| it.names.unwrap_or_default());
@@ -387,46 +429,29 @@ fn another_engine(engine: &Engine, recorded: &Recorded) -> DockerError {
     ))
 }
 
-/// Removes one thing and makes sure that it is gone. True if it was there.
+/// Removes one thing and looks whether it is gone. True if it was there.
 async fn remove_one(
     engine: &Engine,
     nonce: &Nonce,
-    thing: Thing,
-    id: Option<String>,
+    thing: &Thing,
+    id: Option<&str>,
     deadline: Instant,
-) -> Result<bool, Left> {
-    let mut was_there = false;
-    loop {
-        let looking = find(engine, nonce, &thing, id.as_deref());
-        let why = match in_time(deadline, "show it", looking).await {
-            Ok(None) => return Ok(was_there),
-            Ok(Some(id)) => {
-                was_there = true;
-                let removing = remove(engine, thing.role.kind(), &id);
-                match in_time(deadline, "remove it", removing).await {
-                    // What the engine says it removed is looked for once more.
-                    Ok(()) => {
-                        "the engine says that it is removed, and it is still there".to_owned()
-                    }
-                    Err(error) => error.to_string(),
-                }
-            }
-            Err(error) => error.to_string(),
-        };
-        if Instant::now() >= deadline {
-            return Err(Left {
-                kind: thing.role.kind(),
-                name: thing.name,
-                why,
-            });
-        }
-        // Mostly the second look finds nothing at once.
-        let looking = find(engine, nonce, &thing, id.as_deref());
-        match in_time(deadline, "show it", looking).await {
-            Ok(None) => return Ok(was_there),
-            _ => tokio::time::sleep(AGAIN).await,
-        }
+) -> Result<bool, DockerError> {
+    let find = || in_time(deadline, "show it", find(engine, nonce, thing, id));
+    let Some(there) = find().await? else {
+        return Ok(false);
+    };
+    let removing = remove(engine, thing.role.kind(), &there);
+    in_time(deadline, "remove it", removing).await?;
+    if find().await?.is_some() {
+        let what = format!("remove the {} {}", thing.role.kind(), thing.name);
+        return Err(DockerError::Engine {
+            what,
+            why: "it says that it is removed, and it is still there".to_owned(),
+            status: None,
+        });
     }
+    Ok(true)
 }
 
 /// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.
@@ -528,3 +553,7 @@ async fn find(
         Ok(found) => Ok(found),
     }
 }
+
+#[cfg(test)]
+#[path = "remains_tests.rs"]
+mod tests;

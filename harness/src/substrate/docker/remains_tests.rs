@@ -1,0 +1,55 @@
+//! What is removed, from an engine that only answers what is written here.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::super::fake_engine::FakeEngine;
+use super::*;
+
+/// A container whose making was still under way when the run died appears after containers were looked for, and uses a
+/// volume that is to be removed.
+#[tokio::test]
+async fn what_appears_late_is_removed_before_what_it_uses() {
+    let nonce = Nonce::from_bytes([7; 16]);
+    let labels = json!({ NONCE_LABEL: nonce.to_string() });
+    let node = Thing::of(&nonce, Role::Node, Some("miner-0"));
+    let data = Thing::of(&nonce, Role::Data, Some("miner-0"));
+    let (name, volume) = (node.name.clone(), data.name.clone());
+    let (looks, node_gone, data_gone) = (
+        AtomicUsize::new(0),
+        AtomicBool::new(false),
+        AtomicBool::new(false),
+    );
+    let gone = |what: &str| (404, json!({ "message": format!("no such {what}") }));
+    let fake = FakeEngine::serve(move |method, parts| match (method, parts) {
+        ("GET", ["containers", "json"]) => {
+            let late = looks.fetch_add(1, Ordering::SeqCst) > 0;
+            let there = late && !node_gone.load(Ordering::SeqCst);
+            let it = json!({ "Id": "N", "Names": [format!("/{name}")], "Labels": labels });
+            (200, if there { json!([it]) } else { json!([]) })
+        }
+        ("DELETE", ["containers", "N"]) => {
+            node_gone.store(true, Ordering::SeqCst);
+            (204, json!(null))
+        }
+        (_, ["volumes", _]) if data_gone.load(Ordering::SeqCst) => gone("volume"),
+        ("GET", ["volumes", _]) => (
+            200,
+            json!({
+                "Name": volume, "Labels": labels, "Driver": "local", "Mountpoint": "", "Scope": "local", "Options": {}
+            }),
+        ),
+        ("DELETE", ["volumes", _]) if node_gone.load(Ordering::SeqCst) => {
+            data_gone.store(true, Ordering::SeqCst);
+            (204, json!(null))
+        }
+        ("DELETE", ["volumes", _]) => (409, json!({ "message": "volume is in use - [N]" })),
+        other => panic!("{other:?} was not asked for"),
+    });
+    let engine = Engine::connect(fake.address()).await.unwrap();
+    let things = vec![node, data];
+    let entries = [fake.entry(), Entry::Planned { things }];
+    let removal = remove_recorded(&engine, &entries, Duration::from_secs(20)).await;
+    assert_eq!((removal.left, removal.removed), (vec![], 2));
+}
