@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::faults::Impact;
+use crate::history::Header;
 use crate::time::Calendar;
 use crate::verdict::{Cause, FaultReport, Finding, Link};
 
@@ -41,17 +42,8 @@ struct Present<'a> {
 /// Links every finding to what the table says it may follow from, and puts causes before effects.
 ///
 /// `findings` is reordered; links name the new places.
-pub fn explain(
-    findings: &mut Vec<Finding>,
-    faults: &[FaultReport],
-    calendar: &Calendar,
-    genesis_ns: u64,
-) -> Vec<Link> {
-    let clock = Clock {
-        calendar,
-        genesis_ns,
-    };
-    let mut links = link(findings, faults, &clock);
+pub fn explain(findings: &mut Vec<Finding>, faults: &[FaultReport], clock: &Clock) -> Vec<Link> {
+    let mut links = link(findings, faults, clock);
     let order = order(findings, &links);
     let mut place = vec![0; order.len()];
     for (new, old) in order.iter().enumerate() {
@@ -75,16 +67,28 @@ pub fn explain(
     links
 }
 
-/// Protocol time of a run.
-struct Clock<'a> {
-    calendar: &'a Calendar,
+/// Protocol time as the nodes of a run count it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    calendar: Calendar,
     genesis_ns: u64,
+    first_epoch: u64,
 }
 
-impl Clock<'_> {
+impl Clock {
+    /// That of the run with this header.
+    pub fn of(header: &Header) -> Self {
+        Self {
+            calendar: header.calendar,
+            genesis_ns: header.genesis_ns,
+            first_epoch: header.first_epoch,
+        }
+    }
+
     fn epoch(&self, t_ns: u64) -> i64 {
         let at = self.calendar.instant(self.genesis_ns, t_ns);
-        at.0.div_euclid(self.calendar.epoch().0.max(1))
+        let epoch = at.0.div_euclid(self.calendar.epoch().0.max(1));
+        epoch.saturating_add_unsigned(self.first_epoch)
     }
 }
 
@@ -122,7 +126,7 @@ fn link(findings: &[Finding], faults: &[FaultReport], clock: &Clock) -> Vec<Link
                 .into_iter()
                 .filter(|cause| {
                     related(row, cause, effect, clock)
-                        && in_time(row, cause, effect, clock.calendar)
+                        && in_time(row, cause, effect, &clock.calendar)
                 })
                 .collect();
             fitting.sort_by_key(|cause| (cause.from_ns, cause.record));
@@ -314,13 +318,20 @@ mod tests {
         }
     }
 
+    fn clock(first_epoch: u64) -> Clock {
+        Clock {
+            calendar: Calendar {
+                layer_ns: 1_000,
+                layers_per_epoch: 4,
+            },
+            genesis_ns: 0,
+            first_epoch,
+        }
+    }
+
     /// Two roles that take each other's proofs and die of it at once: each could be the other's cause.
     #[test]
     fn a_circle_loses_nothing_and_is_cut() {
-        let calendar = Calendar {
-            layer_ns: 1_000,
-            layers_per_epoch: 4,
-        };
         let mut findings = Vec::new();
         for node in ["a", "b"] {
             for id in [
@@ -332,7 +343,7 @@ mod tests {
                 findings.push(finding(id, node, 10_000));
             }
         }
-        let links = explain(&mut findings, &[], &calendar, 0);
+        let links = explain(&mut findings, &[], &clock(0));
         assert_eq!(findings.len(), 8);
         for link in &links {
             assert!(
@@ -346,26 +357,29 @@ mod tests {
 
     #[test]
     fn a_round_explains_only_the_epoch_that_uses_it() {
-        let calendar = Calendar {
-            layer_ns: 1_000,
-            layers_per_epoch: 4,
-        };
-        for (round, since_ns, due_ns, linked) in [
-            (3, 8_100, 14_100, true),
-            (2, 8_100, 14_100, false),
-            (4, 8_100, 14_100, false),
-            (4, 8_100, 18_100, true),
+        for (first_epoch, round, since_ns, due_ns, linked) in [
+            (0, 3, 8_100, 14_100, true),
+            (0, 2, 8_100, 14_100, false),
+            (0, 4, 8_100, 14_100, false),
+            (0, 4, 8_100, 18_100, true),
+            // Of a network that had counted 16 epochs before the run.
+            (16, 19, 8_100, 14_100, true),
+            (16, 3, 8_100, 14_100, false),
         ] {
             let undelivered = Finding {
                 round: Some(round),
-                ..finding("proof/undelivered", "poet-0", round * 4_000)
+                ..finding(
+                    "proof/undelivered",
+                    "poet-0",
+                    round.saturating_sub(first_epoch) * 4_000,
+                )
             };
             let stalled = Finding {
                 since_ns: Some(since_ns),
                 proved_ns: due_ns + 1_000,
                 ..finding("stalled/atx", "miner-0", due_ns)
             };
-            let links = explain(&mut vec![undelivered, stalled], &[], &calendar, 0);
+            let links = explain(&mut vec![undelivered, stalled], &[], &clock(first_epoch));
             assert_eq!(!links.is_empty(), linked, "round {round}, due {due_ns}");
         }
     }

@@ -88,6 +88,9 @@ pub struct RunInfo {
     pub genesis_ns: u64,
     /// Layer length and layers per epoch.
     pub calendar: Calendar,
+    /// Which of the nodes' own epochs is this run's first: above 0 where they counted before it.
+    #[serde(default, skip_serializing_if = "crate::history::is_zero")]
+    pub first_epoch: u64,
     /// Records judged.
     pub records: u64,
     /// Layers judged, and how many of them in which the host was unfit.

@@ -324,5 +324,8 @@ fn header(
         control: job.control.cloned(),
         fixed_end: plan.until.is_some(),
         nodes_stay: false,
+        first_epoch: job
+            .ground
+            .first_epoch(started_unix_ns.saturating_add(genesis_ns)),
     })
 }

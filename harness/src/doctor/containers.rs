@@ -99,7 +99,7 @@ pub(super) async fn examine(
             let tried = ground.removal().await;
             bench.conclude(row, tried, began.elapsed());
         } else {
-            bench.attempt(row, ground.attempt(row.step)).await;
+            bench.attempt(row, Box::pin(ground.attempt(row.step))).await;
         }
     }
     ground.left
@@ -447,7 +447,7 @@ impl Ground<'_> {
         } else {
             // A run that could not begin has removed its things already; what is gone is fine.
             let entries = record.ledger.entries();
-            remains::remove_recorded(&engine, &entries, REMOVAL_BOUND).await
+            Box::pin(remains::remove_recorded(&engine, &entries, REMOVAL_BOUND)).await
         };
         let mut left: Vec<String> = removal.left.iter().map(ToString::to_string).collect();
         // Looked for by another way than that of the removal: by the label alone.

@@ -65,6 +65,11 @@ pub trait Ground: Debug + Send + Sync {
         earliest_unix_ns
     }
 
+    /// Which of the nodes' own epochs begins with a network that begins at this wall-clock time.
+    fn first_epoch(&self, _genesis_unix_ns: u64) -> u64 {
+        0
+    }
+
     /// Makes everything of a network that outlives its nodes' lives. Starts no node; disks are held as the request says
     /// when this returns.
     fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>>;

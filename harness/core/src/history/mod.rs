@@ -128,6 +128,14 @@ pub struct Header {
     /// Whether the nodes were there before the run and stay: then nobody stops them at its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nodes_stay: bool,
+    /// Which of the nodes' own epochs is this run's first: above 0 where they counted before it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_epoch: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+pub(crate) fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A node of the run.

@@ -8,7 +8,7 @@ mod evidence;
 
 use std::collections::BTreeMap;
 
-use crate::causes;
+use crate::causes::{self, Clock};
 use crate::history::read::{Line, ReadError};
 use crate::history::{Body, Ending, FORMAT, FULL, Header, NodeState, Record};
 use crate::oracles::{self, Oracle, Output, World};
@@ -231,12 +231,8 @@ impl Judge {
         let mut findings = std::mem::take(&mut self.out.findings);
         let mut faults = self.evidence.reports(&self.header);
         let doubtful = self.take_doubtful(&mut findings);
-        let chain = causes::explain(
-            &mut findings,
-            &faults,
-            &self.header.calendar,
-            self.header.genesis_ns,
-        );
+        let clock = Clock::of(&self.header);
+        let chain = causes::explain(&mut findings, &faults, &clock);
         let expectations = self.expectations(&findings, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;
@@ -522,6 +518,7 @@ impl Judge {
             substrate: header.substrate.clone(),
             genesis_ns: header.genesis_ns,
             calendar: header.calendar,
+            first_epoch: header.first_epoch,
             records: self.next_seq,
             layers: self.world.layers,
             void_layers: self.world.void_layers,

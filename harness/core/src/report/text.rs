@@ -265,6 +265,13 @@ impl Page<'_> {
             _ => "",
         };
         self.row(&format!("{outcome}  {plan} on {release}{must}  {rest}"));
+        if info.first_epoch > 0 {
+            let row = format!(
+                "epoch 0 of this run is the network's epoch {}; nodes count from their own genesis",
+                info.first_epoch
+            );
+            self.row(&self.options.paint(Colour::Dim, &row));
+        }
     }
 
     fn reasons(&mut self) {

@@ -99,6 +99,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
         control: None,
         fixed_end: false,
         nodes_stay: false,
+        first_epoch: 0,
     }
 }
 

@@ -676,6 +676,7 @@ fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault])
         control: None,
         fixed_end: false,
         nodes_stay: false,
+        first_epoch: 0,
     }
 }
 

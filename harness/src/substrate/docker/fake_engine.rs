@@ -58,7 +58,7 @@ impl FakeEngine {
     }
 }
 
-async fn talk(mut stream: UnixStream, answer: &(dyn Fn(&str, &[&str]) -> (u16, Value) + Sync)) {
+async fn talk(mut stream: UnixStream, answer: &impl Fn(&str, &[&str]) -> (u16, Value)) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         let Ok(byte) = stream.read_u8().await else {

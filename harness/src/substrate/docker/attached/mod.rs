@@ -187,6 +187,10 @@ impl Ground for AttachedGround {
         self.project.facts.epoch_from(earliest_unix_ns)
     }
 
+    fn first_epoch(&self, genesis_unix_ns: u64) -> u64 {
+        self.project.facts.epoch_at(genesis_unix_ns)
+    }
+
     fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>> {
         self.make(request).boxed()
     }

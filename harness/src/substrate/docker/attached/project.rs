@@ -91,10 +91,7 @@ struct NodeFact {
 impl Facts {
     /// The beginning of the first epoch that begins at this time or later.
     pub fn epoch_from(&self, unix_ns: u64) -> u64 {
-        let epoch_ns = self
-            .layer_ns
-            .saturating_mul(self.layers_per_epoch.into())
-            .max(1);
+        let epoch_ns = self.epoch_ns();
         let past = unix_ns
             .saturating_sub(self.genesis_unix_ns)
             .div_ceil(epoch_ns);
@@ -102,10 +99,19 @@ impl Facts {
             .saturating_add(past.saturating_mul(epoch_ns))
     }
 
+    /// The epoch at this time.
+    pub fn epoch_at(&self, unix_ns: u64) -> u64 {
+        unix_ns.saturating_sub(self.genesis_unix_ns) / self.epoch_ns()
+    }
+
+    fn epoch_ns(&self) -> u64 {
+        let epoch_ns = self.layer_ns.saturating_mul(self.layers_per_epoch.into());
+        epoch_ns.max(1)
+    }
+
     /// Since which second of 1970 logs are read by a run that begins at this time.
     pub(super) fn told_since(&self, unix_ns: u64) -> i32 {
-        let epoch_ns = self.layer_ns.saturating_mul(self.layers_per_epoch.into());
-        let before_ns = epoch_ns.saturating_mul(EPOCHS_OF_LOG);
+        let before_ns = self.epoch_ns().saturating_mul(EPOCHS_OF_LOG);
         i32::try_from(unix_ns.saturating_sub(before_ns) / 1_000_000_000).unwrap_or(0)
     }
 
@@ -391,6 +397,9 @@ mod tests {
             (1079, 1080),
         ] {
             assert_eq!(facts().epoch_from(now), want, "from {now}");
+        }
+        for (at, want) in [(1000, 0), (1039, 0), (1040, 1), (1085, 2)] {
+            assert_eq!(facts().epoch_at(at), want, "at {at}");
         }
     }
 
