@@ -60,6 +60,8 @@ pub struct Machine<W> {
     /// How long the slowest node may take to stop.
     pub(super) slowest_stop_ns: u64,
     pub(super) teardown_by_ns: u64,
+    /// When teardown began.
+    pub(super) torn_down_ns: u64,
     pub(super) next_seq: u64,
     pub(super) out: Vec<Command>,
     pub(super) now_ns: u64,
@@ -103,6 +105,7 @@ impl<W: Watch> Machine<W> {
             ready_by_ns: header.genesis_ns.saturating_sub(lead_ns(header.calendar)),
             slowest_stop_ns,
             teardown_by_ns: u64::MAX,
+            torn_down_ns: u64::MAX,
             next_seq: 0,
             out: Vec::new(),
             now_ns: 0,
@@ -178,7 +181,11 @@ impl<W: Watch> Machine<W> {
                 }));
             }
             Event::Pinged { node, rtt_us } => self.record(Body::Ping(Ping { node, rtt_us })),
-            Event::LayerEnded(layer) => self.record(Body::Layer(layer)),
+            Event::LayerEnded(layer) => {
+                if self.watched(layer.layer) {
+                    self.record(Body::Layer(layer));
+                }
+            }
             Event::Carried { step, result } => self.carried(step, result),
             Event::Proved {
                 step,
@@ -210,6 +217,15 @@ impl<W: Watch> Machine<W> {
             Event::TimedOut => self.end(Ending::TimedOut),
             Event::TornDown { left } => self.torn_down(left),
         }
+    }
+
+    /// Whether nodes were watched for most of a layer. While a run is torn down layers go on, as long as that takes, and
+    /// demand nothing of nodes that nobody asks any more.
+    fn watched(&self, layer: i64) -> bool {
+        let layer_ns = self.header.calendar.layer_ns;
+        let began_ns = u64::try_from(layer).unwrap_or(0).saturating_mul(layer_ns);
+        let middle_ns = began_ns.saturating_add(layer_ns / 2);
+        self.header.genesis_ns.saturating_add(middle_ns) <= self.torn_down_ns
     }
 
     /// What is due by now, independent of what happened.

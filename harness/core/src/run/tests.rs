@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Command, Event, Machine, TEARDOWN_BOUND_NS, Watch};
 use crate::faults::Impact;
 use crate::history::{
-    Body, Death, Ending, ExitStatus, Grade, Header, NodeInfo, Phase, Record, RoleInfo,
+    Body, Death, Ending, ExitStatus, Grade, Header, LayerRecord, NodeInfo, Phase, Record, RoleInfo,
 };
 use crate::plan::model::Source;
 use crate::schedule::{Action, Class, Part, Schedule, Step};
@@ -384,6 +384,39 @@ fn an_interrupted_run_thaws_before_it_tears_down() {
         panic!("no end")
     };
     assert_eq!(end.why, Ending::Interrupted(2));
+}
+
+/// A teardown that lasts is no time in which hosts or nodes are judged; the layer that ends with the run is.
+#[test]
+fn layers_of_which_teardown_took_most_are_not_recorded() {
+    let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
+    machine.on(0, Event::Begun);
+    let torn_ns = at(12) + 5;
+    assert!(
+        machine
+            .on(torn_ns, Event::TimedOut)
+            .contains(&Command::TearDown)
+    );
+    for (layer, recorded) in [(10, true), (11, true), (12, false), (13, false)] {
+        let ended = LayerRecord {
+            layer,
+            late_us: 500_000,
+            steal_ppm: 0,
+            cpu_pressure_ppm: None,
+            wall_step_us: None,
+        };
+        let commands = machine.on(torn_ns + 10, Event::LayerEnded(ended));
+        let is_layer = |it: &Command| {
+            matches!(
+                it,
+                Command::Record(Record {
+                    body: Body::Layer(_),
+                    ..
+                })
+            )
+        };
+        assert_eq!(commands.iter().any(is_layer), recorded, "layer {layer}");
+    }
 }
 
 /// A run that ends while a node is only just being started kills it: that is no crash of the node's.

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::bring_up::{Downed, bring_up, down, still_up, unseen};
 use super::container::{self, DockerError, inspect};
-use super::engine::{Engine, status_of};
+use super::engine::{Engine, EngineAddress, EngineError, status_of};
 use super::inside::AFTER;
 use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
 use crate::substrate::process::Nonce;
@@ -406,8 +406,8 @@ fn on_recorded_engine<'a, T: Default, F: Future<Output = T> + 'a>(
         Entry::Engine { address, .. } => Some(address.clone()),
         _ => None,
     });
-    let anything = Recorded::read(entries).is_some_and(|recorded| !recorded.is_empty());
-    let Some(address) = address.filter(|_| anything) else {
+    let recorded = Recorded::read(entries).filter(|recorded| !recorded.is_empty());
+    let (Some(address), Some(recorded)) = (address, recorded) else {
         return Ok(T::default());
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -415,9 +415,26 @@ fn on_recorded_engine<'a, T: Default, F: Future<Output = T> + 'a>(
         .build()
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let engine = Engine::connect(address).await;
+        let engine = reach(&recorded.engine, address, Engine::find()).await;
         Ok(act(engine.map_err(|error| error.to_string())?).await)
     })
+}
+
+/// The engine with this id: where it was, or, since a socket may have been forwarded, where the user says that one is now.
+async fn reach(
+    id: &str,
+    address: EngineAddress,
+    elsewhere: impl Future<Output = Result<Engine, EngineError>>,
+) -> Result<Engine, EngineError> {
+    let is_it = |engine: &Engine| engine.about().id == id;
+    let there = Engine::connect(address).await;
+    if there.as_ref().is_ok_and(is_it) {
+        return there;
+    }
+    match elsewhere.await {
+        Ok(engine) if is_it(&engine) => Ok(engine),
+        _ => there,
+    }
 }
 
 fn another_engine(engine: &Engine, recorded: &Recorded) -> DockerError {
@@ -507,7 +524,10 @@ async fn find(
     let found = match (thing.role.kind(), id) {
         (Kind::Container, Some(id)) => {
             let seen = docker.inspect_container(id, None).await;
-            seen.map(|_| Some(id.to_owned()))
+            seen.map(|container| {
+                let labels = container.config.and_then(|config| config.labels);
+                ours(labels).then(|| id.to_owned())
+            })
         }
         (Kind::Container, None) => {
             let filters = HashMap::from([

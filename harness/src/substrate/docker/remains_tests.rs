@@ -53,3 +53,35 @@ async fn what_appears_late_is_removed_before_what_it_uses() {
     let removal = remove_recorded(&engine, &entries, Duration::from_secs(20)).await;
     assert_eq!((removal.left, removal.removed), (vec![], 2));
 }
+
+/// Intents lie where nodes of the same user can write: an id in them is no proof that a container is the run's.
+#[tokio::test]
+async fn what_does_not_carry_the_nonce_is_not_removed() {
+    let nonce = Nonce::from_bytes([7; 16]);
+    let fake = FakeEngine::serve(|method, parts| match (method, parts) {
+        ("GET", ["containers", "N", "json"]) => {
+            (200, json!({ "Id": "N", "Config": { "Labels": {} } }))
+        }
+        other => panic!("{other:?} was not asked for"),
+    });
+    let engine = Engine::connect(fake.address()).await.unwrap();
+    let thing = Thing::of(&nonce, Role::Node, Some("miner-0"));
+    let id = "N".to_owned();
+    let entries = [fake.entry(), Entry::Made { thing, id }];
+    let removal = remove_recorded(&engine, &entries, Duration::from_secs(20)).await;
+    assert_eq!(removal, Removal::default());
+}
+
+#[tokio::test]
+async fn an_engine_is_found_where_it_is_now_if_it_is_the_same() {
+    let unasked = |_: &str, _: &[&str]| panic!("nothing was to be asked for");
+    let (here, dead) = (FakeEngine::serve(unasked), {
+        let gone = FakeEngine::serve(unasked);
+        gone.address()
+    });
+    let found = reach("E", dead.clone(), Engine::connect(here.address())).await;
+    assert_eq!(found.unwrap().about().address, here.address());
+    let other = reach("F", dead.clone(), Engine::connect(here.address())).await;
+    let told = other.unwrap_err().to_string();
+    assert!(told.contains(&dead.url), "{told}");
+}
