@@ -2,7 +2,7 @@
 
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
-use super::{Oracle, OracleKind, Output};
+use super::{Gives, Oracle, OracleKind, Output};
 use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
@@ -84,6 +84,13 @@ impl OracleKind for Advance {
             }
         }
         wrong
+    }
+
+    fn gives(&self) -> &'static [Gives] {
+        &[Gives {
+            kind: findings::STALLED,
+            can: |asked| asked.advances(),
+        }]
     }
 
     fn bound(&self, params: &Params) -> Option<Span> {

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::said::overheard_signal;
 use super::world::World;
-use super::{Oracle, OracleKind, Output};
+use super::{Asked, Gives, Never, Oracle, OracleKind, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape, Value};
-use crate::plan::model::Plan;
+use crate::plan::model::{Expectation as Expected, Plan, Source};
 use crate::time::Span;
 use crate::verdict::{Data, Expectation, Finding};
 
@@ -48,6 +48,10 @@ impl OracleKind for Agree {
         Vec::new()
     }
 
+    fn gives(&self) -> &'static [Gives] {
+        GIVES
+    }
+
     fn bound(&self, _params: &Params) -> Option<Span> {
         None
     }
@@ -60,8 +64,39 @@ impl OracleKind for Agree {
 /// The signal that nodes must agree about in every plan: the root of the applied state.
 const STATE_ROOT: &str = "state-root";
 
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: GIVES,
+    build: unasked,
+};
+
+const GIVES: &[Gives] = &[Gives {
+    kind: findings::DISAGREE,
+    can: compared,
+}];
+
+fn compared(asked: &Asked<'_>) -> Result<(), Never> {
+    let signal = asked.what;
+    let sources = asked.roles();
+    let mut sources = sources.filter_map(|role| Some(&role.signals.get(signal)?.source));
+    if sources.all(|source| matches!(source, Source::Metric { .. })) {
+        return Err(Never {
+            why: format!("`{signal}` is a metric, and a number says nothing of a height"),
+            hint: "name a signal whose values are texts `HEIGHT:VALUE`".to_owned(),
+        });
+    }
+    let about = |it: &Expected| it.params.text("about") == signal;
+    if signal == STATE_ROOT || asked.expected("agree").any(about) {
+        return Ok(());
+    }
+    Err(Never {
+        why: format!("no `agree` is about `{signal}`"),
+        hint: format!("add `- agree: {{ about: {signal} }}` to `expect`"),
+    })
+}
+
 /// The check that runs unasked, unless the plan asks for it or no node shows such a signal.
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     let asked = header.expect.iter().any(|it| {
         it.kind == "agree" && it.params.get("about") == Some(&Value::Text(STATE_ROOT.into()))
     });

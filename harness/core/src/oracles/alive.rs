@@ -6,15 +6,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::gives::anywhere;
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Asked, Gives, Never, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Death, Exit, ExitStatus, Header, NodeState, Panic, Record};
+use crate::plan::model::Role;
 use crate::schedule::Action;
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// A role of one node has no "all": its crash says everything.
 const ALL_MIN: usize = 2;
+
+fn several(asked: &Asked<'_>) -> Result<(), Never> {
+    let many = |role: &Role| {
+        let nodes = asked
+            .plan
+            .nodes
+            .iter()
+            .filter(|node| node.role == role.name);
+        nodes.count() >= ALL_MIN
+    };
+    let words = ["has two nodes or more", "has one node"];
+    let otherwise = "name the node's own crash, as crash/exit, or give the role another node";
+    asked.has(many, words, otherwise)
+}
 
 const SIGKILL: i32 = 9;
 const SIGXFSZ: i32 = 25;
@@ -22,6 +38,45 @@ const SIGXFSZ: i32 = 25;
 /// How much of its output explains why a node did not start: an error message and what led to it.
 const LAST_LINES: usize = 4;
 const LAST_CHARS: usize = 200;
+
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[
+        Gives {
+            kind: findings::CRASH_COMPONENT,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::CRASH_PANIC,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::CRASH_EXIT,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::CRASH_SIGNAL,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::CRASH_MEMORY,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::ALL_DEAD,
+            can: several,
+        },
+        Gives {
+            kind: findings::STOP_IGNORED,
+            can: anywhere,
+        },
+        Gives {
+            kind: findings::STOP_EXIT_CODE,
+            can: anywhere,
+        },
+    ],
+    build: |header| Some(Box::new(Alive::new(header))),
+};
 
 #[derive(Debug, Clone)]
 pub(super) struct Alive {

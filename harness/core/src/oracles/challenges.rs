@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::said::{Said, overheard, reported, said};
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Gives, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
@@ -34,7 +34,16 @@ struct Challenges {
     decided: u64,
 }
 
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[Gives {
+        kind: findings::LOST_CHALLENGE,
+        can: |asked| asked.reports(&[REGISTERED, HELD]),
+    }],
+    build: unasked,
+};
+
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     let challenges = Challenges {
         open: BTreeMap::new(),
         least: u64::from(reported(header, &["proof-made"])),

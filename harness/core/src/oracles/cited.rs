@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::said::{overheard, reported, said, short};
 use super::world::{Mark, World};
-use super::{Oracle, Output};
+use super::{Gives, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
@@ -41,7 +41,19 @@ struct Cited {
     seen: u64,
 }
 
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[Gives {
+        kind: findings::INVALID_ATX_PROOF,
+        can: |asked| {
+            asked.reports(&[PUBLISHED])?;
+            asked.of_any().reports(&[MADE])
+        },
+    }],
+    build: unasked,
+};
+
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     let cited = Cited {
         made: BTreeSet::new(),
         waiting: BTreeMap::new(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::said::{Said, overheard, reported, said};
 use super::world::{Mark, World};
-use super::{Oracle, Output};
+use super::{Gives, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::time::Span;
@@ -21,7 +21,19 @@ const ROUNDS_MAX: usize = 256;
 /// Proofs that are told apart within a round: a sound PoET makes one.
 const PROOFS_MAX: usize = 8;
 
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[Gives {
+        kind: findings::PROOF_UNDELIVERED,
+        can: |asked| {
+            asked.reports(&[MADE])?;
+            asked.of_any().reports(&[HELD])
+        },
+    }],
+    build: unasked,
+};
+
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     reported(header, &[MADE, HELD]).then(|| Box::new(Delivered::new(header)) as Box<dyn Oracle>)
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::said::{overheard, reported, said};
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Gives, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::verdict::{Code, Data, Expectation, Finding};
@@ -42,7 +42,16 @@ struct Crowded {
 /// A node whose disk stays full fails every round; more than this many tell nothing new.
 const OPEN_MAX: usize = 64;
 
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[Gives {
+        kind: findings::DISK_FULL,
+        can: |asked| asked.reports(&[FAILED]),
+    }],
+    build: unasked,
+};
+
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     reported(header, &[FAILED]).then(|| Box::new(Disk::default()) as Box<dyn Oracle>)
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::said::{Said, overheard, reported, said, short};
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Asked, Gives, Never, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Header, Record};
 use crate::verdict::{Data, Expectation, Finding};
@@ -20,7 +20,38 @@ const EQUIVOCATION: &str = "equivocation";
 /// Identities and ATXs kept: a thousand nodes over eight epochs. ATXs of the oldest epochs go first.
 const KEPT_MAX: usize = 8192;
 
-pub(super) fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[
+        Gives {
+            kind: findings::FORK_ATXS,
+            can: two_atxs,
+        },
+        Gives {
+            kind: findings::FORK_VOTES,
+            can: two_votes,
+        },
+    ],
+    build: unasked,
+};
+
+/// Nodes are known by what they publish; of others only their identity can be told, which has no role.
+fn two_atxs(asked: &Asked<'_>) -> Result<(), Never> {
+    let published = asked.reports(&[PUBLISHED]);
+    match asked.role {
+        Some(_) => published,
+        None => published.or_else(|never| asked.reports(&[DOUBLE]).map_err(|_| never)),
+    }
+}
+
+fn two_votes(asked: &Asked<'_>) -> Result<(), Never> {
+    if asked.role.is_some() {
+        asked.reports(&[PUBLISHED])?;
+    }
+    asked.of_any().reports(&[EQUIVOCATION])
+}
+
+fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
     let any = [PUBLISHED, DOUBLE, EQUIVOCATION]
         .iter()
         .any(|event| reported(header, &[*event]));

@@ -1,10 +1,11 @@
-//! Oracles: one file each, and one line in [`ALL`], or in [`always`] for those that run without being asked.
+//! Oracles: one file each, and one line in [`ALL`], or in `UNASKED` for those that run without being asked.
 //!
 //! An oracle is a fold over the history. It knows signals and impacts, never fault kinds, keeps bounded state, states the
 //! least data it needs and reports how much it had. To add one: copy `advance.rs`, give it its line, name its findings in
-//! [`crate::findings`], add what they may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
+//! [`crate::findings`] and say in its own file what of a plan each takes ([`Gives`]), add what they may follow from to the table in [`crate::causes`], and in `tests/judge` a history it must catch and one it must leave
 //! alone.
 
+use crate::findings::FindingKind;
 use crate::history::{Header, Record};
 use crate::params::{Param, Params};
 use crate::plan::model::Plan;
@@ -19,6 +20,7 @@ mod cited;
 mod course;
 mod delivered;
 mod disk;
+mod gives;
 mod groups;
 mod identities;
 mod recover;
@@ -28,6 +30,7 @@ mod said;
 mod void;
 mod world;
 
+pub use gives::{Asked, Gives, Never};
 pub use void::VoidTime;
 pub use world::{Ended, LATE_PART, Mark, NodeView, STEAL_MAX_PPM, Track, World};
 
@@ -61,6 +64,9 @@ pub trait OracleKind: Sync + std::fmt::Debug {
         None
     }
 
+    /// The findings it can give, and what of a plan they take.
+    fn gives(&self) -> &'static [Gives];
+
     /// The bound that must still be waited for after the last heal.
     fn bound(&self, params: &Params) -> Option<Span>;
 
@@ -68,24 +74,53 @@ pub trait OracleKind: Sync + std::fmt::Debug {
     fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle>;
 }
 
+/// A check that no plan switches off.
+#[derive(Debug)]
+struct Unasked {
+    /// The findings it can give, and what of a plan they take.
+    gives: &'static [Gives],
+    /// The oracle for one run. Some are about what nodes report; where none reports it, they are not for this network.
+    build: fn(&Header) -> Option<Box<dyn Oracle>>,
+}
+
+static UNASKED: &[Unasked] = &[
+    alive::UNASKED,
+    responds::UNASKED,
+    safety::UNASKED,
+    agree::UNASKED,
+    delivered::UNASKED,
+    disk::UNASKED,
+    identities::UNASKED,
+    challenges::UNASKED,
+    cited::UNASKED,
+];
+
 /// The checks that run in every plan and that no plan switches off.
 pub fn always(header: &Header) -> Vec<Box<dyn Oracle>> {
-    let mut always: Vec<Box<dyn Oracle>> = vec![
-        Box::new(alive::Alive::new(header)),
-        Box::new(responds::Responds::new(header)),
-        Box::new(safety::Safety::new(header)),
-    ];
-    // These are about what nodes report; where none reports it, they are not for this network.
-    let reporting = [
-        agree::unasked(header),
-        delivered::unasked(header),
-        disk::unasked(header),
-        identities::unasked(header),
-        challenges::unasked(header),
-        cited::unasked(header),
-    ];
-    always.extend(reporting.into_iter().flatten());
-    always
+    let built = UNASKED.iter().filter_map(|it| (it.build)(header));
+    built.collect()
+}
+
+/// Whether some oracle of a plan can give a finding of this kind.
+///
+/// # Errors
+/// Why none can, and what in the plan would change that.
+pub fn can_give(kind: &FindingKind, asked: &Asked<'_>) -> Result<(), Never> {
+    let mut first = Ok(());
+    for gives in givers().filter(|gives| gives.kind == *kind) {
+        let can = (gives.can)(asked);
+        if can.is_ok() {
+            return can;
+        }
+        first = first.and(can);
+    }
+    first
+}
+
+fn givers() -> impl Iterator<Item = &'static Gives> {
+    let expected = ALL.iter().map(|kind| kind.gives());
+    let unasked = UNASKED.iter().map(|it| it.gives);
+    expected.chain(unasked).flatten()
 }
 
 /// A fold over the records of one run. It is cloned to ask what the verdict would be if the history ended here.
@@ -193,5 +228,17 @@ impl Output {
             measurement: measurement.into(),
             records,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finding_has_an_oracle_that_gives_it() {
+        for kind in crate::findings::ALL {
+            assert!(givers().any(|gives| gives.kind == *kind), "{}", kind.id);
+        }
     }
 }

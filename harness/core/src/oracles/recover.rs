@@ -1,8 +1,9 @@
 //! `recover`: after the named heal every expected signal advances freshly, then the network converges.
 
+use super::gives::add;
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
-use super::{Oracle, OracleKind, Output};
+use super::{Asked, Gives, Never, Oracle, OracleKind, Output};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
@@ -53,6 +54,13 @@ impl OracleKind for Recover {
         Some("advance")
     }
 
+    fn gives(&self) -> &'static [Gives] {
+        &[Gives {
+            kind: findings::UNRECOVERED,
+            can: awaited,
+        }]
+    }
+
     fn bound(&self, params: &Params) -> Option<Span> {
         Some(params.span("within"))
     }
@@ -60,6 +68,17 @@ impl OracleKind for Recover {
     fn build(&self, params: &Params, header: &Header) -> Box<dyn Oracle> {
         Box::new(Recovers::new(params, header))
     }
+}
+
+/// It awaits what an `advance` expects.
+fn awaited(asked: &Asked<'_>) -> Result<(), Never> {
+    if asked.expected("recover").next().is_some() {
+        return asked.advances();
+    }
+    Err(Never {
+        why: "the plan has no `recover`".to_owned(),
+        hint: add("recover"),
+    })
 }
 
 /// A signal that must advance freshly.

@@ -8,13 +8,53 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Asked, Gives, Never, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, Record};
+use crate::plan::model::{Role, Source, Transport};
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// Layers in a row without an answer. One can be a burst that overflowed a socket buffer, two a burst at their border.
 const MISSES: u32 = 3;
+
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[
+        Gives {
+            kind: findings::HANG_API,
+            can: polled,
+        },
+        Gives {
+            kind: findings::DEAF_UDP,
+            can: pinged,
+        },
+    ],
+    build: |header| Some(Box::new(Responds::new(header))),
+};
+
+fn polled(asked: &Asked<'_>) -> Result<(), Never> {
+    let polled = |role: &Role| {
+        let mut signals = role.signals.values();
+        signals.any(|signal| !matches!(signal.source, Source::Log { .. }))
+    };
+    let words = [
+        "has a signal that is polled",
+        "has no signal that is polled",
+    ];
+    let otherwise = "give the role a signal with `json` or `metric`";
+    asked.has(polled, words, otherwise)
+}
+
+/// Who is pinged speaks a protocol that can be pinged, which only the harness knows, and listens for UDP.
+fn pinged(asked: &Asked<'_>) -> Result<(), Never> {
+    let listens = |role: &Role| {
+        let mut ports = role.ports.values();
+        !role.speaks.is_empty() && ports.any(|port| port.transport != Transport::Tcp)
+    };
+    let words = ["has a UDP port to ping", "has no UDP port to ping"];
+    let otherwise = "declare the role's UDP port under `ports` and its protocol under `speaks`";
+    asked.has(listens, words, otherwise)
+}
 
 /// What a node did in the layer that is just ending.
 #[derive(Debug, Clone, Default)]

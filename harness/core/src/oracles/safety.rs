@@ -8,10 +8,25 @@ use std::collections::BTreeMap;
 use super::course::height;
 use super::said::doubt_lost;
 use super::world::World;
-use super::{Oracle, Output};
+use super::{Asked, Gives, Never, Oracle, Output, Unasked};
 use crate::findings;
 use crate::history::{Body, Header, NodeState, Record, Sample};
 use crate::verdict::{Data, Expectation, Finding};
+
+/// What it gives, and how it is built.
+pub(super) const UNASKED: Unasked = Unasked {
+    gives: &[Gives {
+        kind: findings::WENT_BACK,
+        can: shows,
+    }],
+    build: |header| Some(Box::new(Safety::new(header))),
+};
+
+fn shows(asked: &Asked<'_>) -> Result<(), Never> {
+    let words = ["has a signal", "has no signals"];
+    let otherwise = "declare under `signals` what must not go back";
+    asked.has(|role| !role.signals.is_empty(), words, otherwise)
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Safety {

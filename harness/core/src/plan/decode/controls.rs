@@ -1,11 +1,13 @@
 //! `tolerates:` and `controls:`: when liveness may be demanded, and what releases must show.
 
+use super::super::SourceSpan;
 use super::super::keys::{CONTROL, FINDING, TOLERANCE};
-use super::super::model::{Amount, Control, FindingPattern, Relation, Tolerance};
+use super::super::model::{Amount, Control, FindingPattern, Plan, Relation, Tolerance};
 use super::super::raw::{Kind, shorten};
 use super::super::reader::{Field, Fields, Reader};
 use super::{Known, at_key};
 use crate::findings::{self, FindingKind, Open};
+use crate::oracles::{self, Asked};
 
 /// The least that `says` may be, in characters that are not blank.
 const SAYS_MIN: usize = 4;
@@ -101,13 +103,21 @@ fn amount(reader: &mut Reader, fields: &Fields<'_>) -> Option<Amount> {
     fields.count(reader, "at-least").map(Amount::AtLeast)
 }
 
-/// What each named release must show.
+/// A finding that a control names, and where its id stands.
+pub(super) struct Named {
+    pattern: FindingPattern,
+    at: SourceSpan,
+    path: String,
+}
+
+/// What each named release must show, and the findings that they name.
 pub(super) fn controls(
     reader: &mut Reader,
     field: Option<Field<'_>>,
     known: &Known<'_>,
-) -> Vec<Control> {
+) -> (Vec<Control>, Vec<Named>) {
     let mut controls = Vec::new();
+    let mut named = Vec::new();
     for (key, field) in field
         .and_then(|field| reader.named(&field))
         .unwrap_or_default()
@@ -126,11 +136,13 @@ pub(super) fn controls(
             continue;
         };
         let verdict = fields.word(reader, "verdict");
-        let patterns = |reader: &mut Reader, name: &str| {
-            fields
-                .get(name)
-                .map(|field| findings(reader, &field, known))
-                .unwrap_or_default()
+        let mut patterns = |reader: &mut Reader, name: &str| {
+            let found = fields.get(name);
+            let found = found.map(|field| findings(reader, &field, known));
+            let found = found.unwrap_or_default();
+            let patterns = found.iter().map(|it| it.pattern.clone()).collect();
+            named.extend(found);
+            patterns
         };
         let findings = patterns(reader, "findings");
         let also_allowed = patterns(reader, "also-allowed");
@@ -144,7 +156,26 @@ pub(super) fn controls(
             });
         }
     }
-    controls
+    (controls, named)
+}
+
+/// A finding that no oracle of the plan can give would have the release blamed for not giving it.
+pub(super) fn can_be_given(reader: &mut Reader, named: &[Named], plan: &Plan) {
+    for Named { pattern, at, path } in named {
+        let id = &pattern.id;
+        let Some(kind) = findings::by_id(id) else {
+            continue;
+        };
+        let asked = Asked {
+            plan,
+            role: pattern.role.as_deref(),
+            what: kind.about(id).unwrap_or_default(),
+        };
+        if let Err(never) = oracles::can_give(kind, &asked) {
+            let why = format!("nothing can give `{}`: {}", shorten(id), never.why);
+            reader.wrong(*at, path, why, never.hint);
+        }
+    }
 }
 
 /// A control that fails for just any reason proves nothing, and one that passes has no findings.
@@ -179,42 +210,51 @@ fn reasons(reader: &mut Reader, fields: &Fields<'_>, verdict: Option<&str>) {
     }
 }
 
-fn findings(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Vec<FindingPattern> {
-    let mut patterns: Vec<FindingPattern> = Vec::new();
+fn findings(reader: &mut Reader, field: &Field<'_>, known: &Known<'_>) -> Vec<Named> {
+    let mut found: Vec<Named> = Vec::new();
     for item in reader.list(field).unwrap_or_default() {
-        let Some(pattern) = finding(reader, &item, known) else {
+        let Some(named) = finding(reader, &item, known) else {
             continue;
         };
-        if patterns.contains(&pattern) {
-            let why = format!("`{}` is listed twice", pattern.id);
+        if found.iter().any(|other| other.pattern == named.pattern) {
+            let why = format!("`{}` is listed twice", named.pattern.id);
             reader.wrong(item.node.span, &item.path, why, "remove one of them");
         } else {
-            patterns.push(pattern);
+            found.push(named);
         }
     }
-    patterns
+    found
 }
 
-fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<FindingPattern> {
+fn finding(reader: &mut Reader, item: &Field<'_>, known: &Known<'_>) -> Option<Named> {
+    let named = |pattern: FindingPattern, field: &Field<'_>| Named {
+        pattern,
+        at: field.node.span,
+        path: field.path.clone(),
+    };
     let Kind::Map(_) = item.node.kind else {
-        return finding_id(reader, item, None, known).map(|id| FindingPattern {
+        let id = finding_id(reader, item, None, known)?;
+        let pattern = FindingPattern {
             id,
             role: None,
             says: None,
-        });
+        };
+        return Some(named(pattern, item));
     };
     let fields = reader.fields(item, &FINDING)?;
     let role = fields.get("role").map(|field| role(reader, &field, known));
     let of = role.as_ref().and_then(Option::as_deref);
-    let id = fields
-        .get("id")
-        .and_then(|field| finding_id(reader, &field, of, known));
+    let place = fields.get("id");
+    let id = place
+        .as_ref()
+        .and_then(|field| finding_id(reader, field, of, known));
     let says = fields.get("says").map(|field| said(reader, &field));
-    Some(FindingPattern {
+    let pattern = FindingPattern {
         id: id?,
         role: role.map_or(Some(None), |role| role.map(Some))?,
         says: says.map_or(Some(None), |says| says.map(Some))?,
-    })
+    };
+    Some(named(pattern, &place?))
 }
 
 /// What the text of a finding must hold. A letter or two stand in any text, and would make a control of nothing.

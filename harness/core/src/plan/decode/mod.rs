@@ -198,7 +198,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         releases: &releases,
     };
     let tolerates = controls::tolerates(reader, fields.get("tolerates"), &known);
-    let controls = controls::controls(reader, fields.get("controls"), &known);
+    let (controls, named) = controls::controls(reader, fields.get("controls"), &known);
     let timeline = timeline::timeline(reader, fields.get("timeline"), &known);
     let until = fields.get("until").and_then(|field| {
         reader
@@ -215,6 +215,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
             _ => 0,
         });
     let expect = timeline::expectations(reader, fields.get("expect"), &timeline, &known);
+    let roles_read = known.used(None).is_some();
     let used: BTreeSet<&str> = nodes
         .iter()
         .flatten()
@@ -241,6 +242,9 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
     };
     // An expectation that could not be read may be the one that another rests on.
     let all_read = expect.len() == asked;
+    if roles_read && all_read && asked > 0 {
+        controls::can_be_given(reader, &named, &plan);
+    }
     let longest = OnceCell::new();
     for (expectation, field) in &expect {
         if timed {
