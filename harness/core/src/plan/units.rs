@@ -6,7 +6,7 @@
 use crate::time::{Calendar, MICRO, ProtocolTime, Span};
 
 use super::model::Capacity;
-use super::suggest::did_you_mean;
+use super::suggest::nearest;
 
 /// A value that cannot be read: why, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,8 +129,8 @@ pub(super) fn size(text: &str) -> Result<u64, Unreadable> {
     let Some((_, each)) = SIZE.iter().find(|(name, _)| *name == unit) else {
         let names: Vec<&str> = SIZE.iter().map(|(name, _)| *name).collect();
         return Err(Unreadable::new(
-            format!("`{unit}` is not a unit of size"),
-            did_you_mean(unit, &names).unwrap_or_else(|| format!("units are {}", names.join(", "))),
+            format!("`{unit}` in `{text}` is not a unit of size"),
+            meant(near_size(unit), &names),
         ));
     };
     number
@@ -155,9 +155,10 @@ pub(super) fn capacity(text: &str) -> Result<Capacity, Unreadable> {
             .map(|(name, _)| *name)
             .chain(["rounds"])
             .collect();
+        let near = near_size(unit).or_else(|| near_unit(unit, &["rounds"]));
         return Err(Unreadable::new(
-            format!("`{unit}` is not a unit of disk room"),
-            did_you_mean(unit, &names).unwrap_or_else(|| format!("units are {}", names.join(", "))),
+            format!("`{unit}` in `{text}` is not a unit of disk room"),
+            meant(near, &names),
         ));
     }
     size(text).map(Capacity::Bytes)
@@ -388,12 +389,46 @@ fn time_unit(text: &str, unit: &str) -> Result<Unit, Unreadable> {
         return Ok(*found);
     }
     let names: Vec<&str> = TIME.iter().map(|(name, _)| *name).collect();
-    let hint = did_you_mean(unit, &names)
-        .unwrap_or_else(|| "units are epochs, layers, ns, us, ms, s, min, h, d".to_owned());
+    let several = names
+        .iter()
+        .filter(|name| !["epoch", "layer"].contains(name));
+    let several: Vec<&str> = several.copied().collect();
     Err(Unreadable::new(
         format!("`{unit}` in `{text}` is not a unit of time"),
-        hint,
+        meant(near_unit(unit, &names), &several),
     ))
+}
+
+/// The unit that was probably meant, or else those there are.
+fn meant(near: Option<&str>, names: &[&str]) -> String {
+    match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("units are {}", names.join(", ")),
+    }
+}
+
+/// A slip of the hand among units. They are so short that nearly all are a letter apart, and whoever takes up a wrong one
+/// is off by a thousand: so the first letter must be the same, and a single one is not guessed at.
+fn near_unit<'u>(unit: &str, names: &[&'u str]) -> Option<&'u str> {
+    let mut known = names.iter().copied();
+    if let Some(same) = known.find(|name| name.eq_ignore_ascii_case(unit)) {
+        return Some(same);
+    }
+    let first = unit.chars().next().filter(|_| unit.len() > 1)?;
+    let alike = names.iter().copied().filter(|name| name.starts_with(first));
+    let alike: Vec<&'u str> = alike.collect();
+    let near = nearest(unit, &alike)?;
+    alike.iter().copied().find(|name| *name == near)
+}
+
+/// `M`, `Mb` and `Mi` are short for mebibytes, as memory and disks are counted.
+fn near_size(unit: &str) -> Option<&'static str> {
+    let mut known = SIZE.iter().map(|(name, _)| *name);
+    if let Some(same) = known.clone().find(|name| name.eq_ignore_ascii_case(unit)) {
+        return Some(same);
+    }
+    let first = unit.get(..1).filter(|_| unit.len() <= 3)?;
+    known.find(|name| name.ends_with("iB") && name[..1].eq_ignore_ascii_case(first))
 }
 
 fn not_finite(text: &str) -> bool {
@@ -507,6 +542,32 @@ mod tests {
         }
         for text in ["1", "3/3", "1/0", "-1/3", "100%", "x%", "0.5"] {
             assert!(fraction(text).is_err(), "{text}");
+        }
+        for (unit, hint) in [
+            ("M", "did you mean `MiB`?"),
+            ("k", "did you mean `KiB`?"),
+            ("Gi", "did you mean `GiB`?"),
+            ("kib", "did you mean `KiB`?"),
+            ("mb", "did you mean `MB`?"),
+            ("XB", "units are B, KB, MB, GB, KiB, MiB, GiB"),
+            ("T", "units are B, KB, MB, GB, KiB, MiB, GiB"),
+            ("bytes", "units are B, KB, MB, GB, KiB, MiB, GiB"),
+        ] {
+            let wrong = size(&format!("32{unit}")).unwrap_err();
+            assert_eq!(wrong.hint.as_deref(), Some(hint), "{unit}");
+        }
+        let units = "units are epochs, layers, ns, us, ms, s, min, h, d";
+        for (unit, hint) in [
+            ("m", units),
+            ("x", units),
+            ("sec", units),
+            ("S", "did you mean `s`?"),
+            ("hr", "did you mean `h`?"),
+            ("mins", "did you mean `min`?"),
+            ("lyaers", "did you mean `layers`?"),
+        ] {
+            let wrong = span(&format!("5 {unit}"), &CALENDAR).unwrap_err();
+            assert_eq!(wrong.hint.as_deref(), Some(hint), "{unit}");
         }
         for text in ["64", "64 kib", "99999999999GiB", "-1B"] {
             assert!(size(text).is_err(), "{text}");
