@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::params::Need;
 use crate::time::{Calendar, ProtocolTime, Span};
 
 use super::keys::{self, Mapping};
 use super::raw::{Key, Kind, Node, join, shorten};
 use super::selector;
-use super::suggest::suggest;
+use super::suggest::{did_you_mean, suggest};
 use super::units::{self, Unreadable};
 use super::{Diagnostic, Selector, SourceSpan, model};
 
@@ -348,10 +347,41 @@ impl Reader {
             path: field.path.clone(),
             span: first_line(field.node.span, field.node),
         };
-        self.unknown_keys(&fields);
-        self.missing_keys(&fields);
+        if !self.one_for_another(&fields) {
+            self.unknown_keys(&fields);
+            self.missing_keys(&fields);
+        }
         self.sets(&fields);
         Some(fields)
+    }
+
+    /// One unknown key where one is missing is one mistake, whatever it was called.
+    fn one_for_another(&mut self, fields: &Fields<'_>) -> bool {
+        let mut unknown = fields.unknown();
+        let (Some(key), None) = (unknown.next(), unknown.next()) else {
+            return false;
+        };
+        let mut missing = fields.missing();
+        let (Some(meant), None) = (missing.next(), missing.next()) else {
+            return false;
+        };
+        if did_you_mean(&key.text, &fields.known()).is_some() {
+            return false;
+        }
+        let path = join(&fields.path, &key.text);
+        let doc = meant.doc;
+        self.unknown_for(key, &path, meant.name, doc);
+        true
+    }
+
+    /// Reports an unknown key that stands where this one is missing.
+    pub(super) fn unknown_for(&mut self, key: &Key, path: &str, missing: &str, doc: &str) {
+        let why = format!(
+            "unknown key `{}`, and `{missing}` is missing",
+            shorten(&key.text)
+        );
+        let hint = format!("did you mean `{missing}`? {doc}");
+        self.wrong(key.span, path, why, hint);
     }
 
     fn unknown_keys(&mut self, fields: &Fields<'_>) {
@@ -373,16 +403,11 @@ impl Reader {
     }
 
     fn missing_keys(&mut self, fields: &Fields<'_>) {
-        for key in fields.table.keys {
-            // An unknown key that looks like it is the same mistake.
-            if key.need == Need::Required
-                && fields.get(key.name).is_none()
-                && !fields.slipped(&[key.name])
-            {
-                let why = format!("`{}` is missing", key.name);
-                let hint = format!("add `{}`: {}", key.name, lower_first(key.doc));
-                self.wrong(fields.span, &fields.path, why, hint);
-            }
+        let missing: Vec<&keys::Key> = fields.missing().collect();
+        for key in missing {
+            let why = format!("`{}` is missing", key.name);
+            let hint = format!("add `{}`: {}", key.name, lower_first(key.doc));
+            self.wrong(fields.span, &fields.path, why, hint);
         }
     }
 
@@ -417,7 +442,15 @@ impl Reader {
                 Vec::new()
             };
             let of: Vec<&str> = set.iter().copied().chain(extra).collect();
-            if !fields.slipped(&of) {
+            // The one unknown key of a mapping that lacks nothing else is told with all that may stand there.
+            let mut unknown = fields.unknown();
+            let stray = unknown
+                .next()
+                .filter(|_| at == 0 && unknown.next().is_none());
+            let instead = stray
+                .filter(|key| did_you_mean(&key.text, &fields.known()).is_none())
+                .is_some_and(|_| fields.missing().next().is_none());
+            if !fields.slipped(&of) && !instead {
                 let why = format!("one of {} is missing", quoted(&of));
                 self.wrong(fields.span, &fields.path, why, "add exactly one of them");
             }
@@ -478,17 +511,34 @@ impl Reader {
         };
         let network = network?;
         if let Some(why) = selector.unknown(nodes) {
-            let last = text.split_whitespace().last().unwrap_or_default();
-            let known: Vec<&str> = network.roles().into_iter().collect();
-            self.wrong(
-                field.node.span,
-                &field.path,
-                shorten_all(&why),
-                self.suggest(last, "roles", &known),
-            );
+            let (why, hint) = self.near(&text, &selector, why, network);
+            self.wrong(field.node.span, &field.path, shorten_all(&why), hint);
             return None;
         }
         Some(selector)
+    }
+
+    /// Why a selector matches too little, and what was probably meant by its text.
+    fn near(
+        &self,
+        text: &str,
+        selector: &Selector,
+        why: String,
+        network: &Network<'_>,
+    ) -> (String, String) {
+        if let Selector::AnyOf(_, role) = selector {
+            let nodes = network.nodes.iter();
+            let there = nodes.filter(|node| node.role == *role).count();
+            if there > 0 {
+                return (why, format!("ask for at most {there}"));
+            }
+        }
+        let last = text.split_whitespace().last().unwrap_or_default();
+        if let Some(near) = selector::near_node(last, network.nodes) {
+            return near;
+        }
+        let known: Vec<&str> = network.roles().into_iter().collect();
+        (why, self.suggest(last, "roles", &known))
     }
 
     /// A name the plan gives: kebab-case, so that it can be part of file names, flags and findings.

@@ -2,7 +2,7 @@
 //!
 //! There are no plurals, since a user's role names are the user's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,11 +49,14 @@ impl Selector {
     }
 
     /// Why this matches nothing or too little among `nodes`, or `None` when it is sound.
-    pub fn unknown(&self, nodes: &[Node]) -> Option<String> {
+    pub(super) fn unknown(&self, nodes: &[Node]) -> Option<String> {
         let of_role = |role: &str| nodes.iter().filter(|node| node.role == role).count();
         match self {
             Self::Every(role) | Self::Any(role) if of_role(role) == 0 => {
                 Some(format!("no node has the role or name `{role}`"))
+            }
+            Self::AnyOf(_, role) if of_role(role) == 0 => {
+                Some(format!("no role of the network is called `{role}`"))
             }
             Self::AnyOf(count, role) if of_role(role) < *count => Some(format!(
                 "asks for {count} of `{role}`, but the network has {}",
@@ -130,6 +133,30 @@ impl Selector {
             Self::Every(_) | Self::Node(_) | Self::List(_) => members,
         }
     }
+}
+
+/// What a text names that reads like one node of a role: why there is no such node, and which there are.
+pub(super) fn near_node(text: &str, nodes: &[Node]) -> Option<(String, String)> {
+    let (name, index) = text.rsplit_once('-')?;
+    if index.is_empty() || !index.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let roles: BTreeSet<&str> = nodes.iter().map(|node| node.role.as_str()).collect();
+    let roles: Vec<&str> = roles.into_iter().collect();
+    let exact = roles.iter().copied().find(|role| *role == name);
+    let role = exact.or_else(|| nearest(name, &roles))?;
+    let why = format!("no node is called `{text}`");
+    let meant = format!("{role}-{index}");
+    if nodes.iter().any(|node| node.name == meant) {
+        return Some((why, format!("did you mean `{meant}`?")));
+    }
+    let names = names_of(nodes, role);
+    let hint = match names.as_slice() {
+        [] => return None,
+        [only] => format!("the only node of the role is `{only}`"),
+        [first, .., last] => format!("the nodes of the role are `{first}` to `{last}`"),
+    };
+    Some((why, hint))
 }
 
 /// The form that a text which is no selector was probably meant for: `any 2 of gateway` for `any 2 gateways`.

@@ -21,13 +21,25 @@ pub(super) fn nearest<'w, W: AsRef<str>>(word: &str, known: &'w [W]) -> Option<&
         return None;
     }
     let reach = (word.chars().count() / 3).max(1);
-    known_words()
+    let slip = known_words()
         // The distance is at least the difference in length, which is far cheaper.
         .filter(|candidate| candidate.len().abs_diff(word.len()) <= reach * 4)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= reach && *candidate != word)
         .min()
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    slip.or_else(|| begun(word, known))
+}
+
+/// The only one of `known` that begins so: words are cut short as often as misspelt.
+fn begun<'w, W: AsRef<str>>(word: &str, known: &'w [W]) -> Option<&'w str> {
+    const LEAST: usize = 3;
+    let mut begun = known.iter().map(AsRef::as_ref);
+    let begins = |it: &&str| word.len() >= LEAST && it.len() > word.len() && it.starts_with(word);
+    begun
+        .by_ref()
+        .find(begins)
+        .filter(|_| !begun.any(|it| begins(&it)))
 }
 
 /// The same, or else the list of what is known.
@@ -53,7 +65,14 @@ mod tests {
 
     #[test]
     fn slips_are_recognised_and_other_words_are_not() {
-        let known = ["sources", "target", "over", "datagrams"];
+        let known = [
+            "sources",
+            "target",
+            "over",
+            "datagrams",
+            "cap-memory",
+            "cap-disk",
+        ];
         for (word, meant) in [
             ("source", "sources"),
             ("tagret", "target"),
@@ -61,13 +80,15 @@ mod tests {
             ("datagramms", "datagrams"),
             ("TARGET", "target"),
             ("SIGOVER", "over"),
+            ("cap-mem", "cap-memory"),
+            ("data", "datagrams"),
         ] {
             assert_eq!(
                 did_you_mean(word, &known),
                 Some(format!("did you mean `{meant}`?"))
             );
         }
-        for word in ["banana", "x", ""] {
+        for word in ["banana", "x", "", "cap", "da"] {
             assert_eq!(did_you_mean(word, &known), None, "{word}");
         }
         assert_eq!(

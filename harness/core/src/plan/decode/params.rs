@@ -74,7 +74,14 @@ pub(super) fn decode(
         at,
         path: field.path.clone(),
     };
+    let instead = one_for_another(&entries, table);
     for (key, value) in &entries {
+        if let Some((unknown, param)) = instead
+            && unknown.span == key.span
+        {
+            reader.unknown_for(key, &value.path, param.name, param.doc);
+            continue;
+        }
         let Some(param) = table.iter().find(|param| param.name == key.text) else {
             let why = format!("unknown key `{}`", shorten(&key.text));
             reader.wrong(
@@ -91,7 +98,8 @@ pub(super) fn decode(
             None => complete = false,
         }
     }
-    absent(reader, &mut decoded, &entries, table, known);
+    let told = instead.map(|(_, param)| param.name);
+    absent(reader, &mut decoded, &entries, table, told, known);
     let required = table.iter().filter(|param| param.need == Need::Required);
     complete &= required
         .into_iter()
@@ -99,12 +107,41 @@ pub(super) fn decode(
     (complete && reader.wrong.len() == before).then_some(decoded)
 }
 
-/// Reports parameters that must be given, and fills in defaults.
+/// The one unknown key, where one parameter is missing: that is one mistake, whatever it was called.
+fn one_for_another<'k>(
+    entries: &[(&'k Key, Field<'_>)],
+    table: &'static [Param],
+) -> Option<(&'k Key, &'static Param)> {
+    let names: Vec<&str> = table.iter().map(|param| param.name).collect();
+    let mut unknown = entries.iter().map(|(key, _)| *key);
+    let mut unknown = unknown
+        .by_ref()
+        .filter(|key| !names.contains(&key.text.as_str()));
+    let given = |name: &str| entries.iter().any(|(key, _)| key.text == name);
+    let mut missing = table
+        .iter()
+        .filter(|param| param.need == Need::Required && !given(param.name));
+    match (
+        unknown.next(),
+        unknown.next(),
+        missing.next(),
+        missing.next(),
+    ) {
+        (Some(key), None, Some(param), None) => {
+            let near = did_you_mean(&key.text, &names);
+            near.is_none().then_some((key, param))
+        }
+        _ => None,
+    }
+}
+
+/// Reports parameters that must be given, `told` aside, and fills in defaults.
 fn absent(
     reader: &mut Reader,
     decoded: &mut Decoded,
     entries: &[(&Key, Field<'_>)],
     table: &'static [Param],
+    told: Option<&str>,
     known: &Known<'_>,
 ) {
     let given = |name: &str| entries.iter().any(|(key, _)| key.text == name);
@@ -115,7 +152,7 @@ fn absent(
             .iter()
             .any(|(key, _)| unknown(&key.text) && did_you_mean(&key.text, &[param.name]).is_some());
         match param.need {
-            Need::Required if !slipped => {
+            Need::Required if !slipped && told != Some(param.name) => {
                 let why = format!("`{}` is missing", param.name);
                 reader.wrong(
                     decoded.at,

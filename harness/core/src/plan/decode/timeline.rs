@@ -83,8 +83,9 @@ pub(super) fn timeline(
         given: named.map(|line| line.entry.name.as_str()).collect(),
         complete,
     };
+    let mut known_heals = true;
     for (place, line) in lines.iter().enumerate() {
-        healed_entries(reader, line, &healable, known);
+        known_heals &= healed_entries(reader, line, &healable, known);
         if complete && known.timed && matches!(line.entry.what, Deed::Heal(None)) {
             heals_something(reader, &lines, place, known);
         }
@@ -96,7 +97,8 @@ pub(super) fn timeline(
     Timeline {
         entries: lines.into_iter().map(|line| line.entry).collect(),
         paths,
-        complete,
+        // What a heal was meant to be called by expectations is not known where it names nothing.
+        complete: complete && known_heals,
     }
 }
 
@@ -352,13 +354,14 @@ struct Healable<'a> {
     complete: bool,
 }
 
-/// A heal names faults that begin before it.
+/// A heal names faults that begin before it. Whether it names only entries that there are.
 fn healed_entries(
     reader: &mut Reader,
     line: &Line<'_>,
     healable: &Healable<'_>,
     known: &Known<'_>,
-) {
+) -> bool {
+    let mut all_known = true;
     for (name, at, path) in &line.heals {
         if name == "all" {
             reader.wrong(
@@ -372,6 +375,7 @@ fn healed_entries(
         let found = healable.by_name.get(name);
         let Some(meant) = found.map(|found| &healable.lines[*found].entry) else {
             // An entry with a mistake of its own is not among the lines; its name may be the one meant.
+            all_known = false;
             if healable.complete {
                 let why = format!("no entry of the timeline is called `{}`", shorten(name));
                 reader.wrong(
@@ -402,6 +406,7 @@ fn healed_entries(
             reader.wrong(*at, path, why, "move the heal behind the fault");
         }
     }
+    all_known
 }
 
 /// A `heal: all` ends what began before it. One without any such fault is no heal at all, and a fault that is written

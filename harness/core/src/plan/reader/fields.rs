@@ -1,7 +1,7 @@
 //! The entries of one mapping, by their declared keys.
 
 use super::super::SourceSpan;
-use super::super::keys::{Mapping, Takes};
+use super::super::keys::{self, Mapping, Takes};
 use super::super::raw::{Key, Node, join};
 use super::super::suggest::did_you_mean;
 use super::{Field, Reader};
@@ -95,6 +95,16 @@ impl<'n> Fields<'n> {
             .iter()
             .map(|(key, _)| key)
             .filter(move |key| !table.has(&key.text))
+    }
+
+    /// Required keys that are not there, nor anything that looks like them: that is a mistake of its own.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &'static keys::Key> {
+        let keys = self.table.keys.iter();
+        keys.filter(|key| {
+            key.need == Need::Required
+                && self.find(key.name).is_none()
+                && !self.slipped(&[key.name])
+        })
     }
 
     /// Whether some unknown key looks like one of these.
