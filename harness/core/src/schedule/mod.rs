@@ -8,6 +8,7 @@ mod tolerance;
 
 pub use describe::{amount, describe, wall_ns_max};
 pub use resolve::{STEADY_EPOCHS, resolve};
+pub(crate) use tolerance::broken;
 pub use tolerance::tolerated;
 
 use serde::{Deserialize, Serialize};

@@ -108,7 +108,7 @@ impl Schedule {
     }
 
     /// When steps are taken back, by their ids.
-    pub(super) fn ends(&self) -> BTreeMap<u32, ProtocolTime> {
+    pub(crate) fn ends(&self) -> BTreeMap<u32, ProtocolTime> {
         let ends = self.steps.iter().filter_map(|step| match step.part {
             Part::Ends(begun) => Some((begun, step.at)),
             Part::Begins { .. } => None,
