@@ -1,6 +1,6 @@
 //! `timeline:` and `expect:`: what is done when, and what must hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::SourceSpan;
 use super::super::keys::{ENTRY, EXPECTATION};
@@ -11,6 +11,7 @@ use super::params::{self, Decoded, roles_of};
 use super::{Known, at_key, cut_short};
 use crate::faults::{self, Lasting};
 use crate::oracles;
+use crate::params::{Shape, Value};
 use crate::time::{ProtocolTime, Span};
 
 /// Two epochs of steady state before the first fault are every run's own control.
@@ -50,6 +51,8 @@ pub(super) struct Timeline {
     paths: Vec<String>,
     /// Every entry could be read.
     complete: bool,
+    /// Heals of all that find everything ended: the name of each, and where it stands.
+    idle: Vec<(String, SourceSpan, String)>,
 }
 
 /// Faults and heals.
@@ -83,22 +86,33 @@ pub(super) fn timeline(
         given: named.map(|line| line.entry.name.as_str()).collect(),
         complete,
     };
-    let mut known_heals = true;
+    let (mut known_heals, mut told) = (true, BTreeSet::new());
     for (place, line) in lines.iter().enumerate() {
         known_heals &= healed_entries(reader, line, &healable, known);
         if complete && known.timed && matches!(line.entry.what, Deed::Heal(None)) {
+            let before = reader.wrong.len();
             heals_something(reader, &lines, place, known);
+            if reader.wrong.len() > before {
+                told.insert(line.entry.name.clone());
+            }
         }
     }
     if complete && known.timed {
         cut_short::check(reader, &lines, known);
     }
+    let mut idle = if complete && known.timed {
+        idle(&lines)
+    } else {
+        Vec::new()
+    };
+    idle.retain(|(name, ..)| !told.contains(name));
     let paths = lines.iter().map(|line| line.fields.path.clone()).collect();
     Timeline {
         entries: lines.into_iter().map(|line| line.entry).collect(),
         paths,
         // What a heal was meant to be called by expectations is not known where it names nothing.
         complete: complete && known_heals,
+        idle,
     }
 }
 
@@ -373,6 +387,7 @@ fn healed_entries(
             continue;
         }
         let found = healable.by_name.get(name);
+        let own_end = found.is_some_and(|found| healable.lines[*found].fields.get("for").is_some());
         let Some(meant) = found.map(|found| &healable.lines[*found].entry) else {
             // An entry with a mistake of its own is not among the lines; its name may be the one meant.
             all_known = false;
@@ -404,6 +419,22 @@ fn healed_entries(
                 known.calendar.describe(line.entry.at)
             );
             reader.wrong(*at, path, why, "move the heal behind the fault");
+        } else if let Some(end) = meant
+            .lasts
+            .map(|lasts| meant.at.plus(lasts))
+            .filter(|end| known.timed && own_end && *end < line.entry.at)
+        {
+            let end = known.calendar.describe(end);
+            let why = format!(
+                "`{name}` has ended at {end} by its `for`, so this heal at {} heals nothing of it",
+                known.calendar.describe(line.entry.at)
+            );
+            reader.wrong(
+                *at,
+                path,
+                why,
+                format!("heal it at {end}, or drop its `for`"),
+            );
         }
     }
     all_known
@@ -438,6 +469,69 @@ fn heals_something(reader: &mut Reader, lines: &[Line<'_>], place: usize, known:
         .get("heal")
         .map_or(heal.fields.span, |field| field.node.span);
     reader.wrong(span, &path, why, "move the heal behind the fault");
+}
+
+/// Every `heal: all` with faults before it that have all ended by themselves or by other heals.
+fn idle(lines: &[Line<'_>]) -> Vec<(String, SourceSpan, String)> {
+    let mut all: Vec<ProtocolTime> = Vec::new();
+    let mut named: BTreeMap<&str, Vec<ProtocolTime>> = BTreeMap::new();
+    for Line { entry, .. } in lines {
+        match &entry.what {
+            Deed::Heal(None) => all.push(entry.at),
+            Deed::Heal(Some(names)) => {
+                for name in names {
+                    named.entry(name).or_default().push(entry.at);
+                }
+            }
+            Deed::Fault(..) => {}
+        }
+    }
+    all.sort_unstable();
+    let (mut faults, mut useful) = (Vec::new(), BTreeSet::new());
+    for Line { entry, .. } in lines {
+        if !matches!(entry.what, Deed::Fault(..)) || stays(&entry.what, &entry.name).is_some() {
+            continue;
+        }
+        faults.push(entry.at);
+        let Some(heal) = all.get(all.partition_point(|heal| *heal <= entry.at)) else {
+            continue;
+        };
+        let own = entry.lasts.map(|lasts| entry.at.plus(lasts));
+        let heals = named.get(entry.name.as_str()).into_iter().flatten();
+        let mut ends = heals.filter(|at| **at > entry.at).copied().chain(own);
+        if ends.all(|end| end >= *heal) {
+            useful.insert(*heal);
+        }
+    }
+    let first = faults.iter().min();
+    let lines = lines.iter().filter(|Line { entry, .. }| {
+        matches!(entry.what, Deed::Heal(None))
+            && first.is_some_and(|first| *first < entry.at)
+            && !useful.contains(&entry.at)
+    });
+    let idle = lines.filter_map(|line| {
+        let field = line.fields.get("heal")?;
+        Some((line.entry.name.clone(), field.node.span, field.path))
+    });
+    idle.collect()
+}
+
+/// A heal that takes nothing back is still the moment from which a `recover` counts; without one it is nothing.
+fn idle_heals(reader: &mut Reader, timeline: &Timeline, expectations: &[(Expectation, Decoded)]) {
+    for (name, at, path) in &timeline.idle {
+        let counts_from = |(expectation, _): &(Expectation, Decoded)| {
+            let kind = oracles::by_name(expectation.kind);
+            let mut params = kind.into_iter().flat_map(oracles::OracleKind::params);
+            params.any(|param| {
+                let given = expectation.params.get(param.name);
+                param.shape == Shape::Heal && given == Some(&Value::Text(name.clone()))
+            })
+        };
+        if !expectations.iter().any(counts_from) {
+            let why = "it heals nothing: all faults before it have ended, and no `recover` counts from it";
+            reader.wrong(*at, path, why, "heal earlier, or remove it");
+        }
+    }
 }
 
 /// Whether a heal after the beginning of a fault means it.
@@ -564,6 +658,9 @@ pub(super) fn expectations(
             at_text: fields.span,
         };
         expectations.push((expectation, decoded));
+    }
+    if expectations.len() == items.len() {
+        idle_heals(reader, timeline, &expectations);
     }
     expectations
 }
