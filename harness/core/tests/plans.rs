@@ -20,7 +20,7 @@ use tweedledum_core::plan::model::{Deed, Node, Release, Role};
 use tweedledum_core::plan::{
     Catalogue, Diagnostic, PLAN_BYTES_MAX, Plan, bundled_roles, parse, render, render_role,
 };
-use tweedledum_core::schedule::{Class, Part};
+use tweedledum_core::schedule::{Class, Part, describe, resolve};
 use tweedledum_core::time::{Calendar, Span};
 
 const ROLES: &str = include_str!("plans/roles.yaml");
@@ -95,6 +95,20 @@ fn bad_plans_give_their_messages() {
                     render(&wrong, &format!("{name}.yaml"), &source, false)
                 ),
             }
+        }
+    });
+}
+
+#[test]
+fn schedules_are_told() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for (name, _, source) in cases("good") {
+            let plan = read(&name, &source);
+            let schedule = resolve(&plan, plan.seed);
+            let told = describe(&plan, &schedule, plan.substrate);
+            insta::assert_snapshot!(format!("told-{name}"), told);
         }
     });
 }

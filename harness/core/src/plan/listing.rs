@@ -148,9 +148,16 @@ fn source(source: &Source) -> String {
     }
 }
 
-/// The largest unit that gives a whole number.
+/// The largest unit that gives a whole number, which is how people write sizes.
 pub(crate) fn size(bytes: u64) -> String {
-    for (unit, each) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+    for (unit, each) in [
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("KB", 1_000),
+    ] {
         if bytes > 0 && bytes.is_multiple_of(each) {
             return format!("{}{unit}", bytes / each);
         }
@@ -178,4 +185,19 @@ fn period(span: Span, calendar: &Calendar) -> String {
     let text = format!("{}.{:06}", span.0 / MICRO, span.0 % MICRO);
     let text = text.trim_end_matches('0').trim_end_matches('.');
     format!("{text} {}", if text == "1" { "layer" } else { "layers" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_as_people_write_them() {
+        for text in [
+            "32MB", "32MiB", "64KiB", "592KiB", "1GB", "1GiB", "5KB", "1501B", "0B",
+        ] {
+            let bytes = super::super::units::size(text).map(size);
+            assert_eq!(bytes, Ok(text.to_owned()));
+        }
+    }
 }

@@ -453,20 +453,13 @@ impl Page<'_> {
         let Some(directory) = self.options.directory else {
             return;
         };
-        let mut nodes: Vec<&str> = self
-            .verdict
-            .findings
-            .iter()
-            .filter_map(|finding| finding.node.as_deref())
-            .collect();
-        nodes.sort_unstable();
-        nodes.dedup();
         self.text.push('\n');
-        let row = match nodes.as_slice() {
-            [] => format!("everything recorded: {directory}"),
-            [first, ..] => format!("logs: {directory}/nodes/{first}/"),
-        };
-        self.row(&line(&row));
+        self.row(&line(&format!("everything recorded: {directory}")));
+        // Causes come first, so the first that names a node is where to begin to read.
+        let mut nodes = self.verdict.findings.iter().map(|it| it.node.as_deref());
+        if let Some(node) = nodes.find_map(|node| node) {
+            self.row(&line(&format!("logs: {directory}/nodes/{node}/")));
+        }
     }
 }
 
@@ -482,11 +475,20 @@ fn why_unknown(expectation: &Expectation) -> String {
 /// What an expectation rests on.
 fn known(expectation: &Expectation) -> String {
     let mut parts: Vec<String> = Vec::new();
-    if let Some(worst) = expectation.worst_layers {
-        parts.push(format!("worst {worst:.1} layers"));
+    // A recovery is measured from its heal on, and may be over before the first layer is.
+    let recovery = expectation.kind == "recover";
+    match expectation.worst_layers {
+        Some(worst) if recovery => parts.push(format!("fresh {worst:.1} layers after the heal")),
+        Some(worst) => parts.push(format!("worst {worst:.1} layers")),
+        None => {}
     }
-    if let Some(demanded) = expectation.demanded_layers {
-        parts.push(format!("demanded for {}", layers(demanded)));
+    match expectation.demanded_layers {
+        Some(_) if recovery && expectation.worst_layers.is_some() => {}
+        Some(looked) if recovery => {
+            parts.push(format!("watched for {} after the heal", layers(looked)));
+        }
+        Some(demanded) => parts.push(format!("demanded for {}", layers(demanded))),
+        None => {}
     }
     if expectation.void_layers > 0 {
         parts.push(format!("{} void", expectation.void_layers));
@@ -515,12 +517,16 @@ fn evidence(fault: &FaultReport) -> String {
         return text;
     }
     let open = fault.restores && fault.gone.is_none() && fault.ended_ns.is_none();
+    // What was there and of which nothing shows that it hit was not felt.
+    let felt = fault
+        .felt
+        .or((fault.applied == Some(true)).then_some(false));
     let owed_gone = fault.gone.or((fault.restores && !open).then_some(false));
     for (name, seen) in [
         ("armed", fault.armed),
         ("applied", Some(fault.applied.unwrap_or(false))),
         ("gone", owed_gone),
-        ("felt", fault.felt),
+        ("felt", felt),
     ] {
         // Writing to a string cannot fail.
         let _ = match seen {
@@ -544,4 +550,20 @@ fn evidence(fault: &FaultReport) -> String {
         let _ = write!(text, ", failed: {why}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_tells_what_was_measured() {
+        let mut it = Expectation::new("recover", "recover", false, crate::verdict::Data::default());
+        it.demanded_layers = Some(0);
+        it.worst_layers = Some(0.4);
+        assert_eq!(known(&it), ": fresh 0.4 layers after the heal");
+        it.demanded_layers = Some(12);
+        it.worst_layers = None;
+        assert_eq!(known(&it), ": watched for 12 layers after the heal");
+    }
 }

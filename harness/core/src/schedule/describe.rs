@@ -68,16 +68,20 @@ pub fn describe(plan: &Plan, schedule: &Schedule, substrate: SubstrateKind) -> S
         let length = window.to.since(window.from);
         let _ = writeln!(out, "  {} to {}  ({length})", window.from, window.to);
     }
-    let controls = plan.controls.len().max(1) as u64;
+    let controls = plan.controls.len() as u64;
     // Whole seconds, rounded up: nobody plans by the millisecond.
     let seconds = wall_ns_max(plan, schedule, substrate.pace()).div_ceil(1_000_000_000);
     let _ = writeln!(out, "\nends at {} at the latest", schedule.ends_at);
+    let wall = |seconds| humantime::format_duration(Duration::from_secs(seconds));
+    let of_all = match controls {
+        0 | 1 => String::new(),
+        several => format!(", {} for {several} of them", wall(seconds * several)),
+    };
     let _ = writeln!(
         out,
-        "wall time on {} at most {} for one release, {} for {controls} of them",
+        "wall time on {} at most {} for one release{of_all}",
         substrate.word(),
-        humantime::format_duration(Duration::from_secs(seconds)),
-        humantime::format_duration(Duration::from_secs(seconds * controls)),
+        wall(seconds),
     );
     out
 }
