@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _, ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tweedledum_core::substrate::SubstrateKind;
 
@@ -69,8 +70,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) release: Option<String>,
     /// Where nodes live [default: the plan's own, else process]
-    #[arg(long, value_enum, value_name = "WHERE")]
-    pub(crate) substrate: Option<Where>,
+    #[arg(long, value_parser = substrates(), value_name = "WHERE")]
+    pub(crate) substrate: Option<SubstrateKind>,
     /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -95,8 +96,8 @@ pub(crate) struct CheckArgs {
     #[arg(required = true)]
     pub(crate) plans: Vec<PathBuf>,
     /// Where nodes would live [default: each plan's own, else process]
-    #[arg(long, value_enum, value_name = "WHERE")]
-    pub(crate) substrate: Option<Where>,
+    #[arg(long, value_parser = substrates(), value_name = "WHERE")]
+    pub(crate) substrate: Option<SubstrateKind>,
     /// What is written to standard output
     #[arg(long, value_enum, default_value_t = Form::Text)]
     pub(crate) format: Form,
@@ -108,8 +109,8 @@ pub(crate) struct PlanArgs {
     /// The plan
     pub(crate) plan: PathBuf,
     /// Where nodes would live, which decides how long a run takes [default: the plan's own, else process]
-    #[arg(long, value_enum, value_name = "WHERE")]
-    pub(crate) substrate: Option<Where>,
+    #[arg(long, value_parser = substrates(), value_name = "WHERE")]
+    pub(crate) substrate: Option<SubstrateKind>,
     /// Seed of everything random [default: the plan's own, else 0]
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -144,22 +145,16 @@ pub(crate) struct CleanArgs {
     pub(crate) runs: PathBuf,
 }
 
-/// Where nodes live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Where {
-    /// Processes on this machine's loopback; no rights, no containers
-    Process,
-    /// Containers on a Docker engine
-    Docker,
-}
-
-impl From<Where> for SubstrateKind {
-    fn from(place: Where) -> Self {
-        match place {
-            Where::Process => Self::Process,
-            Where::Docker => Self::Docker,
-        }
-    }
+/// Reads the name of a substrate.
+pub(crate) fn substrates() -> ValueParser {
+    let about = |kind| match kind {
+        SubstrateKind::Process => "Processes on this machine's loopback; no rights, no containers",
+        SubstrateKind::Docker => "Containers on a Docker engine",
+    };
+    let all = SubstrateKind::ALL.iter();
+    let all = all.map(|kind| PossibleValue::new(kind.word()).help(about(*kind)));
+    let named = |word: String| SubstrateKind::named(&word).ok_or("no substrate has this name");
+    PossibleValuesParser::new(all).try_map(named).into()
 }
 
 /// What can be listed.

@@ -1,7 +1,7 @@
 //! Where nodes can live, as plans and the command line name it, and what of a plan does not fit there on any machine.
 //!
-//! How a place does something is the harness's, and whether a machine can is found there by trying. To add a place: a
-//! variant, its word in the table of keys, its pace, and its rules here if it has any.
+//! How a place does something is the harness's, and whether a machine can is found there by trying. To add a place: a line
+//! in the table below, its pace, its rules if it has any; the rest of the recipe is in CONTRIBUTING.md.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,44 @@ use crate::plan::{Plan, SourceSpan, size};
 use crate::run::Pace;
 use crate::schedule::{Action, Schedule, Step};
 
-/// A substrate, as `--substrate` and `substrate:` name it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SubstrateKind {
+/// What is in the table is in every list, so that none can lack a substrate.
+macro_rules! substrates {
+    ($($(#[$about:meta])* $name:ident = $word:literal,)*) => {
+        /// A substrate, as `--substrate` and `substrate:` name it.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum SubstrateKind {
+            $($(#[$about])* #[serde(rename = $word)] $name,)*
+        }
+
+        impl SubstrateKind {
+            /// Every substrate, in the order of tables.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The names of all.
+            pub const WORDS: &[&str] = &[$($word),*];
+
+            /// Its name.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+substrates! {
     /// Processes of this machine.
     #[default]
-    Process,
+    Process = "process",
     /// Containers of an engine.
-    Docker,
+    Docker = "docker",
 }
 
 impl SubstrateKind {
-    /// Its name.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Docker => "docker",
-        }
-    }
-
     /// The substrate of this name.
     pub fn named(word: &str) -> Option<Self> {
-        let all = [Self::Process, Self::Docker];
-        all.into_iter().find(|kind| kind.word() == word)
+        Self::ALL.iter().copied().find(|kind| kind.word() == word)
     }
 
     /// How long it takes for what it does.
@@ -159,6 +173,15 @@ mod tests {
         unfit
             .map(|unfit| format!("{:?} {}", unfit.at.map(|at| at.line), unfit.why))
             .collect()
+    }
+
+    #[test]
+    fn words_are_what_json_has() {
+        for (kind, word) in SubstrateKind::ALL.iter().zip(SubstrateKind::WORDS) {
+            assert_eq!(serde_json::to_value(kind).unwrap(), *word);
+            assert_eq!(SubstrateKind::named(word), Some(*kind));
+        }
+        assert_eq!(SubstrateKind::named("moon"), None);
     }
 
     const COMMAND: &str = "command: [./x]";

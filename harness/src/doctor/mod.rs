@@ -25,12 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tweedledum_core::substrate::SubstrateKind;
+
 use crate::agent::Dialect;
 use crate::substrate::docker::run::Words;
 use crate::substrate::process::{Nonce, OwnExecutable, raise_nofile};
 use report::{Outcome, Report, StepReport, TierReport, Tried, Trouble};
 use steps::StepRow;
-use tiers::{SubstrateKind, TIERS, Tier};
+use tiers::{TIERS, Tier};
 
 /// Version of the report's form.
 const FORMAT: u32 = 1;

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use tweedledum_core::capability::Capability;
 use tweedledum_core::faults;
 use tweedledum_core::history::Grade;
+use tweedledum_core::substrate::SubstrateKind;
 
 use super::steps::{Serves, StepRow};
-use super::tiers::{self, SubstrateKind, Tier};
+use super::tiers::{self, Tier};
 use crate::substrate::process::Nonce;
 
 /// What was found on a machine.
@@ -241,8 +242,7 @@ fn root_of(tier: &Tier, steps: &[StepReport], step: &StepReport) -> StepReport {
 impl Report {
     /// Whether every substrate that was asked for can run something.
     pub fn everything_asked_runs(&self) -> bool {
-        let kinds = [SubstrateKind::Process, SubstrateKind::Docker];
-        kinds.iter().all(|kind| {
+        SubstrateKind::ALL.iter().all(|kind| {
             let mut of_kind = self
                 .tiers
                 .iter()

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use tweedledum_core::capability::Capability;
 use tweedledum_core::faults::{self, FaultKind};
 use tweedledum_core::history::Grade;
-pub use tweedledum_core::substrate::SubstrateKind;
+use tweedledum_core::substrate::SubstrateKind;
 
 use super::steps::{self, StepRow};
 
@@ -288,6 +288,15 @@ mod tests {
                 before.insert(row.step);
                 assert!(!row.fix.is_empty() && !row.tries.is_empty(), "{}", row.name);
             }
+        }
+    }
+
+    #[test]
+    fn every_substrate_has_a_tier() {
+        for kind in SubstrateKind::ALL {
+            let mut tiers = TIERS.iter();
+            let word = kind.word();
+            assert!(tiers.any(|tier| tier.substrate == *kind), "{word}");
         }
     }
 

@@ -8,8 +8,8 @@
 //!
 //! Each trait has one subject. What counts as evidence, in which order proofs are made and what is recorded is the
 //! controller's, written once; a substrate says what it did and what it sees, in words of its own. To add a substrate,
-//! give it a directory here beside [`process`], implement the traits, and construct its [`Ground`] in the one place
-//! that knows which there are. Nothing in this module decides what to do to a node: that is the schedule's part.
+//! give it a directory here beside [`process`] and implement the traits; the other places are in CONTRIBUTING.md. Nothing
+//! in this module decides what to do to a node: that is the schedule's part.
 
 pub mod cgroup;
 pub mod disk;

@@ -7,13 +7,13 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
+use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_core::verdict::ExitCode;
-use tweedledum_harness::doctor::tiers::SubstrateKind;
 use tweedledum_harness::doctor::{self, Kit, Stop};
 use tweedledum_harness::substrate::docker::run::Words;
 
 use super::{Failure, internal};
-use crate::args::Where;
+use crate::args::substrates;
 use crate::dialect::UdpSession2020;
 use crate::printer::Printer;
 
@@ -21,8 +21,8 @@ use crate::printer::Printer;
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Where nodes would live [default: all of them]
-    #[arg(long, value_enum, value_name = "WHERE")]
-    substrate: Option<Where>,
+    #[arg(long, value_parser = substrates(), value_name = "WHERE")]
+    substrate: Option<SubstrateKind>,
     /// What is written to standard output
     #[arg(long, value_enum, default_value_t = Form::Text)]
     format: Form,
@@ -38,7 +38,6 @@ enum Form {
 }
 
 pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
-    let substrate = args.substrate.map(SubstrateKind::from);
     let words = |part| internal::words(part).into_iter();
     let text = |part| words(part).map(|word| word.to_string_lossy().into_owned());
     let kit = Kit {
@@ -72,7 +71,7 @@ pub(crate) fn run(args: &DoctorArgs, printer: &Printer) -> Result<u8, Failure> {
         for (signal, code) in ends {
             listening.spawn(listen(signal, stop.clone(), code));
         }
-        let report = doctor::examine(&kit, substrate, &stop, &progress).await?;
+        let report = doctor::examine(&kit, args.substrate, &stop, &progress).await?;
         let interrupted = match listening.try_join_next() {
             Some(Ok(code)) => Some(code),
             _ => None,

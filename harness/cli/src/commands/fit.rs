@@ -16,8 +16,8 @@ use tweedledum_harness::substrate::process::group::{self, GroupError, REMEDY};
 use super::Failure;
 
 /// Where nodes live: where the command line says, else where the plan does.
-pub(crate) fn place(asked: Option<crate::args::Where>, plan: &Plan) -> SubstrateKind {
-    asked.map_or(plan.substrate, SubstrateKind::from)
+pub(crate) fn place(asked: Option<SubstrateKind>, plan: &Plan) -> SubstrateKind {
+    asked.unwrap_or(plan.substrate)
 }
 
 /// What of a plan cannot be carried out there, by the plan alone.

@@ -184,7 +184,7 @@ fn end(runtime: tokio::runtime::Runtime, bound: Duration) -> bool {
     began.elapsed() < bound
 }
 
-/// The one place that knows which substrates there are.
+/// Constructs the ground that nodes are put on; which there are is in [`SubstrateKind`].
 async fn ground(
     place: SubstrateKind,
     project: Option<Project>,

@@ -9,13 +9,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use tweedledum_core::control::Gave;
+use tweedledum_core::substrate::SubstrateKind;
 use tweedledum_core::verdict::{Cleanup, Finding, Outcome};
 
 use crate::plans::as_declared;
 use crate::support::{Bench, call, plan, plans};
-
-/// As `--substrate` names them; the first is what the others are compared with.
-const SUBSTRATES: [&str; 2] = ["process", "docker"];
 
 /// A part of the plans for every change; a campaign takes them all.
 const SOME: [&str; 1] = ["faults/kill"];
@@ -73,8 +71,8 @@ fn possible(plan: &Path, substrate: &str) -> bool {
 /// Holds that a plan says the same on all substrates that can do it.
 #[track_caller]
 fn same_everywhere(bench: &Bench, name: &str, plan: &Path) {
-    let able: Vec<&str> = SUBSTRATES
-        .into_iter()
+    let words = SubstrateKind::WORDS.iter().copied();
+    let able: Vec<&str> = words
         .filter(|substrate| possible(plan, substrate))
         .collect();
     let mut first: Option<(&str, BTreeMap<String, Meaning>)> = None;

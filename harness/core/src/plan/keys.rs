@@ -5,6 +5,7 @@
 //! kinds, see [`crate::params`].
 
 use crate::params::Need;
+use crate::substrate::SubstrateKind;
 
 /// One kind of mapping.
 #[derive(Debug)]
@@ -142,8 +143,8 @@ pub(super) static PLAN: Mapping = Mapping {
         ),
         defaults(
             "substrate",
-            Takes::Word(SUBSTRATES),
-            "process",
+            Takes::Word(SubstrateKind::WORDS),
+            SubstrateKind::Process.word(),
             "Where nodes live, unless the command line says otherwise: as processes of this machine, or in containers of a Docker engine.",
         ),
         required(
@@ -315,8 +316,6 @@ pub(super) static ROLE: Mapping = Mapping {
     extra: Extra::None,
 };
 
-/// Where nodes can live.
-pub(super) const SUBSTRATES: &[&str] = &["process", "docker"];
 /// An image is fetched where the engine lacks it.
 pub(super) const PULL_MISSING: &str = "missing";
 /// Events of a role that are recorded; the bundled roles report about ten.

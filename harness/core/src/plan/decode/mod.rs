@@ -177,7 +177,10 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         .get("plan")
         .and_then(|field| plan_name(reader, &field));
     let seed = fields.count(reader, "seed");
-    let substrate = fields.word(reader, "substrate");
+    let substrate = fields.word(reader, "substrate").map(|word| {
+        let named = SubstrateKind::named(word);
+        named.expect("the table of keys takes the words of substrates and no others")
+    });
 
     let network = fields
         .get("network")
@@ -226,7 +229,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         name: name.unwrap_or_default(),
         digest: hex::encode(Sha256::digest(bytes)),
         seed: seed.unwrap_or_default(),
-        substrate: substrate.and_then(SubstrateKind::named).unwrap_or_default(),
+        substrate: substrate.unwrap_or_default(),
         calendar,
         roles,
         nodes: nodes.unwrap_or_default(),
