@@ -11,6 +11,7 @@ use tweedledum_core::history::Grade;
 use tweedledum_core::substrate::SubstrateKind;
 
 use super::steps::{self, StepRow};
+use crate::substrate::docker::attached::CAPABILITIES;
 
 /// How a tier does what a capability means.
 #[derive(Debug, Clone, Copy)]
@@ -177,11 +178,18 @@ pub(super) fn never(tier: &Tier, kind: &dyn FaultKind) -> Option<String> {
     if let Err(why) = tier.built {
         return Some(why.to_owned());
     }
-    let missing = kind
-        .needs()
-        .iter()
-        .find(|capability| (tier.how)(**capability).is_none())?;
-    Some(format!("{} cannot {}", tier.name, missing.means()))
+    cannot(tier.name, kind, |need| (tier.how)(need).is_some())
+}
+
+/// Why a fault cannot be carried out on a project that is attached to, whoever it is drawn to hit; `None` where it can.
+pub fn lacks_attached(kind: &dyn FaultKind) -> Option<String> {
+    cannot("attach", kind, |need| CAPABILITIES.contains(&need))
+}
+
+/// The first that a fault needs and somebody cannot do.
+fn cannot(who: &str, kind: &dyn FaultKind, can: impl Fn(Capability) -> bool) -> Option<String> {
+    let missing = kind.needs().iter().find(|need| !can(**need))?;
+    Some(format!("{who} cannot {}", missing.means()))
 }
 
 /// The best grade that a run can record of a fault: that of what begins it.
@@ -232,6 +240,18 @@ pub fn conformance() -> String {
             );
         }
     }
+    let names = |attached: bool| {
+        let kinds = faults::ALL.iter();
+        let kinds = kinds.filter(|kind| lacks_attached(**kind).is_none() == attached);
+        let names: Vec<String> = kinds.map(|kind| format!("`{}`", kind.name())).collect();
+        names.join(", ")
+    };
+    let _ = writeln!(
+        out,
+        "\n`tweedledum attach` carries out {} on a compose project that runs, and refuses {}: what they need is the project's own.",
+        names(true),
+        names(false),
+    );
     let spare: Vec<Capability> = Capability::ALL
         .iter()
         .copied()

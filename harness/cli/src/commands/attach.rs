@@ -9,10 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use tweedledum_core::plan::Plan;
 use tweedledum_core::schedule::Schedule;
-use tweedledum_harness::substrate::docker::attached::CAPABILITIES;
 use tweedledum_harness::substrate::docker::attached::project::Project;
 
-use super::{Failure, internal, parse_plan, read_plan_bytes, run, schedule_of};
+use super::{Failure, fit, internal, parse_plan, read_plan_bytes, run, schedule_of};
 use crate::args::{Format, RunArgs};
 use crate::catalogue;
 use crate::printer::Printer;
@@ -44,7 +43,7 @@ pub(crate) struct AttachArgs {
 pub(crate) fn attach(args: &AttachArgs, printer: &Printer) -> Result<u8, Failure> {
     let bytes = read_plan_bytes(&args.plan)?;
     let plan = parse_plan(&args.plan, &bytes, printer)?;
-    refuse_what_cannot_be_done(&plan)?;
+    fit::attached(&args.plan, &plan)?;
     let project = find(&args.project, &plan)?;
     let seed = project.facts.seed;
     let schedule = schedule_of(&args.plan, &plan, seed)?;
@@ -104,37 +103,6 @@ pub(super) fn find(name: &str, plan: &Plan) -> Result<Project, Failure> {
         });
     }
     Ok(project)
-}
-
-/// Faults that need more than an attached project allows are named before anything starts.
-fn refuse_what_cannot_be_done(plan: &Plan) -> Result<(), Failure> {
-    let schedule = tweedledum_core::schedule::resolve(plan, plan.seed);
-    let mut refused: BTreeSet<String> = BTreeSet::new();
-    for step in &schedule.steps {
-        let needs = step.action.needs();
-        if !CAPABILITIES.contains(&needs) {
-            refused.insert(format!(
-                "`{}` needs to {}, of {}",
-                step.entry,
-                needs.means(),
-                step.action.node()
-            ));
-        }
-    }
-    for node in plan.nodes.iter().filter(|node| node.disk.is_some()) {
-        refused.insert(format!(
-            "`limits:` gives {} a disk, which the compose file has to give it",
-            node.name
-        ));
-    }
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let all: Vec<String> = refused.into_iter().collect();
-    Err(Failure::Usage {
-        message: format!("not to a project that is attached to: {}", all.join("; ")),
-        hint: "run the plan with --substrate docker, which makes its own containers, or take these out".to_owned(),
-    })
 }
 
 /// What is touched, and what is only looked at.

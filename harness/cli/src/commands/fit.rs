@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tweedledum_core::capability::Resource;
-use tweedledum_core::faults;
+use tweedledum_core::faults::{self, FaultKind};
 use tweedledum_core::plan::model::Deed;
 use tweedledum_core::plan::{DIAGNOSTICS_MAX, Plan};
 use tweedledum_core::schedule::{Action, Schedule};
@@ -28,20 +28,46 @@ pub(crate) fn by_rules(
     place: SubstrateKind,
 ) -> Result<(), Failure> {
     let mut found = unfit(plan, schedule, place);
-    for entry in &plan.timeline {
+    let hint = "`tweedledum list conformance` prints what each substrate can do";
+    found.extend(lacking(plan, hint, |kind| tiers::lacks(place, kind)));
+    told(path, place.word(), &found)
+}
+
+/// What of a plan cannot be carried out on a project that is attached to. No kind of fault needs more or less by whom it
+/// hits, so this holds for the project's seed as for any.
+pub(crate) fn attached(path: &Path, plan: &Plan) -> Result<(), Failure> {
+    let hint = "run the plan with --substrate docker, which makes its own containers, or take out what is named";
+    let mut found = lacking(plan, hint, tiers::lacks_attached);
+    let disks = plan.nodes.iter().filter(|node| node.disk.is_some());
+    found.extend(disks.map(|node| Unfit {
+        at: plan.limits_text,
+        why: format!(
+            "`limits` gives {} a disk, which the compose file has to give it",
+            node.name
+        ),
+        hint: hint.to_owned(),
+    }));
+    told(path, "an attached project", &found)
+}
+
+/// Faults of a plan that lack something, whatever machine that is.
+fn lacking(
+    plan: &Plan,
+    hint: &str,
+    lacks: impl Fn(&dyn FaultKind) -> Option<String>,
+) -> Vec<Unfit> {
+    let lacking = plan.timeline.iter().filter_map(|entry| {
         let Deed::Fault(kind, _) = &entry.what else {
-            continue;
+            return None;
         };
-        let kind = faults::by_name(kind);
-        if let Some(why) = kind.and_then(|kind| tiers::lacks(place, kind)) {
-            found.push(Unfit {
-                at: Some(entry.at_text),
-                why: format!("`{}` cannot be carried out there: {why}", entry.name),
-                hint: "`tweedledum list conformance` prints what each substrate can do".to_owned(),
-            });
-        }
-    }
-    told(path, place, &found)
+        let why = lacks(faults::by_name(kind)?)?;
+        Some(Unfit {
+            at: Some(entry.at_text),
+            why: format!("`{}` cannot be carried out there: {why}", entry.name),
+            hint: hint.to_owned(),
+        })
+    });
+    lacking.collect()
 }
 
 /// What of a plan cannot be carried out on this machine, too. Nothing is made to find that out.
@@ -54,7 +80,7 @@ pub(crate) fn check(
     by_rules(path, plan, schedule, place)?;
     told(
         path,
-        place,
+        place.word(),
         &limits(plan, schedule, place, &group::looks_possible),
     )
 }
@@ -69,7 +95,8 @@ pub(crate) fn tried(
 ) -> Result<(), Failure> {
     by_rules(path, plan, schedule, place)?;
     let possible = |resource| group::possible(runs, resource);
-    told(path, place, &limits(plan, schedule, place, &possible))
+    let found = limits(plan, schedule, place, &possible);
+    told(path, place.word(), &found)
 }
 
 /// Limits of nodes as processes need more than other faults do.
@@ -104,7 +131,7 @@ fn limits(
     unfit
 }
 
-fn told(path: &Path, place: SubstrateKind, found: &[Unfit]) -> Result<(), Failure> {
+fn told(path: &Path, place: &str, found: &[Unfit]) -> Result<(), Failure> {
     let Some(first) = found.first() else {
         return Ok(());
     };
@@ -112,7 +139,7 @@ fn told(path: &Path, place: SubstrateKind, found: &[Unfit]) -> Result<(), Failur
     let shown = found.iter().take(DIAGNOSTICS_MAX);
     let mut lines: Vec<String> = shown
         .map(|unfit| {
-            let (why, place) = (&unfit.why, place.word());
+            let why = &unfit.why;
             match unfit.at {
                 Some(at) => format!("{path}:{}:{}: on {place}, {why}", at.line, at.column),
                 None => format!("{path}: on {place}, {why}"),

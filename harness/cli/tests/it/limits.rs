@@ -130,6 +130,12 @@ expect: [{ advance: { signal: s, of: any own, within: 2 layers } }]
     call(&["run", path, "--release", "fixed", "--substrate", "process"])
         .gave(2)
         .tells(&["on process, role `own` has an `image` and no `command`"]);
+    // Nothing was looked at: no engine was asked for the project.
+    call(&["attach", "no-such-project", path]).gave(2).tells(&[
+        "plan.yaml:8:5: on an attached project, `squeeze` cannot be carried out there: attach cannot limit a node's memory, live",
+        "plan.yaml:4:66: on an attached project, `limits` gives own-0 a disk, which the compose file has to give it",
+        "hint: run the plan with --substrate docker",
+    ]);
     std::fs::write(path, text.replace("32MiB", "96MiB")).unwrap();
     call(&["check", path]).gave(0);
 }

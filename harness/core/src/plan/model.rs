@@ -24,6 +24,8 @@ pub struct Plan {
     pub calendar: Calendar,
     /// Every node, role by role in the order of the plan, then by index.
     pub nodes: Vec<Node>,
+    /// Where in the text their limits are.
+    pub limits_text: Option<SourceSpan>,
     /// The roles of those nodes, by name.
     pub roles: BTreeMap<String, Role>,
     /// Every release the plan may name: bundled ones and its own.

@@ -190,6 +190,10 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         .and_then(|network| network::calendar(reader, network));
     let (timed, calendar) = (calendar.is_some(), calendar.unwrap_or(FALLBACK));
     let (mut roles, declared) = roles::all(reader, fields.get("roles"), catalogue, &calendar)?;
+    let limits_text = network.as_ref().and_then(|network| {
+        network.get("limits")?;
+        Some(network.key_span("limits"))
+    });
     let nodes = network.and_then(|network| network::nodes(reader, &network, &roles, &declared));
     let releases = releases::all(reader, fields.get("releases"), catalogue);
 
@@ -233,6 +237,7 @@ fn plan(reader: &mut Reader, root: &Node, bytes: &[u8], catalogue: &Catalogue) -
         calendar,
         roles,
         nodes: nodes.unwrap_or_default(),
+        limits_text,
         releases,
         tolerates,
         controls,
