@@ -101,16 +101,14 @@ impl ProcessLife {
             .get_or_init(|| death(exit, self.group.as_ref(), more))
     }
 
-    /// Does something that reads all of `/proc` beside the event loop.
+    /// Does something beside the event loop that the kernel may take its time for: it reads all of `/proc`, or takes memory
+    /// back for a limit.
     async fn blocking<T: Send + 'static>(
         &self,
         act: impl FnOnce(&NodeProcess) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, String> {
+    ) -> io::Result<T> {
         let process = self.process.clone();
-        tokio::task::spawn_blocking(move || act(&process))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
+        tokio::task::spawn_blocking(move || act(&process)).await?
     }
 
     async fn rest(&self) -> Seen {
@@ -125,8 +123,8 @@ impl ProcessLife {
                 detail.insert("processes".to_owned(), json!(members.len()));
                 !members.is_empty() && members.iter().all(|member| member.stopped)
             }
-            Err(why) => {
-                detail.insert("unseen".to_owned(), json!(why));
+            Err(error) => {
+                detail.insert("unseen".to_owned(), json!(error.to_string()));
                 false
             }
         };
@@ -139,7 +137,7 @@ impl ProcessLife {
         match self.blocking(move |process| process.family(address)).await {
             Ok(now) if now.is_empty() => vec!["nobody was seen".to_owned()],
             Ok(now) => at_work(&before, &now),
-            Err(why) => vec![why],
+            Err(error) => vec![error.to_string()],
         }
     }
 
@@ -233,8 +231,8 @@ impl Life for ProcessLife {
                     }
                     detail.is_empty()
                 }
-                Err(why) => {
-                    detail.insert("unseen".to_owned(), json!(why));
+                Err(error) => {
+                    detail.insert("unseen".to_owned(), json!(error.to_string()));
                     false
                 }
             };
@@ -257,31 +255,40 @@ impl Life for ProcessLife {
 
     fn thaw(&self) -> Doing<'_, ()> {
         let address = self.address;
-        self.blocking(move |process| process.continue_family(address, STATE_BOUND))
-            .boxed()
+        async move {
+            let continued =
+                move |process: &NodeProcess| process.continue_family(address, STATE_BOUND);
+            told(self.blocking(continued).await)
+        }
+        .boxed()
     }
 
     fn limit(&self, resource: Resource, amount: Option<u64>) -> Doing<'_, Option<u64>> {
         let group = self.group.clone();
         async move {
             let group = group.ok_or("it was started without a group for limits")?;
-            group.look();
-            let set = group.group.set(resource, amount);
-            // What was used before the limit was there did not meet it.
-            group.group.forget_peak();
+            let limit = move |_: &NodeProcess| {
+                group.look();
+                let set = group.group.set(resource, amount);
+                // What was used before the limit was there did not meet it.
+                group.group.forget_peak();
+                set
+            };
+            let set = self.blocking(limit).await;
             set.map_err(|error| refused(resource, &error))
         }
         .boxed()
     }
 
     fn share(&self, resource: Resource) -> Doing<'_, Share> {
-        let pid = self.process.pid();
-        let dead = self.process.try_exit().is_some();
         async move {
-            if dead {
-                return Err("it is dead".to_owned());
-            }
-            of_process(pid, resource).map_err(|error| error.to_string())
+            let share = move |process: &NodeProcess| {
+                if process.try_exit().is_some() {
+                    return Err(io::Error::other("it is dead"));
+                }
+                of_process(process.pid(), resource)
+            };
+            told(self.blocking(share).await)
         }
         .boxed()
     }
