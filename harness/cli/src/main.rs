@@ -6,6 +6,8 @@ mod args;
 mod catalogue;
 mod commands;
 mod dialect;
+mod fit;
+mod judged;
 mod printer;
 mod progress;
 

@@ -11,9 +11,10 @@ use tweedledum_core::plan::Plan;
 use tweedledum_core::schedule::Schedule;
 use tweedledum_harness::substrate::docker::attached::project::Project;
 
-use super::{Failure, fit, internal, parse_plan, read_plan_bytes, run, schedule_of};
+use super::{Failure, internal, parse_plan, read_plan_bytes, run, schedule_of};
 use crate::args::{Format, RunArgs};
 use crate::catalogue;
+use crate::fit;
 use crate::printer::Printer;
 
 /// `attach`

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::run::executables;
-use super::{Failure, fit, read_plan, schedule_of};
+use super::{Failure, read_plan, schedule_of};
 use crate::args::{CheckArgs, Form};
+use crate::fit;
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &CheckArgs, printer: &Printer) -> Result<u8, Failure> {

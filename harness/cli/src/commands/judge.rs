@@ -11,10 +11,10 @@ use tweedledum_core::report::text;
 use tweedledum_core::verdict::Verdict;
 use tweedledum_harness::store::read_lines;
 
-use super::judged::Judged;
 use super::{Failure, read_plan_bytes};
 use crate::args::JudgeArgs;
 use crate::catalogue;
+use crate::judged::Judged;
 use crate::printer::Printer;
 
 const HISTORY: &str = "history.jsonl";

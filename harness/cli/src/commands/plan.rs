@@ -2,8 +2,9 @@
 
 use tweedledum_core::schedule;
 
-use super::{Failure, fit, read_plan, schedule_of};
+use super::{Failure, read_plan, schedule_of};
 use crate::args::{Form, PlanArgs};
+use crate::fit;
 use crate::printer::Printer;
 
 pub(crate) fn run(args: &PlanArgs, printer: &Printer) -> Result<u8, Failure> {

@@ -29,11 +29,12 @@ use tweedledum_harness::undo::{self, IntentLog};
 
 use super::attach::find;
 use super::clean::what_is_left;
-use super::judged::Judged;
-use super::{Failure, fit, internal, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of};
+use super::{Failure, internal, no_file_in_the_way, parse_plan, read_plan_bytes, schedule_of};
 use crate::args::RunArgs;
 use crate::catalogue;
 use crate::dialect::UdpSession2020;
+use crate::fit;
+use crate::judged::Judged;
 use crate::printer::Printer;
 use crate::progress::Progress;
 

@@ -2,8 +2,8 @@
 //!
 //! A kind declares its parameters in a table, its impact, what its targets must speak, which capabilities of a substrate it
 //! needs, and how it expands into actions of the small closed set in [`crate::schedule::Action`]. It never touches anything: substrates carry actions out.
-//! To add one: copy `pause.rs`, add a line to [`ALL`], add `plans/faults/<kind>.yaml`. The registry's tests then check
-//! names, tables, the example and that every action has an undo or says why it has none.
+//! To add one, copy `pause.rs` and follow CONTRIBUTING.md. Tests then check names, tables, that it needs what it says and
+//! that its smallest plan is there.
 
 use crate::capability::{Capability, Resource};
 use crate::params::{Param, Params};

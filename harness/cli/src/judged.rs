@@ -4,8 +4,8 @@ use tweedledum_core::control::{Comparison, NotRun, compare};
 use tweedledum_core::report::{json, junit, text};
 use tweedledum_core::verdict::{ExitCode, Verdict};
 
-use super::Failure;
 use crate::args::Format;
+use crate::commands::Failure;
 use crate::printer::Printer;
 
 const NO_HISTORY: &str =

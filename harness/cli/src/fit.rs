@@ -13,7 +13,7 @@ use tweedledum_core::substrate::{SubstrateKind, Unfit, place_of, unfit};
 use tweedledum_harness::doctor::tiers;
 use tweedledum_harness::substrate::process::group::{self, GroupError, REMEDY};
 
-use super::Failure;
+use crate::commands::Failure;
 
 /// Where nodes live: where the command line says, else where the plan does.
 pub(crate) fn place(asked: Option<SubstrateKind>, plan: &Plan) -> SubstrateKind {
