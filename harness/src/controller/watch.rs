@@ -235,7 +235,18 @@ impl Watch {
                 let operating = steps::operate(step, order, bound, report);
                 self.tasks.spawn(name, operating);
             }
-            _ => {
+            // One of the last three that ends nothing is no action on a process, and is told so.
+            (
+                Action::Kill { .. }
+                | Action::Terminate { .. }
+                | Action::Start { .. }
+                | Action::Freeze { .. }
+                | Action::Thaw { .. }
+                | Action::EndFlood { .. }
+                | Action::FreeDisk { .. }
+                | Action::Unlimit { .. },
+                _,
+            ) => {
                 if let Action::Kill { node } | Action::Terminate { node } = &step.action
                     && let Some(living) = self.living.get_mut(node)
                 {

@@ -124,7 +124,18 @@ impl Ground<'_> {
             Step::Freeze => self.freeze().await,
             Step::KillNode => self.kill().await,
             Step::StartNode => self.start_again().await,
-            other => Err(Trouble::new(format!("{other:?} is no step of this tier"))),
+            // What was made is removed however far this came, so that has no turn of its own.
+            Step::Removal
+            | Step::Spawn
+            | Step::Addresses
+            | Step::UdpDrops
+            | Step::DiskFilter
+            | Step::DiskShortWrite
+            | Step::DiskDescriptor
+            | Step::UserNamespace
+            | Step::MountNamespace
+            | Step::NetworkNamespace
+            | Step::Tun => Err(Trouble::new(format!("{step:?} is no step of this tier"))),
         }
     }
 

@@ -134,7 +134,21 @@ async fn attempt(step: Step, nursery: &Nursery<'_>) -> Tried {
         Step::LimitMemory => limit(nursery, Resource::Memory, 64 << 20).await,
         Step::LimitCpu => limit(nursery, Resource::Cpu, 100).await,
         Step::LimitPids => limit(nursery, Resource::Pids, 20).await,
-        other => Err(Trouble::new(format!("{other:?} is no step of this tier"))),
+        Step::UserNamespace
+        | Step::MountNamespace
+        | Step::NetworkNamespace
+        | Step::Tun
+        | Step::EngineAddress
+        | Step::EngineAnswers
+        | Step::EngineApi
+        | Step::Image
+        | Step::Pod
+        | Step::Node
+        | Step::NetAdmin
+        | Step::SizedVolume
+        | Step::KillNode
+        | Step::StartNode
+        | Step::Removal => Err(Trouble::new(format!("{step:?} is no step of this tier"))),
     }
 }
 
