@@ -70,6 +70,7 @@ impl Watch {
             stdout: pipes.stdout,
             stderr: pipes.stderr,
             former: pipes.former,
+            cut: pipes.cut,
             ready_line,
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;

@@ -92,6 +92,8 @@ pub struct LogSpec {
     /// Read end of what earlier lives of the node have printed on stdout; it has a file of its own, and no share in
     /// readiness or tails.
     pub former: Option<OwnedFd>,
+    /// Why what the node says does not come into its pipes any more, once that is so.
+    pub cut: Option<watch::Receiver<Option<String>>>,
     /// Readiness by log line: the first line of either stream that matches is kept.
     pub ready_line: Option<Regex>,
 }
@@ -194,6 +196,7 @@ impl LogHub {
                 budget: Arc::clone(&budget),
                 limits: self.limits,
                 out: self.out.clone(),
+                cut: spec.cut.clone().filter(|_| name == "stdout"),
                 keep: None,
                 skipped: 0,
                 loss: Loss::default(),
@@ -335,6 +338,7 @@ struct Reader {
     budget: Arc<Mutex<Budget>>,
     limits: LogLimits,
     out: mpsc::Sender<Observation>,
+    cut: Option<watch::Receiver<Option<String>>>,
     /// Bytes that are left in the pipe when the rest is thrown away; known once the pipe was
     /// enlarged.
     keep: Option<usize>,
@@ -348,6 +352,11 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         loop {
+            // It is told again and again, since all that the node says from then on is lost.
+            let cut = self.cut.as_ref().and_then(|cut| cut.borrow().clone());
+            if let Some(why) = cut {
+                self.loss.unread(why);
+            }
             self.tell_loss();
             if lock(&self.budget).is_spent(Instant::now()) {
                 self.skim();
@@ -358,6 +367,7 @@ impl Reader {
             let readable = tokio::select! {
                 readable = self.pipe.readable() => readable,
                 () = until(due) => continue,
+                () = changed(&mut self.cut) => continue,
             };
             if let Err(error) = readable {
                 self.loss
@@ -494,6 +504,15 @@ async fn until(instant: Option<Instant>) {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
+}
+
+async fn changed(cut: &mut Option<watch::Receiver<Option<String>>>) {
+    if let Some(cut) = cut
+        && cut.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Moves up to `bytes` from a pipe to `/dev/null`; returns how many went.

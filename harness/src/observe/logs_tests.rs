@@ -34,6 +34,7 @@ impl Rig {
             stdout: stdout_read.into(),
             stderr: stderr_read.into(),
             former: None,
+            cut: None,
             ready_line: ready_line.map(|pattern| Regex::new(pattern).unwrap()),
         };
         let logs = hub.attach(spec).unwrap();
@@ -140,6 +141,7 @@ async fn what_former_lives_printed_is_told_apart() {
         stdout: out,
         stderr: err,
         former: Some(former),
+        cut: None,
         ready_line: Some(Regex::new("nothing").unwrap()),
     };
     rig.logs = rig.hub.attach(spec).unwrap();
@@ -225,6 +227,7 @@ async fn a_full_file_stops_growing_across_restarts_and_counts_the_rest() {
         stdout: again_read.into(),
         stderr: stderr_read.into(),
         former: None,
+        cut: None,
         ready_line: None,
     };
     rig.logs = rig.hub.attach(spec).unwrap();
@@ -361,6 +364,7 @@ async fn what_is_no_pipe_is_refused() {
         stdout: file(),
         stderr: file(),
         former: None,
+        cut: None,
         ready_line: None,
     };
     let error = hub.attach(spec).unwrap_err();
@@ -516,4 +520,50 @@ fn the_budget_is_per_window() {
         !budget.is_spent(start + WINDOW),
         "what one window had too much is not owed"
     );
+}
+
+/// A node whose output somebody carries here. Its silence after a cut is told as loss until it ends, and no cut is none.
+#[tokio::test]
+async fn output_that_is_cut_off_is_told_as_lost_until_the_end() {
+    for cut_off in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, mut events) = mpsc::channel(100);
+        let limits = LogLimits {
+            tell_loss_every: Duration::from_millis(1),
+            ..LogLimits::default()
+        };
+        let mut hub = LogHub::new(["ready".to_owned()].into(), limits, out);
+        let (stdout_read, mut stdout) = io::pipe().unwrap();
+        let (stderr_read, stderr) = io::pipe().unwrap();
+        let (tell, cut) = watch::channel(None);
+        let spec = LogSpec {
+            node: "a".into(),
+            dir: dir.path().to_owned(),
+            stdout: stdout_read.into(),
+            stderr: stderr_read.into(),
+            former: None,
+            cut: Some(cut),
+            ready_line: None,
+        };
+        let mut logs = hub.attach(spec).unwrap();
+        stdout.write_all(b"{\"event\":\"ready\"}\n").unwrap();
+        let first = events.recv().await.unwrap();
+        assert!(matches!(first, Observation::Event(_)), "{first:?}");
+        if cut_off {
+            tell.send_replace(Some("the stream broke".to_owned()));
+            for _ in 0..3 {
+                let Some(Observation::Gap(gap)) = events.recv().await else {
+                    panic!("a loss is told")
+                };
+                assert_eq!((&*gap.url, &*gap.why), (LOG, "the stream broke"));
+                assert!(gap.answered);
+            }
+        }
+        drop((tell, stdout, stderr));
+        logs.drained(Duration::from_secs(10)).await.unwrap();
+        drop(hub);
+        if !cut_off {
+            assert!(events.recv().await.is_none());
+        }
+    }
 }

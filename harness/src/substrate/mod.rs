@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 use tweedledum_core::launch::Launch;
@@ -184,6 +184,8 @@ pub struct NodePipes {
     pub stderr: OwnedFd,
     /// Where the node was there before the run: what earlier lives of it have printed, which is news of this one in nothing.
     pub former: Option<OwnedFd>,
+    /// Where somebody carries the output into the pipes: why that cannot be done any more, said while the pipes are open.
+    pub cut: Option<watch::Receiver<Option<String>>>,
 }
 
 /// Why a limit is refused where nodes are somebody else's.

@@ -37,6 +37,9 @@ use crate::substrate::process::{NodePipes, NodeSignal, Stopped, StoppedBy};
 /// 2.5 s were seen on two processors.
 const KILL_BOUND: Duration = Duration::from_secs(30);
 
+/// How long after the end of a life's output the engine may tell its death, some 60 ms as a rule, until it is asked.
+const DEATH_MOMENT: Duration = Duration::from_secs(1);
+
 /// What a node's container is made of.
 #[derive(Clone, Debug)]
 pub struct NodeSpec {
@@ -243,8 +246,17 @@ impl Node {
         let (tell, death) = watch::channel(None);
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(pump(output, to_stdout, to_stderr, to_former));
         let started = state.map(|state| state.started);
+        let (tell_cut, cut) = watch::channel(None);
+        let over = over(
+            engine.clone(),
+            self.0.id.clone(),
+            started.clone(),
+            death.clone(),
+            DEATH_MOMENT,
+        );
+        let pipes = (to_stdout, to_stderr, to_former);
+        tasks.spawn(pump(output, pipes, over, death.clone(), tell_cut));
         tasks.spawn(death::watch(
             engine.clone(),
             self.0.id.clone(),
@@ -262,6 +274,7 @@ impl Node {
                 stdout,
                 stderr,
                 former: None,
+                cut: Some(cut),
             },
         ))
     }
@@ -443,16 +456,23 @@ fn signal_named(name: &str) -> KillContainerOptions {
 }
 
 /// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
-/// given up.
+/// given up. Where the output ends and the life is not `over`, that is told, and the pipes stay open until the death:
+/// what the life says from then on is lost.
 async fn pump(
     mut output: Output,
-    stdout: pipe::Sender,
-    stderr: pipe::Sender,
-    mut former: Option<pipe::Sender>,
+    (stdout, stderr, mut former): (pipe::Sender, pipe::Sender, Option<pipe::Sender>),
+    over: impl Future<Output = bool>,
+    mut death: watch::Receiver<Option<Death>>,
+    tell_cut: watch::Sender<Option<String>>,
 ) {
     use tokio::io::AsyncWriteExt as _;
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
-    while let Some(Ok(piece)) = output.next().await {
+    let broke = loop {
+        let piece = match output.next().await {
+            Some(Ok(piece)) => piece,
+            Some(Err(error)) => break Some(error),
+            None => break None,
+        };
         let (pipe, bytes) = match piece {
             Piece::Out(bytes) => (&mut stdout, bytes),
             Piece::Err(bytes) => (&mut stderr, bytes),
@@ -463,7 +483,36 @@ async fn pump(
         {
             *pipe = None;
         }
+    };
+    let why = match broke {
+        Some(error) => {
+            format!("it cannot be read any more: the engine's stream of it broke: {error}")
+        }
+        None if over.await => return,
+        None => "it cannot be read any more: the engine's stream of it ended, and the node lives"
+            .to_owned(),
+    };
+    tracing::warn!(why, "a node's log is cut off");
+    tell_cut.send_replace(Some(why));
+    // An error is that the watching task has ended, with the runtime.
+    let _ = death.wait_for(Option::is_some).await;
+}
+
+/// Whether a life whose output has ended is over too. An engine that is late to tell a death is asked; one that does not
+/// answer has shown none.
+async fn over(
+    engine: Engine,
+    id: String,
+    started: Option<String>,
+    mut death: watch::Receiver<Option<Death>>,
+    moment: Duration,
+) -> bool {
+    let told = tokio::time::timeout(moment, death.wait_for(Option::is_some)).await;
+    if told.is_ok_and(|told| told.is_ok()) {
+        return true;
     }
+    let state = inspect(&engine, &id).await;
+    state.is_ok_and(|state| !state.lives() || started.is_some_and(|began| began != state.started))
 }
 
 /// A pipe: its read end as processes' pipes have it, its write end for a task.
@@ -475,3 +524,7 @@ fn output_pipe() -> io::Result<(OwnedFd, pipe::Sender)> {
     }
     Ok((read, pipe::Sender::from_owned_fd(write)?))
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

@@ -323,6 +323,7 @@ impl Spawner {
             stdout,
             stderr,
             former,
+            cut: None,
         };
         Ok((node, pipes, socket))
     }

@@ -1,0 +1,95 @@
+//! How the end of a container's output is told apart from the end of its life.
+
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+
+use super::super::fake_engine::FakeEngine;
+use super::*;
+use crate::substrate::process::{Exit, ExitKind};
+
+const STARTED: &str = "2026-03-01T10:00:00Z";
+
+fn dead() -> Option<Death> {
+    Some(Death {
+        exit: Exit {
+            kind: ExitKind::Signal(9),
+            seen_ns: 1,
+        },
+        oom: false,
+        capped: false,
+    })
+}
+
+/// What is told of a life's output that ends so, and what its pipe has had at its end.
+async fn cut(output: Vec<io::Result<Piece>>, over: bool) -> (Option<String>, String) {
+    let (stdout, to_stdout) = output_pipe().unwrap();
+    let (_stderr, to_stderr) = output_pipe().unwrap();
+    let (tell, death) = watch::channel(None);
+    let (tell_cut, mut cut) = watch::channel(None);
+    let pipes = (to_stdout, to_stderr, None);
+    let output = Box::pin(futures_util::stream::iter(output));
+    let over = std::future::ready(over);
+    let mut pumping = JoinSet::new();
+    pumping.spawn(pump(output, pipes, over, death, tell_cut));
+    let told = match cut.changed().await {
+        Ok(()) => {
+            assert!(pumping.try_join_next().is_none(), "the pipes stay open");
+            cut.borrow().clone()
+        }
+        Err(_) => None,
+    };
+    tell.send_replace(dead());
+    pumping.join_next().await.unwrap().unwrap();
+    let mut said = String::new();
+    let mut stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
+    stdout.read_to_string(&mut said).await.unwrap();
+    (told, said)
+}
+
+#[tokio::test]
+async fn output_that_ends_before_its_life_is_told_as_cut_off() {
+    let said = || Ok(Piece::Out("ready\n".into()));
+    let broken = || Err(io::Error::other("reset by peer"));
+    for (output, over, why) in [
+        (vec![said()], true, None),
+        (vec![], true, None),
+        (vec![said()], false, Some("ended, and the node lives")),
+        (vec![said(), broken()], false, Some("reset by peer")),
+        // What was on its way when the stream broke is lost, whoever died of it.
+        (vec![said(), broken()], true, Some("reset by peer")),
+    ] {
+        let words = if output.is_empty() { "" } else { "ready\n" };
+        let (told, said) = cut(output, over).await;
+        assert_eq!(said, words);
+        match (&told, why) {
+            (Some(told), Some(why)) => assert!(told.contains(why), "{told}"),
+            _ => assert_eq!(told.as_deref(), why),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_end_with_the_death_is_no_cut() {
+    for (told, running, began, is_over) in [
+        (dead(), true, STARTED, true),
+        // The engine is late to tell it.
+        (None, false, STARTED, true),
+        // Somebody has started it again.
+        (None, true, "2026-03-01T10:00:07Z", true),
+        (None, true, STARTED, false),
+    ] {
+        let fake = FakeEngine::serve(move |_, _| {
+            let state = json!({ "Status": "running", "Running": running, "StartedAt": began });
+            (200, json!({ "State": state }))
+        });
+        let engine = Engine::connect(fake.address()).await.unwrap();
+        let (_tell, death) = watch::channel(told);
+        let started = Some(STARTED.to_owned());
+        let over = over(engine, "N".to_owned(), started, death, Duration::ZERO).await;
+        assert_eq!(over, is_over, "{told:?} {running} {began}");
+    }
+    let fake = FakeEngine::serve(|_, _| (500, json!({ "message": "no" })));
+    let engine = Engine::connect(fake.address()).await.unwrap();
+    let (_tell, death) = watch::channel(None);
+    assert!(!over(engine, "N".to_owned(), None, death, Duration::ZERO).await);
+}
