@@ -261,6 +261,8 @@ pub enum ExitStatus {
     OutOfMemory,
     /// The kernel killed it for lack of memory that was not its own limit's: the host had none left, or a group above.
     HostOutOfMemory,
+    /// The kernel killed it because what the harness had put it into ended, as a namespace whose first process did.
+    HostGone,
     /// It is gone, and nobody learnt how: somebody else reaped it.
     Lost,
 }
@@ -270,8 +272,13 @@ impl ExitStatus {
     pub const fn is_kill(self) -> bool {
         matches!(
             self,
-            Self::Signal(SIGKILL) | Self::OutOfMemory | Self::HostOutOfMemory
+            Self::Signal(SIGKILL) | Self::OutOfMemory | Self::HostOutOfMemory | Self::HostGone
         )
+    }
+
+    /// Whether the host did it, of which no node is to blame.
+    pub const fn is_hosts(self) -> bool {
+        matches!(self, Self::HostOutOfMemory | Self::HostGone)
     }
 }
 

@@ -129,7 +129,7 @@ impl Alive {
                 out.doubt(Code::NotReady, text, "", vec![record.seq]);
             }
             // The run ends with it, and its end says so.
-            Death::Itself(ExitStatus::HostOutOfMemory) if exit.panic.is_none() => {}
+            Death::Itself(status) if status.is_hosts() && exit.panic.is_none() => {}
             Death::Itself(status) => {
                 let (id, text) = crash(exit, *status);
                 let place = out.find(finding(id, text, true));
@@ -223,7 +223,7 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
             findings::CRASH_MEMORY.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
-        (None, ExitStatus::Signal(_) | ExitStatus::HostOutOfMemory) => (
+        (None, ExitStatus::Signal(_) | ExitStatus::HostOutOfMemory | ExitStatus::HostGone) => (
             findings::CRASH_SIGNAL.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
@@ -312,6 +312,9 @@ fn ended(status: ExitStatus) -> String {
         ExitStatus::OutOfMemory => "was killed by the kernel for lack of memory".to_owned(),
         ExitStatus::HostOutOfMemory => {
             "was killed by the kernel for lack of memory on the host".to_owned()
+        }
+        ExitStatus::HostGone => {
+            "was killed by the kernel with what the harness had put it into".to_owned()
         }
         ExitStatus::Lost => "ended nobody knows how, since another process reaped it".to_owned(),
     }

@@ -9,8 +9,8 @@ use super::course::{Course, Move};
 use super::void::VoidTime;
 use crate::faults::Impact;
 use crate::history::{
-    Body, DROPPED, Death, Exit, ExitStatus, Gap, Header, ImpactChange, LOG, LayerRecord,
-    NodeChange, NodeState, Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
+    Body, DROPPED, Death, Exit, Gap, Header, ImpactChange, LOG, LayerRecord, NodeChange, NodeState,
+    Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
 };
 use crate::plan::model::{Node, Tolerance};
 use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
@@ -376,7 +376,7 @@ impl World {
                 Ended::ByHarness
             }
             // It is as little to blame for what the host did to it as for what the harness did.
-            Death::Itself(ExitStatus::HostOutOfMemory) => Ended::ByHarness,
+            Death::Itself(status) if status.is_hosts() => Ended::ByHarness,
             Death::Itself(_) => Ended::ByItself,
         };
         if let Some(view) = self.nodes.get_mut(&exit.node) {

@@ -405,7 +405,7 @@ impl<W: Watch> Machine<W> {
         let healing = std::mem::take(&mut view.healing);
         let awaits = view.awaits.take();
         // What the host did is no node's doing, and no fault's.
-        let host = death == Death::Itself(ExitStatus::HostOutOfMemory);
+        let host = matches!(death, Death::Itself(status) if status.is_hosts());
         let own = matches!(death, Death::Itself(_)) && !host;
         let exit = Exit {
             node: node.to_owned(),
@@ -428,10 +428,14 @@ impl<W: Watch> Machine<W> {
             self.start_again(&start, node);
         }
         if host {
-            self.task_failed(format!(
-                "the kernel killed {node} for lack of memory, and not within a limit of {node}'s own: free memory on the host, \
-                 or run fewer nodes"
-            ));
+            self.task_failed(if status == ExitStatus::HostGone {
+                format!("the kernel killed {node} because what the harness had put it into ended")
+            } else {
+                format!(
+                    "the kernel killed {node} for lack of memory, and not within a limit of {node}'s own: free memory on the \
+                     host, or run fewer nodes"
+                )
+            });
         }
         if self.stage == Stage::Starting {
             self.end(Ending::NotReady(vec![format!(

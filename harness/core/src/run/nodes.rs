@@ -55,9 +55,10 @@ impl NodeView {
             (None, _) => false,
             // What is counted may be another process of the node, and long ago: who was killed by the harness died of that.
             // Who was only asked to stop and ran out of memory did not.
-            (Some(blow), ExitStatus::OutOfMemory | ExitStatus::HostOutOfMemory) => {
-                blow.killed || forced
-            }
+            (
+                Some(blow),
+                ExitStatus::OutOfMemory | ExitStatus::HostOutOfMemory | ExitStatus::HostGone,
+            ) => blow.killed || forced,
             (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
             (Some(_), status) if status.is_kill() || status == ExitStatus::Lost => true,
             (Some(blow), _) => !blow.killed && self.panic.is_none(),
@@ -80,7 +81,11 @@ mod tests {
     /// Whose memory ran out says nothing of who killed it in the end.
     #[test]
     fn a_kill_of_the_harness_is_never_the_kernels() {
-        let lack = [ExitStatus::OutOfMemory, ExitStatus::HostOutOfMemory];
+        let lack = [
+            ExitStatus::OutOfMemory,
+            ExitStatus::HostOutOfMemory,
+            ExitStatus::HostGone,
+        ];
         for (ending, forced, own) in [
             (None, false, true),
             (Some((Some(0), true)), false, false),

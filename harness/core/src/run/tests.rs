@@ -527,9 +527,18 @@ fn a_task_that_died_fails_the_run() {
 /// A host without memory accuses nobody: the run is over, and no fault is told to have been felt.
 #[test]
 fn a_node_that_the_host_killed_ends_the_run() {
+    for (status, says) in [
+        (ExitStatus::HostOutOfMemory, "killed a-0 for lack of memory"),
+        (ExitStatus::HostGone, "killed a-0 because what the harness"),
+    ] {
+        ends_the_run(status, says);
+    }
+}
+
+fn ends_the_run(status: ExitStatus, says: &str) {
     let mut run = Obedient::start(kill());
     run.feed(at(5), Event::Tick);
-    run.dies(at(6), "a-0", ExitStatus::HostOutOfMemory);
+    run.dies(at(6), "a-0", status);
     run.run_out();
     let felt = |record: &Record| matches!(&record.body, Body::Evidence(evidence) if evidence.grade == Grade::Felt);
     assert!(!run.records.iter().any(felt));
@@ -539,7 +548,7 @@ fn a_node_that_the_host_killed_ends_the_run() {
     let Ending::Substrate(why) = &end.why else {
         panic!("{:?}", end.why)
     };
-    assert!(why.contains("killed a-0 for lack of memory"), "{why}");
+    assert!(why.contains(says), "{why}");
 }
 
 /// What takes long to make ready is begun early, and takes along what comes before it.

@@ -110,11 +110,17 @@ fn a_kill_from_outside_names_the_likely_reason() {
 
 /// Neither the node nor the ones that stood still with it, nor its role for having nobody left.
 #[test]
-fn a_host_without_memory_accuses_nobody() {
+fn what_the_host_did_accuses_nobody() {
+    for status in [ExitStatus::HostOutOfMemory, ExitStatus::HostGone] {
+        host_accuses_nobody(status);
+    }
+}
+
+fn host_accuses_nobody(status: ExitStatus) {
     let mut net = net();
     net.until(12);
     for gateway in ["gateway-0", "gateway-1"] {
-        let death = Death::Itself(ExitStatus::HostOutOfMemory);
+        let death = Death::Itself(status);
         net.exits(at(12), gateway, death, None);
     }
     let ending = tweedledum_core::history::Ending::Substrate("no memory".into());

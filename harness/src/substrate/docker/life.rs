@@ -21,6 +21,9 @@ use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 /// Limits of memory are kept in whole pages.
 const PAGE: u64 = 4096;
 
+/// How long the end of a dead agent's stream may take to come.
+const GONE_BOUND: Duration = Duration::from_secs(1);
+
 /// A life of a node.
 #[derive(Debug)]
 pub(super) struct ContainerLife {
@@ -105,6 +108,19 @@ fn refused(resource: Resource, error: &DockerError) -> String {
     why
 }
 
+/// A death beside an agent that shares its process namespace. With an agent the kernel kills all that is in there, so a
+/// kill is the host's if the agent is gone too.
+async fn beside(agent: Option<&AgentLink>, death: Death) -> Death {
+    let killed = death.status == ExitStatus::Signal(libc::SIGKILL);
+    match agent {
+        Some(agent) if killed && agent.is_gone(GONE_BOUND).await => Death {
+            status: ExitStatus::HostGone,
+            ..death
+        },
+        _ => death,
+    }
+}
+
 fn death(death: super::death::Death) -> Death {
     let status = match death.exit.kind {
         _ if death.oom && death.capped => ExitStatus::OutOfMemory,
@@ -133,7 +149,7 @@ impl Life for ContainerLife {
     }
 
     fn died(&self) -> BoxFuture<'_, Death> {
-        async { death(self.life.died().await) }.boxed()
+        async { beside(self.agent.as_ref(), death(self.life.died().await)).await }.boxed()
     }
 
     fn try_died(&self) -> Option<Death> {
@@ -146,8 +162,11 @@ impl Life for ContainerLife {
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let ended = self.life.terminate(grace).await;
-            told(ended).map(stopped)
+            let stopped = told(self.life.terminate(grace).await.map(stopped))?;
+            Ok(Stopped {
+                death: beside(self.agent.as_ref(), stopped.death).await,
+                ..stopped
+            })
         }
         .boxed()
     }
@@ -203,5 +222,37 @@ impl Life for ContainerLife {
             }
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// An agent whose stream has ended or that says nothing, and a node that was killed or ended otherwise.
+    #[tokio::test(start_paused = true)]
+    async fn a_kill_is_the_hosts_only_with_its_agent() {
+        let link = |output| {
+            let (seen, _) = mpsc::channel(1);
+            AgentLink::open(&"x".into(), Box::pin(tokio::io::sink()), output, seen)
+        };
+        let gone = link(Box::pin(stream::empty()));
+        let there = link(Box::pin(stream::pending()));
+        let (kill, abort) = (ExitStatus::Signal(9), ExitStatus::Signal(6));
+        let (code, oom) = (ExitStatus::Code(137), ExitStatus::OutOfMemory);
+        for (agent, status, want) in [
+            (Some(&gone), kill, ExitStatus::HostGone),
+            (Some(&gone), abort, abort),
+            (Some(&gone), code, code),
+            (Some(&gone), oom, oom),
+            (Some(&there), kill, kill),
+            (None, kill, kill),
+        ] {
+            let seen = beside(agent, Death { status, seen_ns: 7 }).await;
+            assert_eq!((seen.status, seen.seen_ns), (want, 7), "{status:?}");
+        }
     }
 }

@@ -385,6 +385,12 @@ impl AgentLink {
         told.unwrap_or_else(|| "its link was closed".to_owned())
     }
 
+    /// Asks whether it is gone: who answers is not. One that says nothing within the bound is not known to be.
+    pub(crate) async fn is_gone(&self, bound: Duration) -> bool {
+        let asked = self.ask(Order::Clock, bound).await;
+        matches!(asked, Err(LinkError::Gone { .. }))
+    }
+
     async fn done(&self, order: Order) -> Result<(), LinkError> {
         match self.ask(order, ANSWER_BOUND).await? {
             Answer::Done => Ok(()),
