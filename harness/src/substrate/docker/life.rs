@@ -10,7 +10,7 @@ use serde_json::json;
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 
-use super::container::DockerError;
+use super::container::{DockerError, State};
 use super::link::AgentLink;
 use super::node;
 use super::wire::Working;
@@ -74,6 +74,20 @@ impl ContainerLife {
             }
         };
         Seen { holds, detail }
+    }
+
+    async fn stays_dead(&self) -> Seen {
+        match self.life.node().state().await {
+            Ok(state) => still_dead(&state, self.life.started()),
+            Err(error) if error.is_gone() => Seen {
+                holds: true,
+                detail: Detail::new(),
+            },
+            Err(error) => Seen {
+                holds: false,
+                detail: Detail::from([("unseen".to_owned(), json!(error.to_string()))]),
+            },
+        }
     }
 
     async fn worked(&self) -> Vec<String> {
@@ -143,6 +157,19 @@ pub(super) fn stopped((stopped, how): (process::Stopped, super::death::Death)) -
     }
 }
 
+/// Whether a container whose life began at `started` and was ended has had no other since.
+fn still_dead(state: &State, started: Option<&str>) -> Seen {
+    let same = started == Some(state.started.as_str());
+    Seen {
+        holds: same && !state.lives(),
+        detail: Detail::from([
+            ("runs".to_owned(), json!(state.lives())),
+            ("started".to_owned(), json!(state.started)),
+            ("killed-life-started".to_owned(), json!(started)),
+        ]),
+    }
+}
+
 impl Life for ContainerLife {
     fn pid(&self) -> Option<u32> {
         self.life.pid()
@@ -169,6 +196,10 @@ impl Life for ContainerLife {
             })
         }
         .boxed()
+    }
+
+    fn still_dead(&self) -> BoxFuture<'_, Seen> {
+        self.stays_dead().boxed()
     }
 
     fn freeze(&self) -> Doing<'_, ()> {
@@ -253,6 +284,29 @@ mod tests {
         ] {
             let seen = beside(agent, Death { status, seen_ns: 7 }).await;
             assert_eq!((seen.status, seen.seen_ns), (want, 7), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_was_started_since_was_not_held_down() {
+        let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
+        for (running, at, started, holds) in [
+            (false, first, Some(first), true),
+            (true, second, Some(first), false),
+            // It was started, and is down again.
+            (false, second, Some(first), false),
+            // Its death was told, and it lives.
+            (true, first, Some(first), false),
+            // Nobody knows.
+            (false, first, None, false),
+        ] {
+            let state = State {
+                running,
+                started: at.to_owned(),
+                ..State::default()
+            };
+            let seen = still_dead(&state, started);
+            assert_eq!(seen.holds, holds, "{running} {at} {started:?}");
         }
     }
 }

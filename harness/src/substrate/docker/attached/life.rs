@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
 
-use super::super::container::{DockerError, State};
+use super::super::container::DockerError;
 use super::super::life::{ContainerLife, stopped};
 use super::super::node;
 use super::deeds::Deeds;
@@ -87,20 +87,6 @@ impl AttachedLife {
         done.map_err(|error| error.to_string())
     }
 
-    async fn stays_dead(&self) -> Seen {
-        match self.life.node().state().await {
-            Ok(state) => still_dead(&state, self.life.started()),
-            Err(error) if error.is_gone() => Seen {
-                holds: true,
-                detail: Detail::new(),
-            },
-            Err(error) => Seen {
-                holds: false,
-                detail: Detail::from([("unseen".to_owned(), json!(error.to_string()))]),
-            },
-        }
-    }
-
     async fn work(&self) -> Vec<String> {
         let now = self.worked_ns().await;
         let before = *self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,19 +98,6 @@ impl AttachedLife {
             (None, _) => vec!["it was not seen at rest".to_owned()],
             (_, Err(why)) => vec![why],
         }
-    }
-}
-
-/// Whether a container whose life began at `started` and was ended has had no other since.
-fn still_dead(state: &State, started: Option<&str>) -> Seen {
-    let same = started == Some(state.started.as_str());
-    Seen {
-        holds: same && !state.lives(),
-        detail: Detail::from([
-            ("runs".to_owned(), json!(state.lives())),
-            ("started".to_owned(), json!(state.started)),
-            ("killed-life-started".to_owned(), json!(started)),
-        ]),
     }
 }
 
@@ -156,7 +129,7 @@ impl Life for AttachedLife {
     }
 
     fn still_dead(&self) -> BoxFuture<'_, Seen> {
-        self.stays_dead().boxed()
+        self.inner.still_dead()
     }
 
     fn freeze(&self) -> Doing<'_, ()> {
@@ -184,33 +157,5 @@ impl Life for AttachedLife {
 
     fn awake(&self) -> BoxFuture<'_, Seen> {
         self.inner.awake()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_that_was_started_since_was_not_held_down() {
-        let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
-        for (running, at, started, holds) in [
-            (false, first, Some(first), true),
-            (true, second, Some(first), false),
-            // It was started, and is down again.
-            (false, second, Some(first), false),
-            // Its death was told, and it lives.
-            (true, first, Some(first), false),
-            // Nobody knows.
-            (false, first, None, false),
-        ] {
-            let state = State {
-                running,
-                started: at.to_owned(),
-                ..State::default()
-            };
-            let seen = still_dead(&state, started);
-            assert_eq!(seen.holds, holds, "{running} {at} {started:?}");
-        }
     }
 }
