@@ -3,7 +3,7 @@
 //! One link per pod. Its streams are the agent's standard input and output, attached through the
 //! engine; when they end the agent is gone, whatever the reason, and everyone who waits is told.
 //! Times that the agent reports are brought to this machine's monotonic clock: on the same kernel
-//! they are the same, elsewhere the difference is measured.
+//! they are the same, elsewhere the difference is measured. Wall clocks must agree, since nodes begin their layers by them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,7 @@ use super::wire::{
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
 use crate::agent::request::{Check, PingAt, PingEvery, Poll};
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::observe::{NodeName, Observation, excerpt};
 use crate::substrate::cgroup::Share;
 use crate::substrate::process::identity::boot_id;
@@ -42,6 +42,8 @@ const SOURCE_BOUND: Duration = Duration::from_millis(2);
 const CHANNEL: usize = 64;
 /// How often the clocks are compared where they differ; the shortest round trip counts.
 const CLOCK_TRIES: usize = 5;
+/// A wall clock may be off by a layer divided by this, as much as it may step before a layer is void.
+const WALL_OFF: u32 = 5;
 /// What an agent says on its standard error is kept up to here, for the reason of its death.
 const LAST_WORDS: usize = 2048;
 
@@ -71,6 +73,24 @@ pub enum LinkError {
         node: String,
         /// The time.
         bound: Duration,
+    },
+    /// Its machine has another time of day.
+    #[error(
+        "the wall clock of the engine's machine is {off:?} (give or take {error:?}) {way} this machine's, as the agent of \
+         {node} says: a layer lasts {layer:?}, and nodes begin their layers by that clock; synchronise the clocks of both \
+         machines, as with NTP"
+    )]
+    WallClock {
+        /// Whose.
+        node: String,
+        /// By how much.
+        off: Duration,
+        /// By how much that may be wrong.
+        error: Duration,
+        /// `ahead of` or `behind`.
+        way: &'static str,
+        /// How long a layer is.
+        layer: Duration,
     },
     /// It answered something else.
     #[error("the agent of {node} answered something else than asked; this is a bug of the harness")]
@@ -115,6 +135,8 @@ struct Shared {
     waiting: Mutex<Waiting<Answer>>,
     /// What is to be added to the agent's clock to get this one's.
     offset_ns: AtomicI64,
+    /// How far the agent's wall clock is ahead of this one's, and by how much that may be wrong.
+    wall: Mutex<(i64, Duration)>,
     /// How late the agent said it was at worst since that was asked here.
     late_ns: AtomicU64,
     /// When it was heard last, on this machine's clock.
@@ -126,6 +148,10 @@ struct Shared {
 impl Shared {
     fn waiting(&self) -> MutexGuard<'_, Waiting<Answer>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wall(&self) -> MutexGuard<'_, (i64, Duration)> {
+        self.wall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lateness(&self, now_ns: u64) -> Duration {
@@ -194,9 +220,10 @@ impl AgentLink {
         }
         let mut best = Duration::MAX;
         for _ in 0..CLOCK_TRIES {
-            let asked_ns = monotonic_ns();
+            let (asked_ns, asked_unix_ns) = (monotonic_ns(), unix_ns());
             let Answer::Clock(Clocks {
                 monotonic_ns: there,
+                unix_ns: unix_there,
                 ..
             }) = self.ask(Order::Clock, ANSWER_BOUND).await?
             else {
@@ -205,22 +232,44 @@ impl AgentLink {
             let took = Duration::from_nanos(monotonic_ns().saturating_sub(asked_ns));
             if took < best {
                 best = took;
-                let here = asked_ns.saturating_add(crate::observe::duration_ns(took / 2));
+                let half_ns = crate::observe::duration_ns(took / 2);
+                let here = asked_ns.saturating_add(half_ns);
                 let offset = i128::from(here) - i128::from(there);
                 let offset = i64::try_from(offset).unwrap_or(0);
                 self.0.shared.offset_ns.store(offset, Ordering::Relaxed);
+                let unix_here = asked_unix_ns.saturating_add(half_ns);
+                let ahead = i128::from(unix_there) - i128::from(unix_here);
+                // What does not fit is centuries.
+                let ahead = i64::try_from(ahead).unwrap_or(i64::MAX);
+                *self.0.shared.wall() = (ahead, took / 2);
             }
         }
         Ok(())
     }
 
     /// Has the agent measure from now on how late it is itself, in layers of this length; see
-    /// [`lateness`](Self::lateness).
+    /// [`lateness`](Self::lateness). Refuses where the agent's wall clock is off by too much of a layer.
     pub async fn keep_time(&self, layer: Duration) -> Result<(), LinkError> {
+        self.check_wall(layer)?;
         self.done(Order::KeepTime { layer }).await?;
         let every = crate::observe::duration_ns(beat(layer));
         self.0.shared.beat_ns.store(every, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn check_wall(&self, layer: Duration) -> Result<(), LinkError> {
+        let (ahead_ns, error) = *self.0.shared.wall();
+        let off = Duration::from_nanos(ahead_ns.unsigned_abs());
+        if off <= layer / WALL_OFF {
+            return Ok(());
+        }
+        Err(LinkError::WallClock {
+            node: self.0.node.to_string(),
+            off,
+            error,
+            way: if ahead_ns > 0 { "ahead of" } else { "behind" },
+            layer,
+        })
     }
 
     /// How late the agent was at worst since this was asked last: what it said, or for how long it

@@ -319,6 +319,7 @@ async fn times_of_another_kernel_are_brought_to_this_clock() {
                     Order::StartFlood { at_ns, .. } => Answer::Ready(Duration::from_nanos(at_ns)),
                     _ => Answer::Clock(Clocks {
                         monotonic_ns: monotonic_ns() + HOUR,
+                        unix_ns: unix_ns(),
                         boot: "other".to_owned(),
                     }),
                 });
@@ -352,6 +353,60 @@ async fn times_of_another_kernel_are_brought_to_this_clock() {
     };
     let error = ping.t_ns.abs_diff(began);
     assert!(error < HOUR / 100, "off by {error} ns");
+}
+
+/// Genesis is this machine's time of day, and nodes count layers by the engine's.
+#[tokio::test]
+async fn an_engine_with_another_time_of_day_is_refused() {
+    const HOUR: u64 = 3_600_000_000_000;
+    for (boot, ahead_ns, refused) in [
+        ("other", 0, None),
+        ("other", 1_900_000_000_i64, None),
+        ("other", 7_100_000_000, Some("ahead of")),
+        ("other", -7_100_000_000, Some("behind")),
+        // The same kernel has one clock, whatever stands in an answer.
+        ("own", 7_100_000_000, None),
+    ] {
+        let (input, mut agent_input) = tokio::io::duplex(4096);
+        let (mut agent_output, from_agent) = tokio::io::duplex(4096);
+        let (saw, _seen) = mpsc::channel(10);
+        let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
+        let boot = match boot {
+            "own" => boot_id().unwrap(),
+            other => other.to_owned(),
+        };
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut frames = Frames::default();
+            let mut chunk = [0; 1024];
+            while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
+                frames.feed(&chunk[..length]);
+                while let Some(Ordered { id, order }) = frames.next().unwrap() {
+                    let result = Ok(match order {
+                        Order::KeepTime { .. } => Answer::Done,
+                        _ => Answer::Clock(Clocks {
+                            monotonic_ns: monotonic_ns() + HOUR,
+                            unix_ns: unix_ns().saturating_add_signed(ahead_ns),
+                            boot: boot.clone(),
+                        }),
+                    });
+                    let said = encode(&Said::Answer { id, result }).unwrap();
+                    agent_output.write_all(&said).await.unwrap();
+                }
+            }
+        });
+        let hello = hello([127, 0, 0, 1].into());
+        link.greet(hello, LONG).await.unwrap();
+        let kept = link.keep_time(Duration::from_secs(20)).await;
+        match refused {
+            None => kept.unwrap(),
+            Some(way) => {
+                let why = kept.unwrap_err().to_string();
+                let says = [way, "7.", "give or take", "synchronise", "20s"];
+                assert!(says.iter().all(|said| why.contains(said)), "{why}");
+            }
+        }
+    }
 }
 
 /// An agent that answers orders, says once that it was late, and then nothing more.

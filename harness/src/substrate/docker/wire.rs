@@ -192,6 +192,8 @@ pub(crate) enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Clocks {
     pub(crate) monotonic_ns: u64,
+    /// The wall clock, by which nodes begin their layers.
+    pub(crate) unix_ns: u64,
     /// Of the kernel: with the same one, monotonic clocks are the same too.
     pub(crate) boot: String,
 }

@@ -19,7 +19,7 @@ use super::disk::{TOP_UP, Volume};
 use crate::agent::Dialect;
 use crate::agent::drift::Drift;
 use crate::agent::local::{LocalAgent, LocalSpec};
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, unix_ns};
 use crate::observe::poll::http_client;
 use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
 use crate::observe::{NodeName, Observation};
@@ -307,6 +307,7 @@ fn clocks() -> Result<Clocks, String> {
     let boot = boot_id().map_err(|error| error.to_string())?;
     Ok(Clocks {
         monotonic_ns: monotonic_ns(),
+        unix_ns: unix_ns(),
         boot,
     })
 }
