@@ -3,7 +3,7 @@
 //! A [`Node`] is the container; each start of it is a [`Life`] with output of its own. Signals go
 //! through the engine's API, and what it then shows is read back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,7 +29,7 @@ use super::image::Image;
 use super::ledger::{Role, Thing};
 use super::link::{Output, Piece};
 use super::pod::{Pod, mount};
-use super::tar::Archive;
+use super::tar::{Archive, TarError};
 use crate::clock::monotonic_ns;
 use crate::substrate::process::{NodePipes, NodeSignal, Stopped, StoppedBy};
 
@@ -168,23 +168,13 @@ impl Node {
         if files.is_empty() {
             return Ok(());
         }
-        let spec = |error: super::tar::TarError| DockerError::Spec(error.to_string());
-        let mut archive = Archive::default();
-        let mut parents = std::collections::BTreeSet::new();
-        for (path, bytes) in files {
-            let path = path.trim_start_matches('/');
-            for (at, _) in path.match_indices('/') {
-                if parents.insert(&path[..at]) {
-                    archive.directory(&path[..at], 0o755).map_err(spec)?;
-                }
-            }
-            archive.file(path, 0o644, bytes).map_err(spec)?;
-        }
+        let archive = archive_of(files);
+        let archive = archive.map_err(|error| DockerError::Spec(error.to_string()))?;
         let options = UploadToContainerOptions {
             path: "/".to_owned(),
             ..UploadToContainerOptions::default()
         };
-        let body = body_full(archive.finish().into());
+        let body = body_full(archive.into());
         let put = self
             .0
             .engine
@@ -447,6 +437,24 @@ impl Life {
     pub fn try_died(&self) -> Option<Death> {
         *self.death.borrow()
     }
+}
+
+/// Files as the engine takes them. An entry for a directory changes the owner and the mode of one that is there, so only
+/// that which a file is in has one, and not at the top, as `/run`, which is the image's; the engine makes what is missing.
+fn archive_of(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, TarError> {
+    let mut archive = Archive::default();
+    let mut ours = BTreeSet::new();
+    for (path, bytes) in files {
+        let path = path.trim_start_matches('/');
+        if let Some((parent, _)) = path.rsplit_once('/')
+            && parent.contains('/')
+            && ours.insert(parent)
+        {
+            archive.directory(parent, 0o755)?;
+        }
+        archive.file(path, 0o644, bytes)?;
+    }
+    Ok(archive.finish())
 }
 
 fn signal_named(name: &str) -> KillContainerOptions {

@@ -1,4 +1,4 @@
-//! How the end of a container's output is told apart from the end of its life.
+//! How the end of a container's output is told apart from the end of its life, and what is put into one.
 
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -92,4 +92,24 @@ async fn an_end_with_the_death_is_no_cut() {
     let engine = Engine::connect(fake.address()).await.unwrap();
     let (_tell, death) = watch::channel(None);
     assert!(!over(engine, "N".to_owned(), None, death, Duration::ZERO).await);
+}
+
+/// Directories that an image has stay as they are: only those have entries that files of ours are alone in.
+#[test]
+fn files_bring_no_directory_of_the_image() {
+    let entries = |paths: &[&str]| {
+        let files = paths.iter().map(|path| ((*path).to_owned(), Vec::new()));
+        let archive = archive_of(&files.collect()).unwrap();
+        let names = archive.chunks(512).map(|header| {
+            let name = header[..100].split(|byte| *byte == 0).next();
+            String::from_utf8(name.unwrap().to_vec()).unwrap()
+        });
+        names.filter(|name| !name.is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        entries(&["/run/tweedledum/a", "/run/tweedledum/b"]),
+        ["run/tweedledum/", "run/tweedledum/a", "run/tweedledum/b"]
+    );
+    assert_eq!(entries(&["/run/network.json"]), ["run/network.json"]);
+    assert_eq!(entries(&["/top"]), ["top"]);
 }
