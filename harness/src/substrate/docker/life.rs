@@ -21,6 +21,9 @@ use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 /// Limits of memory are kept in whole pages.
 const PAGE: u64 = 4096;
 
+/// Why a node that was killed is not known to have stayed dead.
+const REMOVED: &str = "somebody has removed its container while it had to be down";
+
 /// How long the end of a dead agent's stream may take to come.
 const GONE_BOUND: Duration = Duration::from_secs(1);
 
@@ -77,17 +80,8 @@ impl ContainerLife {
     }
 
     async fn stays_dead(&self) -> Seen {
-        match self.life.node().state().await {
-            Ok(state) => still_dead(&state, self.life.started()),
-            Err(error) if error.is_gone() => Seen {
-                holds: true,
-                detail: Detail::new(),
-            },
-            Err(error) => Seen {
-                holds: false,
-                detail: Detail::from([("unseen".to_owned(), json!(error.to_string()))]),
-            },
-        }
+        let state = self.life.node().state().await;
+        still_dead(state, self.life.started())
     }
 
     async fn worked(&self) -> Vec<String> {
@@ -157,8 +151,18 @@ pub(super) fn stopped((stopped, how): (process::Stopped, super::death::Death)) -
     }
 }
 
-/// Whether a container whose life began at `started` and was ended has had no other since.
-fn still_dead(state: &State, started: Option<&str>) -> Seen {
+/// Whether a container whose life began at `started` and was ended has had no other since. What became of the node of one
+/// that was removed nobody can tell: another container may have its place.
+fn still_dead(state: Result<State, DockerError>, started: Option<&str>) -> Seen {
+    let unseen = |key: &str, why: String| Seen {
+        holds: false,
+        detail: Detail::from([(key.to_owned(), json!(why))]),
+    };
+    let state = match state {
+        Ok(state) => state,
+        Err(error) if error.is_gone() => return unseen("removed", REMOVED.to_owned()),
+        Err(error) => return unseen("unseen", error.to_string()),
+    };
     let same = started == Some(state.started.as_str());
     Seen {
         holds: same && !state.lives(),
@@ -305,8 +309,25 @@ mod tests {
                 started: at.to_owned(),
                 ..State::default()
             };
-            let seen = still_dead(&state, started);
+            let seen = still_dead(Ok(state), started);
             assert_eq!(seen.holds, holds, "{running} {at} {started:?}");
         }
+    }
+
+    #[test]
+    fn a_container_that_was_removed_since_does_not_count_as_held_down() {
+        let refused = |status_code| {
+            let message = "No such container: x".to_owned();
+            let error = bollard::errors::Error::DockerResponseServerError {
+                status_code,
+                message,
+            };
+            DockerError::engine("show a container", &error)
+        };
+        let seen = still_dead(Err(refused(404)), Some("t"));
+        assert!(!seen.holds);
+        assert_eq!(seen.detail["removed"], json!(REMOVED));
+        let seen = still_dead(Err(refused(500)), Some("t"));
+        assert!(!seen.holds && seen.detail.contains_key("unseen"));
     }
 }
