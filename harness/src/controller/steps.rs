@@ -37,6 +37,15 @@ pub(super) struct Target {
     pub(super) netid: u32,
 }
 
+/// A life that stands still.
+#[derive(Debug)]
+pub(super) struct Frozen {
+    /// The step that has frozen it.
+    pub(super) begun: u32,
+    /// The life itself: the node may have another before anybody looks.
+    pub(super) life: Arc<dyn Life>,
+}
+
 /// Reports a step's progress to the loop.
 #[derive(Debug, Clone)]
 pub(super) struct Reporter {
@@ -69,7 +78,9 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
             let grace = Duration::from_nanos(target.stop.grace_ns);
             terminate(&step, life.as_ref(), &target.node, grace, &report).await;
         }
-        Action::Freeze { .. } => freeze(&step, life.as_ref(), &target, &report).await,
+        Action::Freeze { .. } => {
+            freeze(&step, life.as_ref(), &target, &report).await;
+        }
         Action::Thaw { .. } => thaw(&step, life.as_ref(), &target, &report).await,
         Action::Start { .. }
         | Action::Flood { .. }
@@ -84,6 +95,26 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
             let why = "this action is not one on a process".to_owned();
             report.carried(&step, Err(why)).await;
         }
+    }
+}
+
+/// Freezes or thaws a life, and keeps in mind which stands still for [`still_frozen`]: nobody else looks at one that its
+/// plan does not heal. One that was not seen to stand still has nothing to be taken back.
+pub(super) async fn carry_in_turn(
+    step: Step,
+    target: Target,
+    report: Reporter,
+    frozen: &mut Option<Frozen>,
+) {
+    // A thaw looks itself.
+    *frozen = None;
+    match (&step.action, target.life.clone()) {
+        (Action::Freeze { .. }, Some(life)) => {
+            let held = freeze(&step, life.as_ref(), &target, &report).await;
+            let begun = step.id;
+            *frozen = held.then_some(Frozen { begun, life });
+        }
+        _ => carry(step, target, report).await,
     }
 }
 
@@ -178,10 +209,12 @@ async fn terminate(step: &Step, life: &dyn Life, node: &str, grace: Duration, re
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
-async fn freeze(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) {
+/// True if it was seen to stand still.
+async fn freeze(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) -> bool {
     if let Err(why) = life.freeze().await {
         let why = format!("cannot freeze {}: {why}", target.node);
-        return report.carried(step, Err(why)).await;
+        report.carried(step, Err(why)).await;
+        return false;
     }
     report.carried(step, Ok(())).await;
     let rest = life.at_rest().await;
@@ -203,6 +236,7 @@ async fn freeze(step: &Step, life: &dyn Life, target: &Target, report: &Reporter
         .proved(step.id, Grade::Applied, held, detail.clone())
         .await;
     report.proved(step.id, Grade::Felt, held, detail).await;
+    held
 }
 
 async fn thaw(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) {
@@ -225,8 +259,9 @@ async fn thaw(step: &Step, life: &dyn Life, target: &Target, report: &Reporter) 
     report.proved(begun, Grade::Gone, held, detail).await;
 }
 
-/// Looks once more before a node goes on: whatever of it was at work since it was frozen takes the evidence back.
-async fn still_frozen(begun: u32, life: &dyn Life, report: &Reporter) {
+/// Looks once more before a node goes on, or the run ends: whatever of it was at work since it was frozen takes the
+/// evidence back.
+pub(super) async fn still_frozen(begun: u32, life: &dyn Life, report: &Reporter) {
     let worked = life.at_work().await;
     if !worked.is_empty() && life.try_died().is_none() {
         let detail = Detail::from([("at-work-meanwhile".to_owned(), json!(worked))]);
@@ -276,8 +311,10 @@ mod tests {
         done: Mutex<Vec<&'static str>>,
         /// Whether the server can be killed.
         mortal: bool,
-        /// Whether somebody else has started it since.
+        /// Whether somebody else has started it since, or thawed it.
         back: bool,
+        /// Whether it has died.
+        dead: bool,
     }
 
     const DEATH: Death = Death {
@@ -295,7 +332,7 @@ mod tests {
         }
 
         fn try_died(&self) -> Option<Death> {
-            Some(DEATH)
+            self.dead.then_some(DEATH)
         }
 
         fn kill(&self) -> Doing<'_, u64> {
@@ -342,7 +379,8 @@ mod tests {
         }
 
         fn at_work(&self) -> BoxFuture<'_, Vec<String>> {
-            ready(Vec::new()).boxed()
+            let worked = self.back.then(|| "7 (server)".to_owned());
+            ready(worked.into_iter().collect()).boxed()
         }
 
         fn thaw(&self) -> Doing<'_, ()> {
@@ -363,6 +401,7 @@ mod tests {
                     done: Mutex::default(),
                     mortal,
                     back: false,
+                    dead: true,
                 };
                 let node = "n-0".to_owned();
                 let step = Step {
@@ -401,27 +440,40 @@ mod tests {
         }
     }
 
+    /// What a look told of step 3.
+    async fn refuted(mut told: mpsc::Receiver<Happened>) -> bool {
+        let mut proved = Vec::new();
+        while let Some(happened) = told.recv().await {
+            if let Happened::Told(Event::Proved {
+                step, grade, held, ..
+            }) = happened
+            {
+                proved.push((step, grade, held));
+            }
+        }
+        assert!(proved.is_empty() || proved == [(3, Grade::Applied, false)]);
+        !proved.is_empty()
+    }
+
     #[tokio::test]
-    async fn a_node_that_somebody_else_has_started_takes_the_evidence_back() {
+    async fn a_node_that_somebody_else_has_started_or_thawed_takes_the_evidence_back() {
         for back in [false, true] {
-            let (loop_, mut told) = mpsc::channel(8);
-            let life = Daemon {
+            let life = |dead| Daemon {
                 done: Mutex::default(),
                 mortal: true,
                 back,
+                dead,
             };
-            still_dead(3, &life, &Reporter { loop_ }).await;
-            let mut proved = Vec::new();
-            while let Some(happened) = told.recv().await {
-                if let Happened::Told(Event::Proved {
-                    step, grade, held, ..
-                }) = happened
-                {
-                    proved.push((step, grade, held));
-                }
-            }
-            let refuted = (3, Grade::Applied, false);
-            assert_eq!(proved, if back { vec![refuted] } else { Vec::new() });
+            let (loop_, told) = mpsc::channel(8);
+            still_dead(3, &life(true), &Reporter { loop_ }).await;
+            assert_eq!(refuted(told).await, back);
+            let (loop_, told) = mpsc::channel(8);
+            still_frozen(3, &life(false), &Reporter { loop_ }).await;
+            assert_eq!(refuted(told).await, back);
+            // What has died while it was frozen is told by its death.
+            let (loop_, told) = mpsc::channel(8);
+            still_frozen(3, &life(true), &Reporter { loop_ }).await;
+            assert!(!refuted(told).await);
         }
     }
 }

@@ -21,7 +21,7 @@ use super::happened::Happened;
 use super::layers;
 use super::limits;
 use super::network::Site;
-use super::steps::{self, Reporter, Target};
+use super::steps::{self, Frozen, Reporter, Target};
 use super::tasks::Tasks;
 use crate::agent::operator::{Act, Order};
 use crate::observe::Observation;
@@ -61,7 +61,8 @@ pub(super) struct Watch {
     /// Limits that are on nodes, likewise.
     limits: BTreeMap<u32, oneshot::Sender<limits::End>>,
     /// Per node, whose turn it is to freeze or thaw it: a thaw waits until the freeze before it has seen what it wants to.
-    turns: BTreeMap<String, Arc<tokio::sync::Mutex<()>>>,
+    /// Whoever has it knows what is frozen.
+    turns: BTreeMap<String, Arc<tokio::sync::Mutex<Option<Frozen>>>>,
     pub(super) logs: LogHub,
     /// Whether each node shall be polled and pinged now.
     looks: BTreeMap<String, watch::Sender<bool>>,
@@ -256,14 +257,12 @@ impl Watch {
                     let turn = self.turns.entry(target.node.clone()).or_default();
                     let turn = Arc::clone(turn);
                     self.tasks.spawn(name, async move {
-                        let frozen =
-                            matches!(step.action, Action::Freeze { .. } | Action::Thaw { .. });
-                        let _turn = if frozen {
-                            Some(turn.lock().await)
+                        if matches!(step.action, Action::Freeze { .. } | Action::Thaw { .. }) {
+                            let mut frozen = turn.lock().await;
+                            steps::carry_in_turn(step, target, report, &mut frozen).await;
                         } else {
-                            None
-                        };
-                        steps::carry(step, target, report).await;
+                            steps::carry(step, target, report).await;
+                        }
                     });
                 }
             }
@@ -301,11 +300,14 @@ impl Watch {
             stopping.push((name.clone(), Arc::clone(&living.life), grace));
         }
         let living: Vec<Living> = self.living.values().cloned().collect();
+        let turns = std::mem::take(&mut self.turns);
         let mut exits = std::mem::take(&mut self.exits);
         let (substrate, loop_) = (Arc::clone(&self.substrate), self.loop_.clone());
         self.tasks.spawn(TEARDOWN, async move {
             tell_failed(&mut looking, &loop_).await;
-            join_all(living.iter().map(|living| still_dead(living, &loop_))).await;
+            let dead = join_all(living.iter().map(|living| still_dead(living, &loop_)));
+            let frozen = join_all(turns.values().map(|turn| still_frozen(turn, &loop_)));
+            tokio::join!(dead, frozen);
             let mut all = Tasks::default();
             for (name, life, grace) in stopping {
                 let loop_ = loop_.clone();
@@ -442,6 +444,16 @@ async fn still_dead(living: &Living, loop_: &mpsc::Sender<Happened>) {
     if let Some(begun) = living.ended_by {
         let loop_ = loop_.clone();
         steps::still_dead(begun, living.life.as_ref(), &Reporter { loop_ }).await;
+    }
+}
+
+/// Tells if a node that a step has frozen, and none has thawed, was at work meanwhile. Where it is somebody's turn, that
+/// looks itself, and a teardown does not wait for it.
+async fn still_frozen(turn: &tokio::sync::Mutex<Option<Frozen>>, loop_: &mpsc::Sender<Happened>) {
+    let frozen = turn.try_lock().ok().and_then(|mut frozen| frozen.take());
+    if let Some(frozen) = frozen {
+        let loop_ = loop_.clone();
+        steps::still_frozen(frozen.begun, frozen.life.as_ref(), &Reporter { loop_ }).await;
     }
 }
 
