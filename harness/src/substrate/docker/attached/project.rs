@@ -3,12 +3,14 @@
 //! Services are named as nodes of the plan are. What the network is stands in the nodes' own network files, which are
 //! read out of their containers. Nothing is changed here, and nothing outside of the project is looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use bollard::models::{ContainerSummary, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
 use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
 use serde::Deserialize;
 use tweedledum_core::plan::Plan;
 
@@ -78,6 +80,24 @@ pub struct Facts {
 pub struct ReleaseFact {
     /// The release's name.
     pub name: String,
+    #[serde(default)]
+    base: String,
+    #[serde(default)]
+    without: Vec<String>,
+}
+
+impl fmt::Display for ReleaseFact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            base,
+            without,
+        } = self;
+        match without.as_slice() {
+            [] => write!(f, "{name} ({base})"),
+            without => write!(f, "{name} ({base} without {})", without.join(", ")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -146,6 +166,58 @@ impl Facts {
             }
         }
         unlike
+    }
+
+    /// What is said of all nodes, by its key in the file. Who a node itself is stands beside that, and differs.
+    fn told(&self) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::from([
+            ("netid".to_owned(), self.netid.to_string()),
+            (
+                "genesis_unix_ns".to_owned(),
+                self.genesis_unix_ns.to_string(),
+            ),
+            ("layer_ns".to_owned(), self.layer_ns.to_string()),
+            (
+                "layers_per_epoch".to_owned(),
+                self.layers_per_epoch.to_string(),
+            ),
+            ("seed".to_owned(), self.seed.to_string()),
+            ("release".to_owned(), self.release.to_string()),
+        ]);
+        for NodeFact {
+            name,
+            role,
+            api,
+            p2p,
+        } in &self.nodes
+        {
+            let at = [("api", api), ("p2p", p2p)];
+            let at = at.map(|(port, at)| at.map(|at| format!(" with {port} at {at}")));
+            let at: String = at.into_iter().flatten().collect();
+            told.insert(format!("nodes: {name}"), format!("a {role}{at}"));
+        }
+        told
+    }
+
+    /// In what a node's file is not that of another, in words: what one file says is true of both only where they agree.
+    fn unlike_others(&self, node: &str, other: &str, theirs: &Self) -> Vec<String> {
+        let (own, theirs) = (self.told(), theirs.told());
+        let keys: BTreeSet<&String> = own.keys().chain(theirs.keys()).collect();
+        let differ = keys
+            .into_iter()
+            .filter(|key| own.get(*key) != theirs.get(*key));
+        let said = |of: &BTreeMap<String, String>, key| {
+            let said = of.get(key);
+            said.cloned().unwrap_or_else(|| "nothing".to_owned())
+        };
+        let differ = differ.map(|key| {
+            format!(
+                "{key} in the network file of {node} is {}, and {} in that of {other}",
+                said(&own, key),
+                said(&theirs, key)
+            )
+        });
+        differ.collect()
     }
 
     fn ports_unlike(&self, plan: &Plan, role: &str, fact: &NodeFact) -> Vec<String> {
@@ -229,11 +301,30 @@ impl Project {
         if !wrong.is_empty() {
             return Err(refused(wrong));
         }
-        let Some((_, any)) = found.first_key_value() else {
+        let reading = found.iter().map(async |(node, up)| {
+            let facts = read_facts(&engine, &up.id, &up.network).await;
+            facts
+                .map(|facts| (node, facts))
+                .map_err(|why| format!("{node}: {why}"))
+        });
+        let mut read = Vec::new();
+        for one in join_all(reading).await {
+            match one {
+                Ok(one) => read.push(one),
+                Err(why) => wrong.push(why),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(refused(wrong));
+        }
+        let Some((first, facts)) = read.first() else {
             return Err("the plan has no nodes".to_owned());
         };
-        let facts = read_facts(&engine, &any.id, &any.network).await?;
         wrong.extend(facts.unlike(plan));
+        for (node, own) in &read {
+            wrong.extend(own.unlike_others(node, first, facts));
+        }
+        let facts = facts.clone();
         let mut members = BTreeMap::new();
         for (node, up) in found {
             let Some(address) = facts.address(&node) else {
@@ -382,6 +473,8 @@ mod tests {
             seed: 0,
             release: ReleaseFact {
                 name: "fixed".to_owned(),
+                base: "fixed".to_owned(),
+                without: Vec::new(),
             },
             nodes: Vec::new(),
         }
@@ -401,6 +494,27 @@ mod tests {
         for (at, want) in [(1000, 0), (1039, 0), (1040, 1), (1085, 2)] {
             assert_eq!(facts().epoch_at(at), want, "at {at}");
         }
+    }
+
+    #[test]
+    fn nodes_whose_files_say_something_else_are_named_with_both() {
+        let mut own = facts();
+        let unlike = |own: &Facts| own.unlike_others("miner-1", "gateway-0", &facts());
+        assert_eq!(unlike(&own), Vec::<String>::new());
+        own.seed = 7;
+        own.release.without = vec!["cap".to_owned()];
+        own.nodes.push(NodeFact {
+            name: "poet-0".to_owned(),
+            role: "poet".to_owned(),
+            api: Some(([10, 0, 0, 1], 9090).into()),
+            p2p: None,
+        });
+        let want = [
+            "nodes: poet-0 in the network file of miner-1 is a poet with api at 10.0.0.1:9090, and nothing in that of gateway-0",
+            "release in the network file of miner-1 is fixed (fixed without cap), and fixed (fixed) in that of gateway-0",
+            "seed in the network file of miner-1 is 7, and 0 in that of gateway-0",
+        ];
+        assert_eq!(unlike(&own), want);
     }
 
     #[test]
