@@ -21,6 +21,7 @@ use super::alone;
 /// Labels that compose gives its containers.
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
+const ONE_OFF: &str = "com.docker.compose.oneoff";
 /// Epochs of a node's log that are read from before a run: an ATX cites a proof of a round that was registered for two
 /// epochs earlier, and more would bring lines faster than they may come.
 const EPOCHS_OF_LOG: u64 = 8;
@@ -374,7 +375,14 @@ async fn containers(engine: &Engine, project: &str) -> Result<Vec<ContainerSumma
         ..ListContainersOptions::default()
     };
     let listed = engine.docker().list_containers(Some(options)).await;
-    listed.map_err(|error| DockerError::engine("list the project's containers", &error))
+    let listed =
+        listed.map_err(|error| DockerError::engine("list the project's containers", &error))?;
+    Ok(listed.into_iter().filter(|it| !one_off(it)).collect())
+}
+
+/// Whether it is one of `docker-compose run`: that has the label of a service, and is no node of the network.
+fn one_off(container: &ContainerSummary) -> bool {
+    label(container, ONE_OFF).is_some_and(|it| it.eq_ignore_ascii_case("true"))
 }
 
 fn label<'a>(container: &'a ContainerSummary, label: &str) -> Option<&'a String> {
@@ -515,6 +523,23 @@ mod tests {
             "seed in the network file of miner-1 is 7, and 0 in that of gateway-0",
         ];
         assert_eq!(unlike(&own), want);
+    }
+
+    /// As compose 1.29 and 2 write it.
+    #[test]
+    fn a_container_of_compose_run_is_no_node() {
+        let labelled = |labels: &[(&str, &str)]| ContainerSummary {
+            labels: Some(
+                labels
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+            ),
+            ..ContainerSummary::default()
+        };
+        assert!(one_off(&labelled(&[(ONE_OFF, "True")])));
+        assert!(!one_off(&labelled(&[(ONE_OFF, "False")])));
+        assert!(!one_off(&labelled(&[(SERVICE, "miner-0")])));
     }
 
     #[test]
