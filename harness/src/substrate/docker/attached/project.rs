@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use bollard::models::{ContainerSummary, RestartPolicy, RestartPolicyNameEnum};
+use bollard::models::{
+    ContainerSummary, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+};
 use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
@@ -417,6 +419,9 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
              services without a restart policy"
         ));
     }
+    if let Some(why) = log_config_refused(host.log_config.as_ref()) {
+        return Err(format!("{container} {why}"));
+    }
     let words = config.cmd.unwrap_or_default();
     let mut after = words.iter().skip_while(|word| *word != "--network").skip(1);
     let network = after.next().cloned();
@@ -436,6 +441,28 @@ fn restarts(policy: Option<&RestartPolicy>) -> Option<RestartPolicyNameEnum> {
     let name = policy?.name?;
     let never = [RestartPolicyNameEnum::EMPTY, RestartPolicyNameEnum::NO];
     (!never.contains(&name)).then_some(name)
+}
+
+/// Why what a container prints could not be read back whole, and what to do. Drivers that cannot be read themselves have a
+/// cache on the engine unless that is turned off.
+fn log_config_refused(config: Option<&HostConfigLogConfig>) -> Option<String> {
+    const FIX: &str = "give its service `logging: {driver: json-file}` and bring it up anew";
+    let config = config?;
+    let driver = config.typ.as_deref().unwrap_or_default();
+    let option = |key: &str| config.config.as_ref()?.get(key).map(String::as_str);
+    let readable = matches!(driver, "" | "json-file" | "local" | "journald");
+    let uncached = option("cache-disabled").is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    if driver == "none" || (!readable && uncached) {
+        return Some(format!(
+            "has the log driver `{driver}`, from which nothing it prints can be read; {FIX}"
+        ));
+    }
+    (option("mode") == Some("non-blocking")).then(|| {
+        format!(
+            "loses lines of its log when the engine is busy (`mode: non-blocking`), which would hide what it does; \
+             {FIX}, without that option"
+        )
+    })
 }
 
 /// Reads a network file out of a container.
@@ -553,6 +580,43 @@ mod tests {
         assert_eq!(restarts(Some(&policy(RestartPolicyNameEnum::NO))), None);
         assert_eq!(restarts(Some(&policy(RestartPolicyNameEnum::EMPTY))), None);
         assert_eq!(restarts(None), None);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_back_whole_is_refused_with_what_to_do() {
+        let refused = |driver: &str, options: &[(&str, &str)]| {
+            let options = options.iter();
+            let config = options.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            log_config_refused(Some(&HostConfigLogConfig {
+                typ: Some(driver.to_owned()),
+                config: Some(config.collect()),
+            }))
+        };
+        for (driver, options) in [
+            ("json-file", &[("max-size", "10m"), ("max-file", "3")][..]),
+            ("local", &[("mode", "blocking")]),
+            ("journald", &[]),
+            ("syslog", &[("cache-disabled", "false")]),
+        ] {
+            assert_eq!(refused(driver, options), None);
+        }
+        assert_eq!(log_config_refused(None), None);
+        for (driver, options, want) in [
+            ("none", &[][..], "the log driver `none`"),
+            (
+                "syslog",
+                &[("cache-disabled", "true")],
+                "the log driver `syslog`",
+            ),
+            (
+                "json-file",
+                &[("mode", "non-blocking")],
+                "`mode: non-blocking`",
+            ),
+        ] {
+            let why = refused(driver, options).unwrap();
+            assert!(why.contains(want) && why.contains("`logging: "), "{why}");
+        }
     }
 
     #[test]
