@@ -140,7 +140,7 @@ impl Ground<'_> {
     }
 
     fn find(&mut self) -> Tried {
-        let env = EngineEnv::read();
+        let env = EngineEnv::read().map_err(|error| engine_trouble(&error))?;
         let address = EngineAddress::find(&env).map_err(|error| engine_trouble(&error))?;
         let told = format!("{} from {}; {}", address.url, address.from, sources(&env));
         self.address = Some(address);

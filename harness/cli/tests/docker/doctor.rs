@@ -204,7 +204,7 @@ fn pass_on(mut client: UnixStream, mut engine: UnixStream, words: &str) {
 }
 
 fn engine_socket() -> PathBuf {
-    let address = EngineAddress::find(&EngineEnv::read()).unwrap();
+    let address = EngineAddress::find(&EngineEnv::read().unwrap()).unwrap();
     let path = address.url.strip_prefix("unix://");
     PathBuf::from(path.expect("these tests go through the engine's unix socket"))
 }

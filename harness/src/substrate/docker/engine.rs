@@ -6,6 +6,7 @@
 //! Errors say what the user can do; nothing here is tried twice.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,6 +45,16 @@ pub enum EngineError {
         why: String,
         /// What to do instead.
         next: String,
+    },
+    /// A variable that is no text.
+    #[error(
+        "{key} is not UTF-8 (`{shown}`), so which engine it means cannot be told; set it anew, or unset it"
+    )]
+    NoText {
+        /// The variable.
+        key: &'static str,
+        /// What it holds, as far as it can be shown.
+        shown: String,
     },
     /// A context that cannot be read.
     #[error(
@@ -129,17 +140,31 @@ pub struct EngineEnv {
 
 impl EngineEnv {
     /// The environment of this process.
-    pub fn read() -> Self {
-        let text = |key: &str| std::env::var(key).ok().filter(|text| !text.is_empty());
-        let home = || Some(PathBuf::from(text("HOME")?).join(".docker"));
-        Self {
-            host: text("DOCKER_HOST"),
-            context: text("DOCKER_CONTEXT"),
-            tls: text("DOCKER_TLS_VERIFY")
-                .or_else(|| text("DOCKER_TLS"))
+    ///
+    /// # Errors
+    /// A variable that names an engine and is no text: without it another engine would be found.
+    pub fn read() -> Result<Self, EngineError> {
+        Self::of(|key| std::env::var_os(key))
+    }
+
+    fn of(var: impl Fn(&str) -> Option<OsString>) -> Result<Self, EngineError> {
+        let set = |key: &str| var(key).filter(|value| !value.is_empty());
+        let text = |key: &'static str| {
+            let text = set(key).map(OsString::into_string).transpose();
+            text.map_err(|bytes| EngineError::NoText {
+                key,
+                shown: bytes.to_string_lossy().escape_default().to_string(),
+            })
+        };
+        let home = || Some(PathBuf::from(set("HOME")?).join(".docker"));
+        Ok(Self {
+            host: text("DOCKER_HOST")?,
+            context: text("DOCKER_CONTEXT")?,
+            tls: set("DOCKER_TLS_VERIFY")
+                .or_else(|| set("DOCKER_TLS"))
                 .is_some(),
-            config: text("DOCKER_CONFIG").map(PathBuf::from).or_else(home),
-        }
+            config: text("DOCKER_CONFIG")?.map(PathBuf::from).or_else(home),
+        })
     }
 }
 
@@ -349,7 +374,7 @@ pub struct Engine {
 impl Engine {
     /// Finds the engine by this process's environment and greets it.
     pub async fn find() -> Result<Self, EngineError> {
-        Self::connect(EngineAddress::find(&EngineEnv::read())?).await
+        Self::connect(EngineAddress::find(&EngineEnv::read()?)?).await
     }
 
     /// Greets an engine: negotiates the version and asks what it is.

@@ -63,6 +63,29 @@ fn each_way_to_an_engine_is_spoken_or_refused_by_name() {
 }
 
 #[test]
+fn a_variable_that_is_no_text_is_refused_by_name() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let bytes = || OsString::from_vec(b"unix:///\xff\x1b".to_vec());
+    for key in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG"] {
+        let read = EngineEnv::of(|name| (name == key).then(bytes));
+        let said = read.unwrap_err().to_string();
+        assert!(said.starts_with(&format!("{key} is not UTF-8")), "{said}");
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
+    // A home directory is a path, which may be any bytes, and what is empty is not set.
+    let read = EngineEnv::of(|name| match name {
+        "HOME" => Some(bytes()),
+        _ => Some(OsString::new()),
+    });
+    let config = Some(PathBuf::from(bytes()).join(".docker"));
+    let want = EngineEnv {
+        config,
+        ..env(None)
+    };
+    assert_eq!(read.unwrap(), want);
+}
+
+#[test]
 fn contexts_are_followed() {
     let home = tempfile::tempdir().unwrap();
     let put = |path: &str, text: &str| {
