@@ -24,7 +24,7 @@ pub const API_MIN: (usize, usize) = (1, 40);
 /// Where Linux engines listen unless told otherwise.
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
 
-/// How long the engine may take to answer the first question.
+/// How long the engine may take to answer the first questions: its version, and what it is.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
 /// How long any one request may take until its answer begins. Starting a container was seen to
@@ -395,13 +395,15 @@ impl Engine {
             let version = docker.version().await?;
             Ok::<_, bollard::errors::Error>((docker, version))
         };
-        let (docker, version) = match tokio::time::timeout(FIRST_ANSWER, greeted).await {
+        let deadline = tokio::time::Instant::now() + FIRST_ANSWER;
+        let late = |asked: &str| {
+            let why = format!("no answer to {asked} within {} s", FIRST_ANSWER.as_secs());
+            no_answer(&address, why, "look at the engine's own log")
+        };
+        let (docker, version) = match tokio::time::timeout_at(deadline, greeted).await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(error)) => return Err(unreachable_because(&address, &error)),
-            Err(_) => {
-                let why = format!("no answer within {} s", FIRST_ANSWER.as_secs());
-                return Err(no_answer(&address, why, "look at the engine's own log"));
-            }
+            Err(_) => return Err(late("/version")),
         };
         let ClientVersion {
             major_version,
@@ -418,10 +420,10 @@ impl Engine {
                 api,
             });
         }
-        let info = docker
-            .info()
-            .await
-            .map_err(|error| strange(error.to_string()))?;
+        let info = match tokio::time::timeout_at(deadline, docker.info()).await {
+            Ok(info) => info.map_err(|error| strange(said(&error)))?,
+            Err(_) => return Err(late("/info")),
+        };
         let (os, arch) = (
             info.os_type.unwrap_or_default(),
             info.architecture.unwrap_or_default(),
