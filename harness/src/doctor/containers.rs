@@ -523,7 +523,7 @@ fn link_trouble(error: &LinkError) -> Trouble {
 /// What each place says that an address could come from.
 fn sources(env: &EngineEnv) -> String {
     let set = |name: &str, value: Option<&String>| match value {
-        Some(value) => format!("{name} is {value}"),
+        Some(value) => format!("{name} is {}", value.escape_debug()),
         None => format!("{name} is not set"),
     };
     let config = match &env.config {

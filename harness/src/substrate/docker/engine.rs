@@ -191,7 +191,7 @@ impl EngineAddress {
             return Self::checked(DEFAULT_SOCKET, "the default", false);
         }
         let fail = |why: String| EngineError::Context {
-            name: name.clone(),
+            name: shown(&name),
             why,
         };
         let Some(config) = &env.config else {
@@ -206,7 +206,11 @@ impl EngineAddress {
             return Err(fail("it names no docker endpoint".to_owned()));
         };
         let tls = config.join("contexts/tls").join(&id).is_dir();
-        Self::checked(&docker.host, &format!("the docker context `{name}`"), tls)
+        Self::checked(
+            &docker.host,
+            &format!("the docker context `{}`", shown(&name)),
+            tls,
+        )
     }
 
     /// Checks that an address is of a kind that is spoken here.
@@ -214,17 +218,15 @@ impl EngineAddress {
         let refuse = |why: &str, next: String| {
             Err(EngineError::Refused {
                 from: from.to_owned(),
-                address: url.to_owned(),
+                address: shown(url),
                 why: why.to_owned(),
                 next,
             })
         };
-        let forward = |host: &str| {
-            format!(
-                "forward its socket with `ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock {host}` and set \
-                 DOCKER_HOST=unix:///tmp/engine.sock"
-            )
-        };
+        if url.contains(char::is_control) {
+            let next = "write unix:///PATH or tcp://HOST:PORT without them".to_owned();
+            return refuse("it has control characters", next);
+        }
         let Some((scheme, rest)) = url.split_once("://") else {
             return refuse(
                 "it has no scheme",
@@ -239,16 +241,26 @@ impl EngineAddress {
                     "write unix:///PATH".to_owned(),
                 );
             }
-            "tcp" | "http" if tls => {
-                let host = rest.split([':', '/']).next().unwrap_or(rest);
-                return refuse("TLS is not supported", forward(host));
+            "tcp" | "http" | "https" | "ssh" if Remote::of(rest).host.is_empty() => {
+                return refuse(
+                    "it names no host",
+                    "write tcp://HOST:PORT or unix:///PATH".to_owned(),
+                );
             }
-            "tcp" | "http" if !rest.is_empty() => {}
             "https" => {
-                let host = rest.split([':', '/']).next().unwrap_or(rest);
-                return refuse("TLS is not supported", forward(host));
+                return refuse(
+                    "TLS is not supported",
+                    Remote::of(rest).only_host().forward(),
+                );
             }
-            "ssh" => return refuse("ssh is not supported", forward(rest.trim_end_matches('/'))),
+            "tcp" | "http" if tls => {
+                return refuse(
+                    "TLS is not supported",
+                    Remote::of(rest).only_host().forward(),
+                );
+            }
+            "tcp" | "http" => {}
+            "ssh" => return refuse("ssh is not supported", Remote::of(rest).forward()),
             "npipe" => {
                 return refuse(
                     "named pipes are of Windows",
@@ -279,6 +291,76 @@ impl EngineAddress {
     fn socket(&self) -> Option<&Path> {
         self.url.strip_prefix("unix://").map(Path::new)
     }
+}
+
+/// Where an address leads that is not of this machine.
+#[derive(Clone, Copy, Debug)]
+struct Remote<'a> {
+    /// Who is logged in, with the sign after it.
+    user: &'a str,
+    host: &'a str,
+    port: Option<&'a str>,
+    /// The socket there.
+    path: &'a str,
+}
+
+impl<'a> Remote<'a> {
+    /// Reads what stands after `://`.
+    fn of(rest: &'a str) -> Self {
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user, at) = authority.split_at(authority.rfind('@').map_or(0, |sign| sign + 1));
+        // Colons of an address in brackets are its own.
+        let (host, port) = match at.strip_prefix('[').and_then(|at| at.split_once(']')) {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => match at.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (at, None),
+            },
+        };
+        Self {
+            user,
+            host,
+            port: port.filter(|port| !port.is_empty()),
+            path,
+        }
+    }
+
+    /// Ports and paths of HTTP are none of ssh.
+    fn only_host(self) -> Self {
+        Self {
+            port: None,
+            path: "",
+            ..self
+        }
+    }
+
+    /// How its socket is reached instead.
+    fn forward(self) -> String {
+        let port = self.port.map(|port| format!("-p {port} "));
+        let path = match self.path {
+            "" | "/" => "/var/run/docker.sock",
+            path => path,
+        };
+        format!(
+            "forward its socket with `ssh -nNT -L /tmp/engine.sock:{path} {}{}{}` and set \
+             DOCKER_HOST=unix:///tmp/engine.sock",
+            port.unwrap_or_default(),
+            self.user,
+            self.host
+        )
+    }
+}
+
+/// A text of the environment as a terminal can show it.
+fn shown(text: &str) -> String {
+    let shown = text.chars().map(|c| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    });
+    shown.collect()
 }
 
 /// The name of the context that `docker context use` chose.
@@ -428,6 +510,11 @@ impl Engine {
             info.os_type.unwrap_or_default(),
             info.architecture.unwrap_or_default(),
         );
+        if os.is_empty() || arch.is_empty() {
+            return Err(strange(
+                "/info does not tell its system and its processor".to_owned(),
+            ));
+        }
         let same = arch == std::env::consts::ARCH
             || matches!(
                 (arch.as_str(), std::env::consts::ARCH),

@@ -47,7 +47,25 @@ fn each_way_to_an_engine_is_spoken_or_refused_by_name() {
         (Some("fd://"), false, Err("engine itself")),
         (Some("unix://relative"), false, Err("absolute")),
         (Some("/run/x.sock"), false, Err("no scheme")),
-        (Some("tcp://"), false, Err("scheme is not known")),
+        (
+            Some("ssh://me@h:2222/run/x.sock"),
+            false,
+            Err("`ssh -nNT -L /tmp/engine.sock:/run/x.sock -p 2222 me@h`"),
+        ),
+        (
+            Some("https://[::1]:2376/v1"),
+            false,
+            Err("`ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock ::1`"),
+        ),
+        (Some("tcp://[::1]:2375"), false, Ok("tcp://[::1]:2375")),
+        (Some("tcp://"), false, Err("it names no host; write tcp://")),
+        (Some("tcp://:2375"), true, Err("it names no host")),
+        (Some("ssh://me@"), false, Err("it names no host")),
+        (
+            Some("tcp://h\u{1b}[2J"),
+            false,
+            Err("names tcp://h\\u{1b}[2J: it has control characters"),
+        ),
         (Some("gopher://x"), false, Err("scheme is not known")),
     ] {
         let found = EngineAddress::find(&EngineEnv { tls, ..env(host) });
@@ -138,6 +156,7 @@ fn contexts_are_followed() {
         ("odd", "unknown form"),
         ("other", "no docker endpoint"),
         ("none", "the docker context `none` cannot be used"),
+        ("a\nb", "the docker context `a\\nb` cannot be used"),
     ] {
         let said = find(None, Some(name)).unwrap_err();
         assert!(said.contains(want), "{said}");
@@ -171,6 +190,10 @@ async fn what_stands_in_the_way_is_said() {
         (
             r#"{"Version":"17.03","ApiVersion":"1.26"}"#,
             "speaks API 1.26; at least 1.40",
+        ),
+        (
+            r#"{"Version":"20.10.24","ApiVersion":"1.41"}"#,
+            "does not answer as an engine does: /info does not tell its system and its processor; is it Docker?",
         ),
         ("nonsense", "does not answer as an engine does"),
         ("{}", "does not answer as an engine does"),
