@@ -89,9 +89,9 @@ pub(super) fn find(name: &str, plan: &Plan) -> Result<Project, Failure> {
         .enable_all()
         .build()?;
     let found = runtime.block_on(Project::find(name, plan));
-    let project = found.map_err(|message| Failure::Usage {
-        message,
-        hint: "nothing was touched; `docker-compose ps` shows what runs".to_owned(),
+    let project = found.map_err(|unfit| Failure::Usage {
+        message: unfit.to_string(),
+        hint: format!("nothing was touched; {}", unfit.next()),
     })?;
     if project.facts.netid != catalogue::NETID {
         return Err(Failure::Usage {

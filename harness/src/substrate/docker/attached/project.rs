@@ -249,6 +249,77 @@ impl Facts {
     }
 }
 
+/// Why a project cannot be attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// The engine does not answer, or refuses; its words.
+    Engine(String),
+    /// The engine has no such project.
+    Missing {
+        /// How it was named.
+        name: String,
+        /// Those that it has.
+        others: BTreeSet<String>,
+    },
+    /// It is another network than the plan's, or cannot be seen as it is.
+    Another {
+        /// Its name.
+        name: String,
+        /// In what.
+        wrong: Vec<String>,
+    },
+    /// Another run is attached to it; which.
+    Taken(String),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(why) | Self::Taken(why) => f.write_str(why),
+            Self::Missing { name, others } if others.is_empty() => write!(
+                f,
+                "the engine has no containers of a compose project `{name}`, nor of any other"
+            ),
+            Self::Missing { name, others } => {
+                let others: Vec<String> = others.iter().map(|it| format!("`{it}`")).collect();
+                write!(
+                    f,
+                    "the engine has no containers of a compose project `{name}`; those it has are of {}",
+                    others.join(", ")
+                )
+            }
+            Self::Another { name, wrong } => write!(
+                f,
+                "project {name} is not the plan's network: {}",
+                wrong.join("; ")
+            ),
+        }
+    }
+}
+
+impl Unfit {
+    /// What to do next.
+    pub fn next(&self) -> String {
+        match self {
+            Self::Engine(_) => "`tweedledum doctor` says what of the engine works".to_owned(),
+            Self::Missing { name, others } if others.is_empty() => {
+                format!("start it first: `docker-compose -p {name} up -d`")
+            }
+            Self::Missing { name, .. } => {
+                format!("name one of these, or start it first: `docker-compose -p {name} up -d`")
+            }
+            Self::Another { name, .. } => format!(
+                "name a plan of this network, or mend the compose file and bring it up with `docker-compose -p {name} up -d`; \
+                 `docker ps -a --filter label={PROJECT}={name}` shows what there is of it"
+            ),
+            Self::Taken(_) => {
+                "wait for the other run, or interrupt it: it brings up what it has stopped"
+                    .to_owned()
+            }
+        }
+    }
+}
+
 impl Project {
     /// The id of the image that each node runs.
     pub fn images(&self) -> BTreeMap<String, String> {
@@ -261,20 +332,28 @@ impl Project {
     /// Finds a project and holds it against a plan. Only looks.
     ///
     /// # Errors
-    /// What is missing, does not run, or is another network than the plan's; what to do stands in the text.
-    pub async fn find(name: &str, plan: &Plan) -> Result<Self, String> {
-        let engine = Engine::find().await.map_err(|error| error.to_string())?;
+    /// What is missing, does not run, or is another network than the plan's.
+    pub async fn find(name: &str, plan: &Plan) -> Result<Self, Unfit> {
+        let engine = Engine::find().await;
+        let engine = engine.map_err(|error| Unfit::Engine(error.to_string()))?;
         // Nodes that another run has stopped would be told to be missing.
         let alone = alone::make_sure(&engine, name, None).await;
-        alone.map_err(|error| error.to_string())?;
-        let there = containers(&engine, name)
-            .await
-            .map_err(|error| error.to_string())?;
+        alone.map_err(|error| match error {
+            DockerError::Spec(why) => Unfit::Taken(why),
+            error => Unfit::Engine(error.to_string()),
+        })?;
+        let listed = containers(&engine).await;
+        let listed = listed.map_err(|error| Unfit::Engine(error.to_string()))?;
+        let there: Vec<_> = listed
+            .iter()
+            .filter(|it| label(it, PROJECT).is_some_and(|it| it == name))
+            .collect();
         if there.is_empty() {
-            return Err(format!(
-                "the engine has no containers of a compose project `{name}`; `docker-compose ls` or \
-                 `docker ps --format '{{{{.Label \"{PROJECT}\"}}}}'` tells which there are"
-            ));
+            let others = listed.iter().filter_map(|it| label(it, PROJECT).cloned());
+            return Err(Unfit::Missing {
+                name: name.to_owned(),
+                others: others.collect(),
+            });
         }
         let mut found = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -295,11 +374,9 @@ impl Project {
                 }
             }
         }
-        let refused = |wrong: Vec<String>| {
-            format!(
-                "project {name} is not the plan's network: {}",
-                wrong.join("; ")
-            )
+        let refused = |wrong: Vec<String>| Unfit::Another {
+            name: name.to_owned(),
+            wrong,
         };
         if !wrong.is_empty() {
             return Err(refused(wrong));
@@ -321,7 +398,7 @@ impl Project {
             return Err(refused(wrong));
         }
         let Some((first, facts)) = read.first() else {
-            return Err("the plan has no nodes".to_owned());
+            return Err(refused(vec!["the plan has no nodes".to_owned()]));
         };
         wrong.extend(facts.unlike(plan));
         for (node, own) in &read {
@@ -369,8 +446,9 @@ struct Up {
     network: String,
 }
 
-async fn containers(engine: &Engine, project: &str) -> Result<Vec<ContainerSummary>, DockerError> {
-    let label = vec![format!("{PROJECT}={project}")];
+/// The containers of all projects that are services and no one-offs.
+async fn containers(engine: &Engine) -> Result<Vec<ContainerSummary>, DockerError> {
+    let label = vec![PROJECT.to_owned()];
     let options = ListContainersOptions {
         all: true,
         filters: Some([("label".to_owned(), label)].into()),
@@ -378,7 +456,7 @@ async fn containers(engine: &Engine, project: &str) -> Result<Vec<ContainerSumma
     };
     let listed = engine.docker().list_containers(Some(options)).await;
     let listed =
-        listed.map_err(|error| DockerError::engine("list the project's containers", &error))?;
+        listed.map_err(|error| DockerError::engine("list the containers of projects", &error))?;
     Ok(listed.into_iter().filter(|it| !one_off(it)).collect())
 }
 
@@ -402,9 +480,7 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
         .to_owned();
     let state = seen.state.unwrap_or_default();
     if state.running != Some(true) || state.paused == Some(true) {
-        return Err(format!(
-            "{container} does not run; `docker-compose up -d` first"
-        ));
+        return Err(format!("{container} does not run; bring it up first"));
     }
     let config = seen.config.unwrap_or_default();
     if config.tty == Some(true) {
@@ -553,6 +629,33 @@ mod tests {
     }
 
     /// As compose 1.29 and 2 write it.
+    #[test]
+    fn each_reason_has_a_next_step_of_its_own() {
+        let name = || "net".to_owned();
+        let others = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
+        let wrong = vec!["it has no service `miner-0`".to_owned()];
+        let all = [
+            Unfit::Engine("no engine answers".to_owned()),
+            Unfit::Missing {
+                name: name(),
+                others,
+            },
+            Unfit::Missing {
+                name: name(),
+                others: BTreeSet::new(),
+            },
+            Unfit::Another {
+                name: name(),
+                wrong,
+            },
+            Unfit::Taken("project net is attached to already".to_owned()),
+        ];
+        assert!(all[1].to_string().ends_with("of `a`, `b`"), "{}", all[1]);
+        assert!(all[2].to_string().ends_with("any other"), "{}", all[2]);
+        let next: BTreeSet<String> = all.iter().map(Unfit::next).collect();
+        assert_eq!(next.len(), all.len(), "{next:?}");
+    }
+
     #[test]
     fn a_container_of_compose_run_is_no_node() {
         let labelled = |labels: &[(&str, &str)]| ContainerSummary {
