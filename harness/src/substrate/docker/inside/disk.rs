@@ -6,12 +6,13 @@
 //! free, and goes on taking what the node gives back until it has its size.
 
 use std::io;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fs_err as fs;
 use rustix::fs::{FallocateFlags, Mode, OFlags, StatVfs, fallocate, ftruncate, statvfs};
+use tokio::sync::{Mutex, Notify};
 
 use super::super::wire::Disk;
 
@@ -22,17 +23,21 @@ const PAGE: u64 = 4096;
 /// finds no room writes and removes within some milliseconds.
 pub(super) const TOP_UP: Duration = Duration::from_millis(5);
 
-/// The data volume.
+/// The data volume, for a loop that must not wait for it.
+///
+/// The kernel clears every page that it allocates, some 20 ms for 64 MiB, and on the loop the agent measures how late it
+/// is. So what is done to the volume is done on a thread beside it, one thing at a time and in the order of the asking.
 #[derive(Debug)]
 pub(super) struct Volume {
-    root: std::path::PathBuf,
-    ballast: Mutex<Ballast>,
+    ballast: Arc<Mutex<Ballast>>,
     /// Used once somebody holds it.
-    held: tokio::sync::Notify,
+    held: Notify,
 }
 
-#[derive(Debug, Default)]
+/// The ballast of a volume, and what was seen of it.
+#[derive(Debug)]
 struct Ballast {
+    root: PathBuf,
     file: Option<std::fs::File>,
     wanted: u64,
     held: u64,
@@ -42,18 +47,16 @@ struct Ballast {
 }
 
 impl Volume {
-    pub(super) fn new(root: std::path::PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf) -> Self {
         Self {
-            root,
-            ballast: Mutex::default(),
-            held: tokio::sync::Notify::new(),
+            ballast: Arc::new(Mutex::new(Ballast::new(root))),
+            held: Notify::new(),
         }
     }
 
     /// Lets whoever the node runs as write. The engine makes volumes that belong to root.
-    pub(super) fn open_to_all(&self) -> io::Result<()> {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(&self.root, std::fs::Permissions::from_mode(0o777))
+    pub(super) async fn open_to_all(&self) -> io::Result<()> {
+        self.in_turn(|ballast| ballast.open_to_all()).await
     }
 
     /// Waits until somebody holds it.
@@ -62,43 +65,79 @@ impl Volume {
     }
 
     /// Takes this much, or gives back what is too much.
-    pub(super) fn want(&self, bytes: u64) -> io::Result<Disk> {
+    pub(super) async fn want(&self, bytes: u64) -> io::Result<Disk> {
         self.held.notify_one();
-        let mut ballast = self.ballast();
-        ballast.wanted = bytes.min(self.statvfs()?.size()).next_multiple_of(PAGE);
-        if ballast.wanted < ballast.held {
-            if let Some(file) = &ballast.file {
-                ftruncate(file, ballast.wanted)?;
-            }
-            ballast.held = ballast.wanted;
-        }
-        self.take(&mut ballast)?;
-        // What the ballast itself has filled hit nobody yet.
-        ballast.is_full = self.statvfs()?.free() < PAGE;
-        self.state_with(&ballast)
+        self.in_turn(move |ballast| ballast.want(bytes)).await
     }
 
     /// Takes what is still missing, and looks whether there is room; true if nothing is missing.
-    pub(super) fn look(&self) -> io::Result<bool> {
-        let mut ballast = self.ballast();
-        self.take(&mut ballast)?;
-        let is_full = self.statvfs()?.free() < PAGE;
-        if is_full && !ballast.is_full {
-            ballast.full += 1;
+    pub(super) async fn look(&self) -> io::Result<bool> {
+        self.in_turn(Ballast::look).await
+    }
+
+    pub(super) async fn state(&self) -> io::Result<Disk> {
+        self.in_turn(|ballast| ballast.state()).await
+    }
+
+    /// Tries to allocate this much; the error number with which that failed. Nobody looks meanwhile, so that what it takes
+    /// for a moment fills nothing.
+    pub(super) async fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
+        self.in_turn(move |ballast| ballast.probe(bytes)).await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        deed: impl FnOnce(&mut Ballast) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        // Who asked first has it first: this lock is fair, which one that threads wait for is not.
+        let mut ballast = Arc::clone(&self.ballast).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || deed(&mut ballast)).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl Ballast {
+    fn new(root: PathBuf) -> Self {
+        Self {
+            root,
+            file: None,
+            wanted: 0,
+            held: 0,
+            is_full: false,
+            full: 0,
         }
-        ballast.is_full = is_full;
-        Ok(ballast.held >= ballast.wanted)
     }
 
-    pub(super) fn state(&self) -> io::Result<Disk> {
-        let ballast = self.ballast();
-        self.state_with(&ballast)
+    fn open_to_all(&self) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&self.root, std::fs::Permissions::from_mode(0o777))
     }
 
-    /// Tries to allocate this much; the error number with which that failed.
-    pub(super) fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
-        // While this is held nobody looks, so that what a probe takes for a moment fills nothing.
-        let _ballast = self.ballast();
+    fn want(&mut self, bytes: u64) -> io::Result<Disk> {
+        self.wanted = bytes.min(self.statvfs()?.size()).next_multiple_of(PAGE);
+        if self.wanted < self.held {
+            if let Some(file) = &self.file {
+                ftruncate(file, self.wanted)?;
+            }
+            self.held = self.wanted;
+        }
+        self.take()?;
+        // What the ballast itself has filled hit nobody yet.
+        self.is_full = self.statvfs()?.free() < PAGE;
+        self.state()
+    }
+
+    fn look(&mut self) -> io::Result<bool> {
+        self.take()?;
+        let is_full = self.statvfs()?.free() < PAGE;
+        if is_full && !self.is_full {
+            self.full += 1;
+        }
+        self.is_full = is_full;
+        Ok(self.held >= self.wanted)
+    }
+
+    fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
         let file = nameless(&self.root)?;
         match fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
             Ok(()) => Ok(None),
@@ -106,24 +145,24 @@ impl Volume {
         }
     }
 
-    fn take(&self, ballast: &mut Ballast) -> io::Result<()> {
-        if ballast.wanted <= ballast.held {
+    fn take(&mut self) -> io::Result<()> {
+        if self.wanted <= self.held {
             return Ok(());
         }
-        if ballast.file.is_none() {
-            ballast.file = Some(nameless(&self.root)?);
+        if self.file.is_none() {
+            self.file = Some(nameless(&self.root)?);
         }
-        let Some(file) = &ballast.file else {
+        let Some(file) = &self.file else {
             return Ok(());
         };
         let free = self.statvfs()?.free() / PAGE * PAGE;
-        let mut step = free.min(ballast.wanted - ballast.held);
+        let mut step = free.min(self.wanted - self.held);
         // All or nothing is allocated by a call, so what is free is asked for, then less and less:
         // the node may write meanwhile.
         while step >= PAGE {
-            match fallocate(file, FallocateFlags::empty(), ballast.held, step) {
+            match fallocate(file, FallocateFlags::empty(), self.held, step) {
                 Ok(()) => {
-                    ballast.held += step;
+                    self.held += step;
                     return Ok(());
                 }
                 Err(rustix::io::Errno::NOSPC) => {
@@ -137,23 +176,19 @@ impl Volume {
         Ok(())
     }
 
-    fn state_with(&self, ballast: &Ballast) -> io::Result<Disk> {
+    fn state(&self) -> io::Result<Disk> {
         let seen = self.statvfs()?;
         Ok(Disk {
             size: seen.size(),
             free: seen.free(),
-            ballast_wanted: ballast.wanted,
-            ballast: ballast.held,
-            full: ballast.full,
+            ballast_wanted: self.wanted,
+            ballast: self.held,
+            full: self.full,
         })
     }
 
     fn statvfs(&self) -> io::Result<Seen> {
         Ok(Seen(statvfs(&self.root)?))
-    }
-
-    fn ballast(&self) -> MutexGuard<'_, Ballast> {
-        self.ballast.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,19 +215,45 @@ mod tests {
     use super::*;
 
     /// Only what needs no file system of its own; the rest is tested in containers.
-    #[test]
-    fn ballast_is_taken_and_given_back_without_a_name() {
+    #[tokio::test]
+    async fn ballast_is_taken_and_given_back_without_a_name() {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume::new(dir.path().to_owned());
-        volume.open_to_all().unwrap();
-        let disk = volume.want(10_000).unwrap();
+        volume.open_to_all().await.unwrap();
+        let disk = volume.want(10_000).await.unwrap();
         assert_eq!((disk.ballast_wanted, disk.ballast), (12_288, 12_288));
-        assert!(volume.look().unwrap());
-        assert_eq!(volume.want(0).unwrap().ballast, 0);
-        assert_eq!(volume.probe(4096).unwrap(), None);
-        let more_than_any_disk = volume.probe(1 << 60).unwrap();
+        assert!(volume.look().await.unwrap());
+        assert_eq!(volume.want(0).await.unwrap().ballast, 0);
+        assert_eq!(volume.probe(4096).await.unwrap(), None);
+        let more_than_any_disk = volume.probe(1 << 60).await.unwrap();
         assert!(more_than_any_disk.is_some());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(volume.state().unwrap().size > 0);
+        assert!(volume.state().await.unwrap().size > 0);
+    }
+
+    #[tokio::test]
+    async fn the_loop_goes_on_meanwhile_and_turns_are_taken_in_the_order_of_the_asking() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume::new(dir.path().to_owned());
+        let (go, wait) = std::sync::mpsc::channel();
+        let slow = volume.in_turn(move |_| {
+            let bound = Duration::from_secs(10);
+            wait.recv_timeout(bound).map_err(io::Error::other)
+        });
+        let (tell, order) = std::sync::mpsc::channel();
+        let others = (0..8).map(|turn| {
+            let tell = tell.clone();
+            volume.in_turn(move |_| tell.send(turn).map_err(io::Error::other))
+        });
+        let others = futures_util::future::try_join_all(others);
+        // Had the first turn held up the loop, nobody would tell it to go on.
+        let told = async { go.send(()).unwrap() };
+        let (slow, done, ()) = tokio::join!(slow, others, told);
+        slow.unwrap();
+        done.unwrap();
+        assert_eq!(
+            order.try_iter().collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5, 6, 7]
+        );
     }
 }

@@ -223,7 +223,7 @@ async fn keep_ballast(agent: Arc<Agent>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
-        if let Err(error) = agent.volume.look() {
+        if let Err(error) = agent.volume.look().await {
             tracing::debug!(%error, "ballast cannot be taken now");
         }
     }
@@ -234,7 +234,7 @@ impl Agent {
         let told = |error: std::io::Error| error.to_string();
         Ok(match order {
             Order::Hello(hello) => {
-                self.volume.open_to_all().map_err(told)?;
+                self.volume.open_to_all().await.map_err(told)?;
                 if self.local.set(self.local_of(hello)).is_err() {
                     return Err("it was greeted before".to_owned());
                 }
@@ -272,9 +272,11 @@ impl Agent {
                 .stop_flood(flood)
                 .await?
                 .map_or(Answer::Done, Answer::Flood),
-            Order::Ballast { bytes } => Answer::Disk(self.volume.want(bytes).map_err(told)?),
-            Order::Disk => Answer::Disk(self.volume.state().map_err(told)?),
-            Order::ProbeDisk { bytes } => Answer::Probe(self.volume.probe(bytes).map_err(told)?),
+            Order::Ballast { bytes } => Answer::Disk(self.volume.want(bytes).await.map_err(told)?),
+            Order::Disk => Answer::Disk(self.volume.state().await.map_err(told)?),
+            Order::ProbeDisk { bytes } => {
+                Answer::Probe(self.volume.probe(bytes).await.map_err(told)?)
+            }
             Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
             Order::Working => Answer::Working(working().map_err(told)?),
             Order::Share { resource } => Answer::Share(share(resource)?),
