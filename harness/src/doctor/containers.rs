@@ -19,6 +19,7 @@ use super::scratch::Said;
 use super::steps::Step;
 use super::{Bench, Kit, shared};
 use crate::agent::evidence::FloodEvidence;
+use crate::agent::request::Check;
 use crate::clock::monotonic_ns;
 use crate::observe::Observation;
 use crate::substrate::Identities;
@@ -30,7 +31,7 @@ use crate::substrate::docker::node::{Life, Node, NodeSpec};
 use crate::substrate::docker::pod::{Data, Pod, PodSpec};
 use crate::substrate::docker::remains;
 use crate::substrate::docker::run::{DockerRun, RunSpec};
-use crate::substrate::docker::{Check, DockerError, Limits};
+use crate::substrate::docker::{DockerError, Limits};
 use crate::substrate::process::{ExitKind, NodePipes, NodeSignal, Nonce, OwnExecutable};
 
 /// The one node.

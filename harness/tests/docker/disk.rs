@@ -1,5 +1,6 @@
 //! The data volume: its size, ballast, probes.
 
+use tweedledum_harness::agent::request::Check;
 use tweedledum_harness::substrate::docker::pod::Data;
 
 use serde_json::json;
@@ -17,7 +18,7 @@ fn a_sized_volume_is_full_where_it_is_told_and_ballast_makes_it_smaller() {
         let agent = pod.agent();
         let address = format!("{}:7000", pod.address());
         let (_node, life, mut pipes) = ground.start(&pod, &["fill", &address]).await;
-        let fill = tweedledum_harness::substrate::docker::Check::Tcp(address.parse().unwrap());
+        let fill = Check::Tcp(address.parse().unwrap());
         assert_eq!(agent.disk().await.unwrap().size, 8 * MIB);
         // To knock is to make it fill.
         agent.until_ready(fill.clone(), LONG).await.unwrap();

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tweedledum_harness::agent::request::Check;
 use tweedledum_harness::clock::monotonic_ns;
 use tweedledum_harness::substrate::Identities;
-use tweedledum_harness::substrate::docker::Check;
 use tweedledum_harness::substrate::docker::pod::{Data, PodSpec};
 
 use crate::ground::{LONG, play};

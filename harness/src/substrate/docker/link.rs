@@ -21,8 +21,7 @@ use tokio::task::JoinSet;
 use tweedledum_core::capability::Resource;
 
 use super::wire::{
-    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Sockets, Waiting, Working, beat,
-    encode,
+    Answer, Clocks, Disk, Frames, Hello, Order, Ordered, Said, Waiting, Working, beat, encode,
 };
 use crate::agent::flood::{FloodReport, FloodSpec};
 use crate::agent::operator;
@@ -358,7 +357,7 @@ impl AgentLink {
             at_ns: at_ns.saturating_add_signed(-offset),
         };
         match self.ask(order, bound).await? {
-            Answer::Flood(report) => Ok(report),
+            Answer::Flood(report) => Ok(*report),
             _ => Err(self.other()),
         }
     }
@@ -366,7 +365,7 @@ impl AgentLink {
     /// Stops a flood and waits until its ports are closed; `None` if it was never started.
     pub async fn stop_flood(&self, flood: u32) -> Result<Option<FloodReport>, LinkError> {
         match self.ask(Order::StopFlood { flood }, ANSWER_BOUND).await? {
-            Answer::Flood(report) => Ok(Some(report)),
+            Answer::Flood(report) => Ok(Some(*report)),
             Answer::Done => Ok(None),
             _ => Err(self.other()),
         }
@@ -393,14 +392,6 @@ impl AgentLink {
         }
     }
 
-    /// The sockets of the pod.
-    pub async fn sockets(&self) -> Result<Sockets, LinkError> {
-        match self.ask(Order::Sockets, ANSWER_BOUND).await? {
-            Answer::Sockets(sockets) => Ok(sockets),
-            _ => Err(self.other()),
-        }
-    }
-
     /// The processes of the pod but the agent's own, by their number there, and how long each has
     /// worked.
     pub async fn working(&self) -> Result<BTreeMap<i32, Working>, LinkError> {
@@ -416,11 +407,6 @@ impl AgentLink {
             Answer::Share(share) => Ok(share),
             _ => Err(self.other()),
         }
-    }
-
-    /// Tells the agent to take everything back and go.
-    pub async fn bye(&self) -> Result<(), LinkError> {
-        self.done(Order::Bye).await
     }
 
     /// Waits until the agent is gone; returns what is known of it. May be dropped at any time.

@@ -44,4 +44,4 @@ mod wire;
 pub use crate::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 pub use container::{DockerError, Limits, State};
 pub use ground::DockerGround;
-pub use wire::{Disk, Socket, Sockets};
+pub use wire::Disk;

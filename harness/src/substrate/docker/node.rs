@@ -152,12 +152,6 @@ impl Node {
         &self.0.engine
     }
 
-    /// Removes the container, dead or alive, so that the pod can have another one, as from another
-    /// image. The data stays.
-    pub async fn discard(self) -> Result<(), DockerError> {
-        container::remove(&self.0.engine, &self.0.id).await
-    }
-
     /// The container's id.
     pub fn id(&self) -> &str {
         &self.0.id
@@ -274,17 +268,10 @@ impl Node {
         inspect(&self.0.engine, &self.0.id).await
     }
 
-    /// Changes its limits while it runs; what is `None` is lifted. Returns what was read back.
+    /// Changes one limit, running or not, and leaves the others as they are; `None` lifts it. The amount is in the resource's
+    /// own unit. Returns what was read back.
     ///
     /// With cgroup v1 the engine refuses a limit of memory below what is used now.
-    pub async fn limit(&self, limits: Limits) -> Result<State, DockerError> {
-        for resource in Resource::ALL {
-            self.limit_one(*resource, limits.of(*resource)).await?;
-        }
-        self.state().await
-    }
-
-    /// Changes one limit, running or not, and leaves the others as they are. Returns what was read back.
     pub async fn limit_one(
         &self,
         resource: Resource,

@@ -64,7 +64,6 @@ pub(super) struct Inner {
     pub(super) ledger: Ledger,
     pub(super) network: String,
     pub(super) subnet: Subnet,
-    keeper: String,
     /// Held open for the run's whole life; its end is what makes the keeper go.
     keeping: Mutex<Option<Keeping>>,
     unkept: watch::Receiver<bool>,
@@ -133,7 +132,7 @@ impl DockerRun {
         record(ledger, Entry::Planned { things }).await?;
         let (tell, unkept) = watch::channel(false);
         let own = (&spec.image, &spec.words);
-        let (keeper, keeping) = keep(engine, ledger, &nonce, own, [], tell).await?;
+        let keeping = keep(engine, ledger, &nonce, own, [], tell).await?;
         let (network, subnet) = connect(engine, ledger, &spec).await?;
         let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
         Ok(Self(Arc::new(Inner {
@@ -142,16 +141,10 @@ impl DockerRun {
             spec,
             network,
             subnet,
-            keeper,
             keeping: Mutex::new(Some(keeping)),
             unkept,
             at_once: Semaphore::new(at_once),
         })))
-    }
-
-    /// The run's network.
-    pub fn subnet(&self) -> Subnet {
-        self.0.subnet
     }
 
     /// The engine.
@@ -216,13 +209,6 @@ impl DockerRun {
         }
     }
 
-    /// Whether the keeper runs; without it others may take the run for dead.
-    pub async fn is_kept(&self) -> Result<bool, DockerError> {
-        Ok(container::inspect(&self.0.engine, &self.0.keeper)
-            .await?
-            .running)
-    }
-
     /// Waits until the keeper's stream ends; without it others may take the run for dead.
     pub async fn unkept(&self) {
         let mut unkept = self.0.unkept.clone();
@@ -270,7 +256,7 @@ pub(super) async fn keep(
     (image, words): (&Image, &Words),
     says: impl IntoIterator<Item = (String, String)>,
     tell_gone: watch::Sender<bool>,
-) -> Result<(String, Keeping), DockerError> {
+) -> Result<Keeping, DockerError> {
     let thing = Thing::of(nonce, Role::Keeper, None);
     let mut labels = thing.labels(nonce, None);
     labels.extend(says);
@@ -302,13 +288,10 @@ pub(super) async fn keep(
         }
         tell_gone.send_replace(true);
     });
-    Ok((
-        id,
-        Keeping {
-            _input: input,
-            _output: reading,
-        },
-    ))
+    Ok(Keeping {
+        _input: input,
+        _output: reading,
+    })
 }
 
 /// Makes the run's network on a subnet that nobody else uses. It leads nowhere else.

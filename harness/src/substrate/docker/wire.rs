@@ -6,7 +6,6 @@
 //! [`Answer`], and an arm to `inside::serve`.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub(crate) fn beat(layer: Duration) -> Duration {
     (layer / 2).max(Duration::from_millis(10))
 }
 
-/// The longest message: a table of some thousand sockets. Anything longer is no message of ours.
+/// The longest message. Anything longer is none of ours.
 pub(crate) const FRAME_MAX: usize = 512 << 10;
 
 /// Why a stream of frames cannot be read on.
@@ -127,14 +126,10 @@ pub(crate) enum Order {
     Disk,
     /// Tries to allocate this much at once in the data volume, and gives it back.
     ProbeDisk { bytes: u64 },
-    /// The sockets of the pod.
-    Sockets,
     /// The processes of the pod but the agent's own, and how long each has worked.
     Working,
     /// What the kernel holds the node to, as its own control group has it.
     Share { resource: Resource },
-    /// Takes everything back and exits.
-    Bye,
 }
 
 /// Who the agent is.
@@ -179,11 +174,10 @@ pub(crate) enum Answer {
     Ready(Duration),
     Ping(Option<Duration>),
     Obeyed(operator::Obeyed),
-    Flood(FloodReport),
+    Flood(Box<FloodReport>),
     Disk(Disk),
     /// The error of the attempt; `None` if it succeeded.
     Probe(Option<i32>),
-    Sockets(Sockets),
     Working(BTreeMap<i32, Working>),
     Share(Share),
 }
@@ -222,30 +216,6 @@ pub struct Working {
     pub start: u64,
     /// How long its threads were on a processor, in nanoseconds.
     pub ran_ns: Option<u64>,
-}
-
-/// The sockets of a pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sockets {
-    /// UDP sockets.
-    pub udp: Vec<Socket>,
-    /// TCP sockets, without those that belong to nobody any more.
-    pub tcp: Vec<Socket>,
-    /// How many rows were left out, where there are more than a message holds.
-    pub left_out: usize,
-}
-
-/// One socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Socket {
-    /// Where it is bound.
-    pub local: SocketAddr,
-    /// Whom it is connected to.
-    pub remote: SocketAddr,
-    /// The kernel's state number: 10 is a TCP listener.
-    pub state: u8,
-    /// Datagrams thrown away because its buffer was full.
-    pub drops: Option<u64>,
 }
 
 /// An [`Observation`] on its way to the harness: without the node's name, which is the pod's, and

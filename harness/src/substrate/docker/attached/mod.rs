@@ -134,7 +134,7 @@ impl AttachedGround {
         let name = &self.project.name;
         let own = (&self.image, &self.words);
         let says = alone::labels(name, &self.who);
-        let (_, kept) = keep(engine, &self.ledger, &nonce, own, says, tell).await?;
+        let kept = keep(engine, &self.ledger, &nonce, own, says, tell).await?;
         alone::make_sure(engine, name, Some(&nonce)).await?;
         let maker = Arc::new(Maker {
             project: self.project.clone(),

@@ -29,8 +29,8 @@ pub(crate) use serve::serve;
 /// Where the data volume is mounted in the agent's container.
 pub const VOLUME: &str = "/pod";
 
-/// The entry point of the agent's container. Returns when its input is closed, it was told to go,
-/// or SIGTERM came. The error is for a person who started it by hand, or for the engine's log.
+/// The entry point of the agent's container. Returns when its input is closed or SIGTERM came. The
+/// error is for a person who started it by hand, or for the engine's log.
 pub fn agent_main(dialects: Vec<Arc<dyn Dialect>>) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

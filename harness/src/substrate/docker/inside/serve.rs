@@ -12,8 +12,7 @@ use tweedledum_core::capability::Resource;
 use tweedledum_core::oracles::LATE_PART;
 
 use super::super::wire::{
-    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Socket, Sockets, Working, beat,
-    encode,
+    Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Working, beat, encode,
 };
 use super::disk::{TOP_UP, Volume};
 use crate::agent::Dialect;
@@ -21,7 +20,6 @@ use crate::agent::drift::Drift;
 use crate::agent::local::{LocalAgent, LocalSpec};
 use crate::clock::{monotonic_ns, unix_ns};
 use crate::observe::poll::http_client;
-use crate::observe::procfs::{InetSocket, tcp_sockets, udp_sockets};
 use crate::observe::{NodeName, Observation};
 use crate::substrate::cgroup::{self, Share};
 use crate::substrate::process::ProcStat;
@@ -33,8 +31,6 @@ use crate::substrate::{Identities, Vantage as _};
 const CHANNEL: usize = 256;
 /// Orders that are carried out at once; the harness has a handful under way per node.
 const ORDERS_MAX: usize = 64;
-/// Sockets that a message can hold: a row takes some 110 bytes.
-const SOCKETS_MAX: usize = 2000;
 
 /// Everything that orders share.
 #[derive(Debug)]
@@ -74,7 +70,7 @@ impl Time {
     }
 }
 
-/// Serves until the input closes or `Bye` comes. The error says what could not be read.
+/// Serves until the input closes. The error says what could not be read.
 pub(crate) async fn serve(
     mut input: impl AsyncRead + Unpin,
     output: impl AsyncWrite + Unpin + Send + 'static,
@@ -112,15 +108,6 @@ pub(crate) async fn serve(
                 Err(error) => break 'serving Some(error.to_string()),
             };
             while tasks.try_join_next().is_some() {}
-            if matches!(order, Order::Bye) {
-                let _ = say
-                    .send(Said::Answer {
-                        id,
-                        result: Ok(Answer::Done),
-                    })
-                    .await;
-                break 'serving None;
-            }
             if tasks.len() >= standing + ORDERS_MAX {
                 let why = format!("{ORDERS_MAX} orders are being carried out already");
                 let _ = say
@@ -265,22 +252,21 @@ impl Agent {
                 Answer::Done
             }
             Order::StartFlood { flood, at_ns } => {
-                Answer::Flood(self.local()?.start_flood(flood, at_ns).await?)
+                let report = self.local()?.start_flood(flood, at_ns).await?;
+                Answer::Flood(Box::new(report))
             }
             Order::StopFlood { flood } => self
                 .local()?
                 .stop_flood(flood)
                 .await?
-                .map_or(Answer::Done, Answer::Flood),
+                .map_or(Answer::Done, |report| Answer::Flood(Box::new(report))),
             Order::Ballast { bytes } => Answer::Disk(self.volume.want(bytes).await.map_err(told)?),
             Order::Disk => Answer::Disk(self.volume.state().await.map_err(told)?),
             Order::ProbeDisk { bytes } => {
                 Answer::Probe(self.volume.probe(bytes).await.map_err(told)?)
             }
-            Order::Sockets => Answer::Sockets(sockets().map_err(told)?),
             Order::Working => Answer::Working(working().map_err(told)?),
             Order::Share { resource } => Answer::Share(share(resource)?),
-            Order::Bye => Answer::Done,
         })
     }
 
@@ -342,32 +328,4 @@ fn share(resource: Resource) -> Result<Share, String> {
     let (group, v2) = cgroup::below(&mounted, resource);
     cgroup::look(&group, v2, resource)
         .map_err(|error| format!("the node's control group cannot be read: {error}"))
-}
-
-fn sockets() -> std::io::Result<Sockets> {
-    let mut left_out = 0;
-    let mut rows = |table: Vec<InetSocket>| {
-        let rows: Vec<Socket> = table
-            .into_iter()
-            .filter(|socket| !socket.is_time_wait())
-            .map(
-                |InetSocket {
-                     local,
-                     remote,
-                     state,
-                     drops,
-                     ..
-                 }| Socket {
-                    local,
-                    remote,
-                    state,
-                    drops,
-                },
-            )
-            .collect();
-        left_out += rows.len().saturating_sub(SOCKETS_MAX);
-        rows.into_iter().take(SOCKETS_MAX).collect::<Vec<_>>()
-    };
-    let (udp, tcp) = (rows(udp_sockets()?), rows(tcp_sockets()?));
-    Ok(Sockets { udp, tcp, left_out })
 }
