@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tweedledum_core::capability::Resource;
+use tweedledum_core::history::ExitStatus;
 
 use super::record::{REMOVAL_BOUND, Record, clean_dead};
 use super::report::{Tried, Trouble};
@@ -32,7 +33,7 @@ use crate::substrate::docker::pod::{Data, Pod, PodSpec};
 use crate::substrate::docker::remains;
 use crate::substrate::docker::run::{DockerRun, RunSpec};
 use crate::substrate::docker::{DockerError, Limits};
-use crate::substrate::process::{ExitKind, NodePipes, NodeSignal, Nonce, OwnExecutable};
+use crate::substrate::process::{NodePipes, NodeSignal, Nonce, OwnExecutable};
 
 /// The one node.
 const NODE: &str = "doctor";
@@ -419,10 +420,10 @@ impl Ground<'_> {
     async fn kill(&self) -> Tried {
         let (life, _) = self.life.as_ref().ok_or_else(missing)?;
         let death = life.kill().await.map_err(|error| docker_trouble(&error))?;
-        match (death.exit.kind, death.oom) {
-            (ExitKind::Signal(9), false) => Ok("its death by signal 9 was told".to_owned()),
-            (kind, oom) => Err(Trouble::new(format!(
-                "it was killed, and the engine tells {kind:?}, for lack of memory: {oom}"
+        match death.status {
+            ExitStatus::Signal(9) => Ok("its death by signal 9 was told".to_owned()),
+            other => Err(Trouble::new(format!(
+                "it was killed, and the engine tells {other:?}"
             ))),
         }
     }

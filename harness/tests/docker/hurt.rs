@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tweedledum_core::capability::Resource;
+use tweedledum_core::history::ExitStatus;
 use tweedledum_harness::agent::DatagramKind;
 use tweedledum_harness::agent::evidence::FloodEvidence;
 use tweedledum_harness::agent::flood::FloodSpec;
 use tweedledum_harness::clock::monotonic_ns;
 use tweedledum_harness::substrate::docker::Limits;
 use tweedledum_harness::substrate::docker::pod::Data;
-use tweedledum_harness::substrate::process::ExitKind;
 
 use crate::ground::{LONG, line, play};
 
@@ -85,7 +85,7 @@ fn limits_change_live_and_lack_of_memory_is_told_from_a_kill() {
         let too_small = node.limit_one(Resource::Memory, Some(MIB)).await;
         assert!(too_small.is_err());
         let death = life.kill().await.unwrap();
-        assert!(!death.oom);
+        assert_eq!(death.status, ExitStatus::Signal(9));
 
         let (pod, _sights) = ground.pod("node-1", Data::Plain).await;
         let (node, life, mut pipes) = ground.start(&pod, &["hog"]).await;
@@ -93,11 +93,11 @@ fn limits_change_live_and_lack_of_memory_is_told_from_a_kill() {
         let cap = node.limit_one(Resource::Memory, Some(256 * MIB)).await;
         cap.unwrap();
         let death = tokio::time::timeout(LONG, life.died()).await.unwrap();
-        assert_eq!((death.exit.kind, death.oom), (ExitKind::Signal(9), true));
+        assert_eq!(death.status, ExitStatus::OutOfMemory);
         // A life without lack of memory is not blamed for the one before it.
         let (life, mut pipes) = node.start().await.unwrap();
         line(&mut pipes).await;
         let death = life.kill().await.unwrap();
-        assert_eq!((death.exit.kind, death.oom), (ExitKind::Signal(9), false));
+        assert_eq!(death.status, ExitStatus::Signal(9));
     });
 }

@@ -70,9 +70,7 @@ fn twenty_nodes_start_at_once() {
         for (life, _) in lives.iter().take(5) {
             let decided = monotonic_ns();
             let death = life.kill().await.unwrap();
-            seen_after.push(Duration::from_nanos(
-                death.exit.seen_ns.saturating_sub(decided),
-            ));
+            seen_after.push(Duration::from_nanos(death.seen_ns.saturating_sub(decided)));
         }
         println!("kill decided until death seen, one after the other: {seen_after:?}");
         let mut asked = Vec::new();

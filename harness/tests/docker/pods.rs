@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tweedledum_core::history::ExitStatus;
 use tweedledum_core::plan::model::Pull;
 use tweedledum_harness::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 use tweedledum_harness::observe::{Observation, Value};
 use tweedledum_harness::substrate::docker::image::{own_image, users_image};
 use tweedledum_harness::substrate::docker::pod::Data;
-use tweedledum_harness::substrate::process::{ExitKind, NodeSignal, StoppedBy};
+use tweedledum_harness::substrate::process::{NodeSignal, StoppedBy};
 
 use crate::ground::{FIXTURE, LONG, docker, line, play};
 
@@ -93,7 +94,7 @@ fn a_node_lives_twice_and_its_pod_once() {
         assert!(agent.ping(target.clone(), LONG).await.unwrap().is_some());
 
         let death = life.kill().await.unwrap();
-        assert_eq!((death.exit.kind, death.oom), (ExitKind::Signal(9), false));
+        assert_eq!(death.status, ExitStatus::Signal(9));
         assert_eq!(life.try_died(), Some(death));
         assert_eq!(agent.ping(target.clone(), short).await.unwrap(), None);
 
@@ -102,19 +103,19 @@ fn a_node_lives_twice_and_its_pod_once() {
         assert_eq!(line(&mut pipes).await["lives"], json!(2));
         agent.until_ready(ready, LONG).await.unwrap();
         life.signal(NodeSignal::Stop).await.unwrap();
-        assert_eq!(life.kill().await.unwrap().exit.kind, ExitKind::Signal(9));
+        assert_eq!(life.kill().await.unwrap().status, ExitStatus::Signal(9));
 
         // Asked to end while it is frozen: process 1 would not die of a signal it does not handle.
         let (life, mut pipes) = node.start().await.unwrap();
         assert_eq!(line(&mut pipes).await["lives"], json!(3));
         life.signal(NodeSignal::Stop).await.unwrap();
-        let (stopped, _) = life.terminate(LONG).await.unwrap();
+        let (by, stopped) = life.terminate(LONG).await.unwrap();
         assert_eq!(
-            (stopped.by, stopped.exit.kind),
-            (StoppedBy::Term, ExitKind::Signal(15))
+            (by, stopped.death.status, stopped.forced),
+            (StoppedBy::Term, ExitStatus::Signal(15), false)
         );
-        let (stopped, _) = life.terminate(LONG).await.unwrap();
-        assert_eq!(stopped.by, StoppedBy::AlreadyDead);
+        let (by, _) = life.terminate(LONG).await.unwrap();
+        assert_eq!(by, StoppedBy::AlreadyDead);
         assert!(life.signal(NodeSignal::Kill).await.is_err());
     });
 }
@@ -123,14 +124,14 @@ fn a_node_lives_twice_and_its_pod_once() {
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn deaths_are_told_apart_and_programs_that_cannot_start_are_errors() {
     play(&["a", "b", "c"], |ground| async move {
-        for (name, kind, want) in [
-            ("a", "abort", ExitKind::Signal(6)),
-            ("b", "exit", ExitKind::Code(3)),
+        for (name, word, want) in [
+            ("a", "abort", ExitStatus::Signal(6)),
+            ("b", "exit", ExitStatus::Code(3)),
         ] {
             let (pod, _sights) = ground.pod(name, Data::Plain).await;
-            let (_node, life, _pipes) = ground.start(&pod, &[kind]).await;
+            let (_node, life, _pipes) = ground.start(&pod, &[word]).await;
             let death = tokio::time::timeout(LONG, life.died()).await.unwrap();
-            assert_eq!((death.exit.kind, death.oom), (want, false), "{kind}");
+            assert_eq!(death.status, want, "{word}");
         }
         let (pod, _sights) = ground.pod("c", Data::Plain).await;
         let mut spec = ground.spec(&[]);

@@ -6,54 +6,37 @@ use std::time::Duration;
 
 use bollard::query_parameters::WaitContainerOptions;
 use futures_util::StreamExt as _;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tweedledum_core::history::ExitStatus;
 
 use super::container::{State, inspect};
 use super::engine::Engine;
 use crate::clock::monotonic_ns;
-use crate::substrate::process::{Exit, ExitKind};
+use crate::substrate::Death;
 
 /// How often the engine is asked again for a death that it failed to tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
-/// A death, with what the engine knows of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Death {
-    /// How it ended, and when that was seen.
-    pub exit: Exit,
-    /// Whether the kernel killed it for lack of memory.
-    pub oom: bool,
-    /// Whether its memory was limited then. With cgroup v2 engines tell of every kill for lack of memory, also of the host's.
-    pub capped: bool,
-}
 
 /// How the life that began at `started` has ended, by what the engine says of its container and by the code that it told
 /// of an exit; `None` while it goes on. A container that somebody else has started again is in another life, or has ended
 /// another.
 fn ended(state: &State, started: Option<&str>, told: Option<i64>, seen_ns: u64) -> Option<Death> {
     if started.is_some_and(|started| started != state.started) {
-        return Some(plain(told.map_or(ExitKind::Lost, exit_kind), seen_ns));
+        let status = told.map_or(ExitStatus::Lost, exit_status);
+        return Some(Death { status, seen_ns });
     }
     if state.lives() {
         return None;
     }
-    let death = plain(exit_kind(state.exit_code), seen_ns);
-    Some(Death {
-        oom: state.oom && death.exit.kind == ExitKind::Signal(9),
-        capped: state.limits.memory.is_some(),
-        ..death
-    })
-}
-
-/// A death of which nothing is known but how it ended.
-fn plain(kind: ExitKind, seen_ns: u64) -> Death {
-    Death {
-        exit: Exit { kind, seen_ns },
-        oom: false,
-        capped: false,
-    }
+    let status = match exit_status(state.exit_code) {
+        // With cgroup v2 engines tell of every kill for lack of memory, also of the host's.
+        ExitStatus::Signal(libc::SIGKILL) if state.oom => match state.limits.memory {
+            Some(_) => ExitStatus::OutOfMemory,
+            None => ExitStatus::HostOutOfMemory,
+        },
+        status => status,
+    };
+    Some(Death { status, seen_ns })
 }
 
 /// Waits until the engine tells the death, and asks how it was.
@@ -78,7 +61,10 @@ pub(super) async fn watch(
         let seen_ns = monotonic_ns();
         let ended = match inspect(&engine, &id).await {
             Ok(state) => ended(&state, started.as_deref(), told, seen_ns),
-            Err(error) if error.is_gone() => Some(plain(ExitKind::Lost, seen_ns)),
+            Err(error) if error.is_gone() => Some(Death {
+                status: ExitStatus::Lost,
+                seen_ns,
+            }),
             Err(error) => {
                 tracing::warn!(%error, "the engine does not tell of a death");
                 None
@@ -95,11 +81,11 @@ pub(super) async fn watch(
 /// The engine tells a signal as 128 and its number, and no other way. Only a number whose signal ends
 /// a process that does not handle it is taken for that; a node that exits with such a code by itself,
 /// as a shell does whose command was killed, cannot be told from one that was killed.
-fn exit_kind(code: i64) -> ExitKind {
+fn exit_status(code: i64) -> ExitStatus {
     match i32::try_from(code) {
-        Ok(code @ 129..=192) if ends(code - 128) => ExitKind::Signal(code - 128),
-        Ok(code) => ExitKind::Code(code),
-        Err(_) => ExitKind::Lost,
+        Ok(code @ 129..=192) if ends(code - 128) => ExitStatus::Signal(code - 128),
+        Ok(code) => ExitStatus::Code(code),
+        Err(_) => ExitStatus::Lost,
     }
 }
 
@@ -123,6 +109,7 @@ fn ends(signal: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::container::Limits;
     use super::*;
 
     #[test]
@@ -133,16 +120,13 @@ mod tests {
             ..State::default()
         };
         let (first, second) = ("2026-03-01T10:00:00Z", "2026-03-01T10:00:07Z");
-        let of = |state: &State, started, told| {
-            let death = ended(state, started, told, 7)?;
-            Some((death.exit.kind, death.oom))
-        };
+        let of = |state: &State, started, told| Some(ended(state, started, told, 7)?.status);
         let of_first = |state: &State, told| of(state, Some(first), told);
         assert_eq!(of_first(&running(first), None), None);
         let restarted = running(second);
-        let killed = Some((ExitKind::Signal(9), false));
+        let killed = Some(ExitStatus::Signal(9));
         assert_eq!(of_first(&restarted, Some(137)), killed);
-        assert_eq!(of_first(&restarted, None), Some((ExitKind::Lost, false)));
+        assert_eq!(of_first(&restarted, None), Some(ExitStatus::Lost));
         assert_eq!(of(&restarted, None, None), None, "nobody knows");
         let dead_again = State {
             running: false,
@@ -150,36 +134,56 @@ mod tests {
             ..running(second)
         };
         assert_eq!(of_first(&dead_again, Some(137)), killed);
-        assert_eq!(of_first(&dead_again, None), Some((ExitKind::Lost, false)));
+        assert_eq!(of_first(&dead_again, None), Some(ExitStatus::Lost));
         let restarting = State {
             status: "restarting".to_owned(),
             exit_code: 134,
             ..running(first)
         };
-        let aborted = Some((ExitKind::Signal(6), false));
+        let aborted = Some(ExitStatus::Signal(6));
         assert_eq!(of_first(&restarting, None), aborted);
-        let oom = State {
-            running: false,
-            oom: true,
-            exit_code: 137,
-            ..running(first)
-        };
-        assert_eq!(of_first(&oom, None), Some((ExitKind::Signal(9), true)));
+    }
+
+    #[test]
+    fn a_kill_for_lack_of_memory_is_its_own_where_its_memory_was_limited() {
+        for (code, oom, memory, want) in [
+            (137, true, Some(1 << 26), ExitStatus::OutOfMemory),
+            (137, true, None, ExitStatus::HostOutOfMemory),
+            (137, false, Some(1 << 26), ExitStatus::Signal(9)),
+            // It was a child that the kernel killed.
+            (1, true, Some(1 << 26), ExitStatus::Code(1)),
+        ] {
+            let state = State {
+                exit_code: code,
+                oom,
+                limits: Limits {
+                    memory,
+                    ..Limits::default()
+                },
+                ..State::default()
+            };
+            let seen_ns = 7;
+            let want = Some(Death {
+                status: want,
+                seen_ns,
+            });
+            assert_eq!(ended(&state, None, None, seen_ns), want);
+        }
     }
 
     #[test]
     fn codes_above_128_are_signals() {
         for (code, want) in [
-            (0, ExitKind::Code(0)),
-            (3, ExitKind::Code(3)),
-            (128, ExitKind::Code(128)),
-            (134, ExitKind::Signal(6)),
-            (137, ExitKind::Signal(9)),
-            (145, ExitKind::Code(145)),
-            (255, ExitKind::Code(255)),
-            (i64::MAX, ExitKind::Lost),
+            (0, ExitStatus::Code(0)),
+            (3, ExitStatus::Code(3)),
+            (128, ExitStatus::Code(128)),
+            (134, ExitStatus::Signal(6)),
+            (137, ExitStatus::Signal(9)),
+            (145, ExitStatus::Code(145)),
+            (255, ExitStatus::Code(255)),
+            (i64::MAX, ExitStatus::Lost),
         ] {
-            assert_eq!(exit_kind(code), want);
+            assert_eq!(exit_status(code), want);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::link::AgentLink;
 use super::node;
 use super::wire::Working;
 use crate::substrate::cgroup::Share;
-use crate::substrate::process::{self, ExitKind, NodeSignal, StoppedBy};
+use crate::substrate::process::NodeSignal;
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
 
 /// Limits of memory are kept in whole pages.
@@ -129,28 +129,6 @@ async fn beside(agent: Option<&AgentLink>, death: Death) -> Death {
     }
 }
 
-fn death(death: super::death::Death) -> Death {
-    let status = match death.exit.kind {
-        _ if death.oom && death.capped => ExitStatus::OutOfMemory,
-        _ if death.oom => ExitStatus::HostOutOfMemory,
-        ExitKind::Code(code) => ExitStatus::Code(code),
-        ExitKind::Signal(signal) => ExitStatus::Signal(signal),
-        ExitKind::Lost => ExitStatus::Lost,
-    };
-    Death {
-        status,
-        seen_ns: death.exit.seen_ns,
-    }
-}
-
-pub(super) fn stopped((stopped, how): (process::Stopped, super::death::Death)) -> Stopped {
-    Stopped {
-        death: death(how),
-        forced: stopped.by == StoppedBy::Kill,
-        took: stopped.took,
-    }
-}
-
 /// Whether a container whose life began at `started` and was ended has had no other since. What became of the node of one
 /// that was removed nobody can tell: another container may have its place.
 fn still_dead(state: Result<State, DockerError>, started: Option<&str>) -> Seen {
@@ -180,11 +158,11 @@ impl Life for ContainerLife {
     }
 
     fn died(&self) -> BoxFuture<'_, Death> {
-        async { beside(self.agent.as_ref(), death(self.life.died().await)).await }.boxed()
+        async { beside(self.agent.as_ref(), self.life.died().await).await }.boxed()
     }
 
     fn try_died(&self) -> Option<Death> {
-        self.life.try_died().map(death)
+        self.life.try_died()
     }
 
     fn kill(&self) -> Doing<'_, u64> {
@@ -193,7 +171,8 @@ impl Life for ContainerLife {
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let stopped = told(self.life.terminate(grace).await.map(stopped))?;
+            let ended = self.life.terminate(grace).await;
+            let (_, stopped) = told(ended)?;
             Ok(Stopped {
                 death: beside(self.agent.as_ref(), stopped.death).await,
                 ..stopped

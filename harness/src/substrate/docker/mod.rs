@@ -19,7 +19,7 @@
 pub mod attached;
 mod bring_up;
 mod container;
-pub mod death;
+mod death;
 mod elf;
 pub mod engine;
 mod exec;

@@ -23,7 +23,7 @@ use tweedledum_core::capability::Resource;
 use super::container::{
     self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
 };
-use super::death::{self, Death};
+use super::death;
 use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Role, Thing};
@@ -31,7 +31,8 @@ use super::link::{Output, Piece};
 use super::pod::{Pod, mount};
 use super::tar::{Archive, TarError};
 use crate::clock::monotonic_ns;
-use crate::substrate::process::{NodePipes, NodeSignal, Stopped, StoppedBy};
+use crate::substrate::process::{NodePipes, NodeSignal, StoppedBy};
+use crate::substrate::{Death, Stopped};
 
 /// How long a killed container may take until the engine tells its death. With fifty kills at once
 /// 2.5 s were seen on two processors.
@@ -356,17 +357,19 @@ impl Life {
     }
 
     /// Asks the node to end and kills it when it does not within `grace`. A paused one is
-    /// continued, so that it can answer.
-    pub async fn terminate(&self, grace: Duration) -> Result<(Stopped, Death), DockerError> {
+    /// continued, so that it can answer. Also says what of that made it stop.
+    pub async fn terminate(&self, grace: Duration) -> Result<(StoppedBy, Stopped), DockerError> {
         let start = Instant::now();
-        let done = |by, death: Death| {
+        let done = |by, death| {
+            let forced = by == StoppedBy::Kill;
+            let took = start.elapsed();
             Ok((
+                by,
                 Stopped {
-                    by,
-                    exit: death.exit,
-                    took: start.elapsed(),
+                    death,
+                    forced,
+                    took,
                 },
-                death,
             ))
         };
         if let Some(death) = self.try_died() {

@@ -2,21 +2,17 @@
 
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
+use tweedledum_core::history::ExitStatus;
 
 use super::super::fake_engine::FakeEngine;
 use super::*;
-use crate::substrate::process::{Exit, ExitKind};
 
 const STARTED: &str = "2026-03-01T10:00:00Z";
 
 fn dead() -> Option<Death> {
     Some(Death {
-        exit: Exit {
-            kind: ExitKind::Signal(9),
-            seen_ns: 1,
-        },
-        oom: false,
-        capped: false,
+        status: ExitStatus::Signal(9),
+        seen_ns: 1,
     })
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
 
 use super::super::container::DockerError;
-use super::super::life::{ContainerLife, stopped};
+use super::super::life::ContainerLife;
 use super::super::node;
 use super::deeds::Deeds;
 use super::project::Member;
@@ -122,8 +122,8 @@ impl Life for AttachedLife {
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
             let end = self.life.terminate(grace);
-            let ended = self.stop(end, |(it, _)| it.by != StoppedBy::AlreadyDead);
-            ended.await.map(stopped)
+            let ended = self.stop(end, |(by, _)| *by != StoppedBy::AlreadyDead);
+            ended.await.map(|(_, stopped)| stopped)
         }
         .boxed()
     }
