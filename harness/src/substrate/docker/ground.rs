@@ -303,11 +303,8 @@ impl Substrate for Network {
             }
             .boxed()
         });
-        let keeper = async {
-            self.run.unkept().await;
-            "the run's keeper is gone, so others may take the run for dead".to_owned()
-        };
-        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper.boxed()]).collect();
+        let keeper = self.run.0.keeper.gone().boxed();
+        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper]).collect();
         async move { select_all(all).await.0 }.boxed()
     }
 

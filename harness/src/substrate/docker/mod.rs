@@ -7,7 +7,7 @@
 //! would do as well.
 //!
 //! Reading order: [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an
-//! image), [`ledger`] (what is recorded before it is made), [`run`] (keeper and network of a run),
+//! image), [`ledger`] (what is recorded before it is made), `keeper` (what a run begins and ends with, and its agents), [`run`] (network of a run),
 //! [`pod`] and [`node`] with `death` (what the controller uses), `wire` and [`link`] (what harness and agent
 //! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed, and by `bring_up` what was stopped is up again),
 //! [`ground`] with `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)), [`attached`] (the same
@@ -29,6 +29,7 @@ pub mod ground;
 mod held;
 pub mod image;
 pub mod inside;
+mod keeper;
 pub mod ledger;
 mod life;
 pub mod link;

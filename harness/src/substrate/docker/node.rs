@@ -83,14 +83,14 @@ pub struct Life {
 
 impl Node {
     pub(super) async fn make(pod: &Pod, spec: NodeSpec) -> Result<Self, DockerError> {
-        let run = &pod.0.run.0;
-        let name = pod.name();
-        let thing = Thing::of(&run.spec.nonce, Role::Node, Some(name));
+        let keeper = &pod.0.run.0.keeper;
+        let (name, nonce) = (pod.name(), &keeper.own.nonce);
+        let thing = Thing::of(nonce, Role::Node, Some(name));
         let own = spec.image.own;
         let host = HostConfig {
             network_mode: Some(format!("container:{}", pod.0.agent)),
             pid_mode: Some(format!("container:{}", pod.0.agent)),
-            mounts: Some(vec![mount(&run.spec.nonce, name, &spec.data)]),
+            mounts: Some(vec![mount(nonce, name, &spec.data)]),
             memory: spec
                 .limits
                 .memory
@@ -118,14 +118,14 @@ impl Node {
             entrypoint,
             cmd,
             env: Some(env.collect()),
-            labels: Some(thing.labels(&run.spec.nonce, Some(name))),
+            labels: Some(thing.labels(nonce, Some(name))),
             // Our own nodes need no rights; what the user's image needs is for the user to say.
             host_config: Some(if own { without_rights(host, &[]) } else { host }),
             ..ContainerCreateBody::default()
         };
-        let id = container::create(&run.engine, &run.ledger, &thing, body).await?;
+        let id = container::create(&keeper.engine, &keeper.ledger, &thing, body).await?;
         let node = Self(Arc::new(Inner {
-            engine: run.engine.clone(),
+            engine: keeper.engine.clone(),
             name: name.to_owned(),
             id,
             tasks: Mutex::new(JoinSet::new()),

@@ -11,24 +11,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, Mount, MountType,
-    MountVolumeOptions, NetworkingConfig, VolumeCreateRequest,
+    EndpointIpamConfig, EndpointSettings, Mount, MountType, MountVolumeOptions, NetworkingConfig,
+    VolumeCreateRequest,
 };
 use tokio::sync::mpsc;
 
-use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::container::{DockerError, record};
 use super::inside::VOLUME;
+use super::keeper::{AgentSpec, Keeper};
 use super::ledger::{Entry, Role, Thing};
 use super::link::AgentLink;
 use super::node::{Node, NodeSpec};
 use super::run::DockerRun;
-use super::wire::Hello;
-use crate::observe::{NodeName, Observation};
+use crate::observe::Observation;
 use crate::substrate::Identities;
 use crate::substrate::process::Nonce;
-
-/// How long an agent's first answer may take: its container was started, nothing else is.
-const GREETING_BOUND: Duration = Duration::from_secs(20);
 
 /// How a node's data is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +71,20 @@ pub(super) struct Inner {
 impl Pod {
     pub(super) async fn make(run: &DockerRun, spec: PodSpec) -> Result<Self, DockerError> {
         let began = Instant::now();
-        let inner = &run.0;
-        let (engine, ledger, nonce) = (&inner.engine, &inner.ledger, &inner.spec.nonce);
-        let node = spec.node.as_str();
-        let address = run.address(node).ok_or_else(|| {
+        let PodSpec {
+            node,
+            data,
+            identities,
+            seen,
+            looks_into,
+        } = spec;
+        let (keeper, network) = (&run.0.keeper, &run.0.network);
+        let address = run.address(&node).ok_or_else(|| {
             DockerError::Spec(format!(
                 "`{node}` is none of the run's nodes, or its subnet is full"
             ))
         })?;
-        make_volume(run, node, spec.data).await?;
-        let thing = Thing::of(nonce, Role::Agent, Some(node));
+        make_volume(keeper, &node, data).await?;
         let endpoint = EndpointSettings {
             ipam_config: Some(EndpointIpamConfig {
                 ipv4_address: Some(address.to_string()),
@@ -92,50 +93,34 @@ impl Pod {
             ..EndpointSettings::default()
         };
         // NET_ADMIN is kept for link faults, which a later issue brings through the same agent. Nothing uses it today.
-        let rights: &[&str] = if spec.looks_into {
+        let rights: &[&str] = if looks_into {
             &["NET_ADMIN", "SYS_PTRACE"]
         } else {
             &["NET_ADMIN"]
         };
-        let endpoints = HashMap::from([(inner.network.clone(), endpoint)]);
-        let body = ContainerCreateBody {
-            hostname: Some(node.to_owned()),
-            image: Some(inner.spec.image.id.clone()),
-            cmd: Some(inner.spec.words.agent.clone()),
-            labels: Some(thing.labels(nonce, Some(node))),
-            open_stdin: Some(true),
-            stdin_once: Some(true),
-            attach_stdin: Some(true),
-            networking_config: Some(NetworkingConfig {
-                endpoints_config: Some(endpoints),
-            }),
-            host_config: Some(HostConfig {
-                network_mode: Some(inner.network.clone()),
-                readonly_rootfs: Some(true),
-                mounts: Some(vec![mount(nonce, node, VOLUME)]),
-                ..without_rights(host_config(), rights)
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let agent = container::create(engine, ledger, &thing, body).await?;
-        let (input, output) = attach(engine, &agent, true).await?;
-        container::start(engine, &agent, &format!("the agent of {node}")).await?;
-        let link = AgentLink::open(&NodeName::from(node), input, output, spec.seen);
-        let hello = Hello {
-            node: node.to_owned(),
+        let agent = AgentSpec {
+            node: &node,
             address: address.into(),
-            watcher: spec.identities.watcher,
-            prober: spec.identities.prober,
-            netid: spec.identities.netid,
+            identities,
+            seen,
+            hostname: Some(node.clone()),
+            connected: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(network.clone(), endpoint)])),
+            }),
+            network: network.clone(),
+            mounts: Some(vec![mount(&keeper.own.nonce, &node, VOLUME)]),
+            tmpfs: None,
+            rights,
         };
-        link.greet(hello, GREETING_BOUND).await?;
+        let (agent, link) = keeper.agent(agent).await?;
+        let link = link?;
         let took = began.elapsed();
         Ok(Self(Arc::new(Inner {
             run: run.clone(),
-            node: spec.node,
+            node,
             agent,
             address,
-            data: spec.data,
+            data,
             link,
             took,
         })))
@@ -189,8 +174,8 @@ pub(super) fn mount(nonce: &Nonce, node: &str, target: &str) -> Mount {
     }
 }
 
-async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<(), DockerError> {
-    let (engine, nonce) = (&run.0.engine, &run.0.spec.nonce);
+async fn make_volume(keeper: &Keeper, node: &str, data: Data) -> Result<(), DockerError> {
+    let (engine, nonce) = (&keeper.engine, &keeper.own.nonce);
     let thing = Thing::of(nonce, Role::Data, Some(node));
     let options = match data {
         Data::Plain => HashMap::new(),
@@ -214,5 +199,5 @@ async fn make_volume(run: &DockerRun, node: &str, data: Data) -> Result<(), Dock
     let made = made
         .map_err(|error| DockerError::engine(format!("make the volume {}", thing.name), &error))?;
     let id = made.name;
-    record(&run.0.ledger, Entry::Made { thing, id }).await
+    record(&keeper.ledger, Entry::Made { thing, id }).await
 }

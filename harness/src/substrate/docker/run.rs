@@ -1,21 +1,20 @@
 //! A run on an engine: its keeper, its network, its pods.
 //!
-//! Everything that will be made is recorded before the first of it is made. The keeper comes
-//! first, so that others see from then on that the run lives, and goes last.
+//! What it begins and ends with is its `keeper`'s.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
-use tokio::sync::{Semaphore, watch};
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::container::{DockerError, record};
 use super::engine::{Engine, status_of};
 use super::image::Image;
+use super::keeper::{Keeper, Own};
 use super::ledger::{Entry, Ledger, Role, Thing};
-use super::link::{Input, Piece};
 use super::pod::{Pod, PodSpec};
 use super::remains::{Removal, remove_recorded};
 use super::subnet::{self, Subnet};
@@ -59,27 +58,11 @@ pub struct DockerRun(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) engine: Engine,
-    pub(super) spec: RunSpec,
-    pub(super) ledger: Ledger,
+    pub(super) keeper: Keeper,
+    nodes: Vec<String>,
     pub(super) network: String,
-    pub(super) subnet: Subnet,
-    /// Held open for the run's whole life; its end is what makes the keeper go.
-    keeping: Mutex<Option<Keeping>>,
-    unkept: watch::Receiver<bool>,
+    subnet: Subnet,
     at_once: Semaphore,
-}
-
-/// The keeper's streams.
-pub(super) struct Keeping {
-    _input: Input,
-    _output: JoinSet<()>,
-}
-
-impl std::fmt::Debug for Keeping {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keeping")
-    }
 }
 
 /// What became of a pod that was being made; for progress.
@@ -114,47 +97,45 @@ impl DockerRun {
     }
 
     async fn make(engine: &Engine, spec: RunSpec, ledger: &Ledger) -> Result<Self, DockerError> {
-        let nonce = spec.nonce;
-        for name in &spec.nodes {
+        let RunSpec {
+            nonce,
+            nodes,
+            image,
+            words,
+        } = spec;
+        for name in &nodes {
             check_name(name)?;
         }
-        let about = engine.about();
-        let (address, id) = (about.address.clone(), about.id.clone());
-        record(ledger, Entry::Engine { address, id, nonce }).await?;
-        let of_nodes = spec.nodes.iter().flat_map(|node| {
+        let of_nodes = nodes.iter().flat_map(|node| {
             [Role::Data, Role::Agent, Role::Node].map(|role| Thing::of(&nonce, role, Some(node)))
         });
-        let mut things = vec![
-            Thing::of(&nonce, Role::Keeper, None),
-            Thing::of(&nonce, Role::Network, None),
-        ];
-        things.extend(of_nodes);
-        record(ledger, Entry::Planned { things }).await?;
-        let (tell, unkept) = watch::channel(false);
-        let own = (&spec.image, &spec.words);
-        let keeping = keep(engine, ledger, &nonce, own, [], tell).await?;
-        let (network, subnet) = connect(engine, ledger, &spec).await?;
-        let at_once = AT_ONCE_PER_CPU * usize::try_from(about.cpus).unwrap_or(1).max(1);
+        let things = [Thing::of(&nonce, Role::Network, None)];
+        let things = things.into_iter().chain(of_nodes);
+        let own = Own {
+            nonce,
+            image,
+            words,
+        };
+        let keeper = Keeper::begin(engine, ledger, own, things, []).await?;
+        let (network, subnet) = connect(&keeper, nodes.len()).await?;
+        let cpus = usize::try_from(engine.about().cpus).unwrap_or(1).max(1);
         Ok(Self(Arc::new(Inner {
-            engine: engine.clone(),
-            ledger: ledger.clone(),
-            spec,
+            keeper,
+            nodes,
             network,
             subnet,
-            keeping: Mutex::new(Some(keeping)),
-            unkept,
-            at_once: Semaphore::new(at_once),
+            at_once: Semaphore::new(AT_ONCE_PER_CPU * cpus),
         })))
     }
 
     /// The engine.
     pub fn engine(&self) -> &Engine {
-        &self.0.engine
+        &self.0.keeper.engine
     }
 
     /// The address that a node's pod has, by its place among the run's nodes.
     pub fn address(&self, node: &str) -> Option<std::net::Ipv4Addr> {
-        let index = self.0.spec.nodes.iter().position(|name| name == node)?;
+        let index = self.0.nodes.iter().position(|name| name == node)?;
         self.0.subnet.pod(index)
     }
 
@@ -209,29 +190,9 @@ impl DockerRun {
         }
     }
 
-    /// Waits until the keeper's stream ends; without it others may take the run for dead.
-    pub async fn unkept(&self) {
-        let mut unkept = self.0.unkept.clone();
-        // A sender that is dropped has ended with the run itself.
-        if unkept.wait_for(|gone| *gone).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// Removes everything of the run, and looks whether anything is left.
     pub async fn tear_down(&self, bound: Duration) -> Removal {
-        let removal = remove_recorded(&self.0.engine, &self.0.ledger.entries(), bound).await;
-        if removal.left.is_empty()
-            && let Err(error) = record(&self.0.ledger, Entry::Gone).await
-        {
-            tracing::warn!(%error, "guards will look once more");
-        }
-        self.0
-            .keeping
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        removal
+        self.0.keeper.let_go(bound).await
     }
 }
 
@@ -248,59 +209,10 @@ fn check_name(name: &str) -> Result<(), DockerError> {
     })
 }
 
-/// Makes and starts the keeper. What else its labels say is for others to read.
-pub(super) async fn keep(
-    engine: &Engine,
-    ledger: &Ledger,
-    nonce: &Nonce,
-    (image, words): (&Image, &Words),
-    says: impl IntoIterator<Item = (String, String)>,
-    tell_gone: watch::Sender<bool>,
-) -> Result<Keeping, DockerError> {
-    let thing = Thing::of(nonce, Role::Keeper, None);
-    let mut labels = thing.labels(nonce, None);
-    labels.extend(says);
-    let body = ContainerCreateBody {
-        image: Some(image.id.clone()),
-        cmd: Some(words.keeper.clone()),
-        labels: Some(labels),
-        open_stdin: Some(true),
-        stdin_once: Some(true),
-        attach_stdin: Some(true),
-        host_config: Some(HostConfig {
-            network_mode: Some("none".to_owned()),
-            readonly_rootfs: Some(true),
-            ..without_rights(host_config(), &[])
-        }),
-        ..ContainerCreateBody::default()
-    };
-    let id = container::create(engine, ledger, &thing, body).await?;
-    let (input, mut output) = attach(engine, &id, true).await?;
-    container::start(engine, &id, "the run's keeper").await?;
-    let mut reading = JoinSet::new();
-    reading.spawn(async move {
-        use futures_util::StreamExt as _;
-        // It says nothing, but what is not read would hold the connection up.
-        while let Some(Ok(piece)) = output.next().await {
-            if let Piece::Err(words) = piece {
-                tracing::warn!(words = %String::from_utf8_lossy(&words), "the keeper complains");
-            }
-        }
-        tell_gone.send_replace(true);
-    });
-    Ok(Keeping {
-        _input: input,
-        _output: reading,
-    })
-}
-
 /// Makes the run's network on a subnet that nobody else uses. It leads nowhere else.
-async fn connect(
-    engine: &Engine,
-    ledger: &Ledger,
-    spec: &RunSpec,
-) -> Result<(String, Subnet), DockerError> {
-    let thing = Thing::of(&spec.nonce, Role::Network, None);
+async fn connect(keeper: &Keeper, nodes: usize) -> Result<(String, Subnet), DockerError> {
+    let (engine, nonce) = (&keeper.engine, &keeper.own.nonce);
+    let thing = Thing::of(nonce, Role::Network, None);
     let what = || "make the run's network".to_owned();
     let networks = engine.docker().list_networks(None).await;
     let networks = networks.map_err(|error| DockerError::engine("list its networks", &error))?;
@@ -316,7 +228,7 @@ async fn connect(
         taken.extend(subnet::parse_routes(&routes));
     }
     let mut refused = None;
-    for subnet in subnet::free(&spec.nonce, spec.nodes.len(), &taken).take(SUBNETS_TRIED) {
+    for subnet in subnet::free(nonce, nodes, &taken).take(SUBNETS_TRIED) {
         let config = IpamConfig {
             subnet: Some(subnet.to_string()),
             ..IpamConfig::default()
@@ -329,13 +241,13 @@ async fn connect(
                 config: Some(vec![config]),
                 ..Ipam::default()
             }),
-            labels: Some(thing.labels(&spec.nonce, None)),
+            labels: Some(thing.labels(nonce, None)),
             ..NetworkCreateRequest::default()
         };
         match engine.docker().create_network(request).await {
             Ok(made) => {
                 record(
-                    ledger,
+                    &keeper.ledger,
                     Entry::Made {
                         thing,
                         id: made.id.clone(),

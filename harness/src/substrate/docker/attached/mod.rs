@@ -17,27 +17,26 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig};
 use futures_util::future::{BoxFuture, FutureExt as _, select_all};
 use tokio::sync::mpsc;
 use tweedledum_core::capability::Capability;
 use tweedledum_core::launch::Launch;
 use tweedledum_core::run::Pace;
 
-use super::container::{self, DockerError, attach, host_config, record, without_rights};
+use super::container::{self, DockerError};
 use super::ground::REMOVE_BOUND;
-use super::image::{Image, own_image};
+use super::image::own_image;
 use super::inside::VOLUME;
-use super::ledger::{Entry, Ledger, Role, Thing};
+use super::keeper::{AgentSpec, Keeper, Own};
+use super::ledger::{Ledger, Role, Thing};
 use super::link::AgentLink;
 use super::node::{self, Node};
 use super::remains::remove_recorded;
-use super::run::{Keeping, Words, keep};
+use super::run::Words;
 use super::vantage::PodVantage;
-use super::wire::Hello;
 use crate::clock::unix_ns;
+use crate::observe::Observation;
 use crate::observe::ready::ExecEnd;
-use crate::observe::{NodeName, Observation};
 use crate::substrate::process::Nonce;
 use crate::substrate::{
     DiskHold, Doing, Ground, Identities, Life, NodePipes, Request, Spot, Substrate, Vantage,
@@ -55,9 +54,6 @@ pub const CAPABILITIES: &[Capability] = &[
     Capability::Operate,
 ];
 
-/// How long an agent's first answer may take.
-const GREETING_BOUND: Duration = Duration::from_secs(20);
-
 /// How long the engine may take to tell the death of a node that cannot be joined: far more than the 60 ms that it takes.
 const DEATH_BOUND: Duration = Duration::from_secs(2);
 
@@ -65,10 +61,8 @@ const DEATH_BOUND: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct AttachedGround {
     project: Project,
-    image: Image,
-    words: Words,
+    own: Own,
     who: String,
-    nonce: Nonce,
     ledger: Ledger,
 }
 
@@ -89,10 +83,12 @@ impl AttachedGround {
         let image = image.map_err(|error| error.to_string())?;
         Ok(Self {
             project,
-            image,
-            words,
+            own: Own {
+                nonce,
+                image,
+                words,
+            },
             who,
-            nonce,
             ledger,
         })
     }
@@ -118,30 +114,17 @@ impl AttachedGround {
 
     async fn furnish(&self, request: &Request) -> Result<Attached, DockerError> {
         let engine = &self.project.engine;
-        let about = engine.about();
-        let (address, id, nonce) = (about.address.clone(), about.id.clone(), self.nonce);
-        record(&self.ledger, Entry::Engine { address, id, nonce }).await?;
-        let of = |role, node| Thing::of(&nonce, role, node);
-        let mut things = vec![of(Role::Keeper, None)];
-        things.extend(
-            request
-                .seats
-                .iter()
-                .map(|seat| of(Role::Agent, Some(&seat.node))),
-        );
-        record(&self.ledger, Entry::Planned { things }).await?;
-        let (tell, unkept) = tokio::sync::watch::channel(false);
+        let agents = request.seats.iter().map(|seat| {
+            let node = Some(seat.node.as_str());
+            Thing::of(&self.own.nonce, Role::Agent, node)
+        });
         let name = &self.project.name;
-        let own = (&self.image, &self.words);
         let says = alone::labels(name, &self.who);
-        let kept = keep(engine, &self.ledger, &nonce, own, says, tell).await?;
-        alone::make_sure(engine, name, Some(&nonce)).await?;
+        let keeper = Keeper::begin(engine, &self.ledger, self.own.clone(), agents, says).await?;
+        alone::make_sure(engine, name, Some(&self.own.nonce)).await?;
         let maker = Arc::new(Maker {
             project: self.project.clone(),
-            image: self.image.clone(),
-            words: self.words.clone(),
-            nonce,
-            ledger: self.ledger.clone(),
+            keeper,
             deeds: Deeds::new(self.ledger.clone()),
             identities: request.identities,
             layer: request.layer,
@@ -165,12 +148,7 @@ impl AttachedGround {
             };
             homes.insert(seat.node.clone(), home);
         }
-        Ok(Attached {
-            maker,
-            homes,
-            unkept,
-            keeping: Mutex::new(Some(kept)),
-        })
+        Ok(Attached { maker, homes })
     }
 }
 
@@ -200,10 +178,7 @@ impl Ground for AttachedGround {
 #[derive(Debug)]
 struct Maker {
     project: Project,
-    image: Image,
-    words: Words,
-    nonce: Nonce,
-    ledger: Ledger,
+    keeper: Keeper,
     deeds: Deeds,
     identities: Identities,
     layer: Duration,
@@ -213,53 +188,35 @@ struct Maker {
 impl Maker {
     /// Makes a node's agent in the network namespace of the life that the node has now.
     async fn agent(&self, node: &str, member: &Member) -> Result<(String, AgentLink), DockerError> {
-        let engine = &self.project.engine;
-        let thing = Thing::of(&self.nonce, Role::Agent, Some(node));
-        let body = ContainerCreateBody {
-            image: Some(self.image.id.clone()),
-            cmd: Some(self.words.agent.clone()),
-            labels: Some(thing.labels(&self.nonce, Some(node))),
-            open_stdin: Some(true),
-            stdin_once: Some(true),
-            attach_stdin: Some(true),
-            host_config: Some(HostConfig {
-                network_mode: Some(format!("container:{}", member.id)),
-                readonly_rootfs: Some(true),
-                // It looks at a data volume in pods, and finds an empty one here.
-                tmpfs: Some(HashMap::from([(VOLUME.to_owned(), String::new())])),
-                ..without_rights(host_config(), &[])
-            }),
-            ..ContainerCreateBody::default()
+        let spec = AgentSpec {
+            node,
+            address: member.address,
+            identities: self.identities,
+            seen: self.saw.clone(),
+            hostname: None,
+            connected: None,
+            network: format!("container:{}", member.id),
+            mounts: None,
+            // It looks at a data volume in pods, and finds an empty one here.
+            tmpfs: Some(HashMap::from([(VOLUME.to_owned(), String::new())])),
+            rights: &[],
         };
-        let id = container::create(engine, &self.ledger, &thing, body).await?;
-        match self.greet(node, member, &id).await {
+        let (id, greeted) = self.keeper.agent(spec).await?;
+        let timed = async {
+            let link = greeted?;
+            link.keep_time(self.layer).await?;
+            Ok(link)
+        };
+        match timed.await {
             Ok(link) => Ok((id, link)),
             Err(error) => {
                 // The next life's agent has the same name.
-                if let Err(stays) = container::remove(engine, &id).await {
+                if let Err(stays) = container::remove(&self.keeper.engine, &id).await {
                     tracing::warn!(%stays, "teardown looks again");
                 }
                 Err(error)
             }
         }
-    }
-
-    /// Starts an agent that is made.
-    async fn greet(&self, node: &str, member: &Member, id: &str) -> Result<AgentLink, DockerError> {
-        let engine = &self.project.engine;
-        let (input, output) = attach(engine, id, true).await?;
-        container::start(engine, id, &format!("the agent of {node}")).await?;
-        let link = AgentLink::open(&NodeName::from(node), input, output, self.saw.clone());
-        let hello = Hello {
-            node: node.to_owned(),
-            address: member.address,
-            watcher: self.identities.watcher,
-            prober: self.identities.prober,
-            netid: self.identities.netid,
-        };
-        link.greet(hello, GREETING_BOUND).await?;
-        link.keep_time(self.layer).await?;
-        Ok(link)
     }
 }
 
@@ -280,8 +237,6 @@ struct Home {
 struct Attached {
     maker: Arc<Maker>,
     homes: BTreeMap<String, Home>,
-    unkept: tokio::sync::watch::Receiver<bool>,
-    keeping: Mutex<Option<Keeping>>,
 }
 
 impl Attached {
@@ -382,34 +337,15 @@ impl Substrate for Attached {
             }
             .boxed()
         });
-        let keeper = async {
-            let mut unkept = self.unkept.clone();
-            // A sender that is dropped has ended with the run itself.
-            if unkept.wait_for(|gone| *gone).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            "the run's keeper is gone, so others may take the run for dead".to_owned()
-        };
-        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper.boxed()]).collect();
+        let keeper = self.maker.keeper.gone().boxed();
+        let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper]).collect();
         async move { select_all(all).await.0 }.boxed()
     }
 
     fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
         async move {
-            let Maker {
-                project,
-                ledger,
-                deeds,
-                ..
-            } = self.maker.as_ref();
-            deeds.end().await;
-            let removal = remove_recorded(&project.engine, &ledger.entries(), REMOVE_BOUND).await;
-            if removal.left.is_empty()
-                && let Err(error) = record(ledger, Entry::Gone).await
-            {
-                tracing::warn!(%error, "guards will look once more");
-            }
-            lock(&self.keeping).take();
+            self.maker.deeds.end().await;
+            let removal = self.maker.keeper.let_go(REMOVE_BOUND).await;
             removal.left.iter().map(ToString::to_string).collect()
         }
         .boxed()
