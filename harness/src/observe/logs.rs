@@ -512,7 +512,7 @@ async fn changed(cut: &mut Option<watch::Receiver<Option<String>>>) {
     {
         return;
     }
-    std::future::pending().await;
+    std::future::pending::<()>().await;
 }
 
 /// Moves up to `bytes` from a pipe to `/dev/null`; returns how many went.
