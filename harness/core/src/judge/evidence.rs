@@ -26,6 +26,8 @@ struct Seen {
     undoing: bool,
     failed: Option<String>,
     grades: BTreeMap<Grade, bool>,
+    /// It was seen to be applied, and later seen not to have stayed so.
+    taken_back: bool,
     applied_seq: Option<u64>,
     detail: BTreeMap<String, serde_json::Value>,
 }
@@ -48,6 +50,7 @@ impl Evidences {
                         undoing: false,
                         failed: None,
                         grades: BTreeMap::new(),
+                        taken_back: false,
                         applied_seq: None,
                         detail: BTreeMap::new(),
                     };
@@ -98,7 +101,10 @@ impl Evidences {
         let Some(seen) = self.faults.get_mut(&evidence.step) else {
             return;
         };
-        seen.grades.insert(evidence.grade, evidence.held);
+        let before = seen.grades.insert(evidence.grade, evidence.held);
+        if evidence.grade == Grade::Applied {
+            seen.taken_back = !evidence.held && (seen.taken_back || before == Some(true));
+        }
         if evidence.grade == Grade::Applied {
             seen.applied_seq = Some(record.seq);
             seen.detail.clone_from(&evidence.detail);
@@ -106,13 +112,19 @@ impl Evidences {
     }
 
     /// The faults that certainly hit their targets: a life ended by one, or a finding that one led to on its own node. A
-    /// probe that says so of a part of a fault is no such thing.
+    /// probe that says so of a part of a fault is no such thing, and a hit that did not last is none either: who was killed
+    /// and then started by somebody else was not dead for as long as was planned.
     pub(super) fn hits(&self, chain: &[Link]) -> BTreeSet<(String, String)> {
         let led = chain.iter().filter_map(|link| match &link.cause {
             Cause::Fault { entry, node } if at_home(link) => Some((entry.clone(), node.clone())),
             _ => None,
         });
-        self.hits.iter().cloned().chain(led).collect()
+        let mut hits: BTreeSet<(String, String)> = self.hits.iter().cloned().chain(led).collect();
+        for seen in self.faults.values().filter(|seen| seen.taken_back) {
+            let step = &seen.step;
+            hits.remove(&(step.entry.clone(), step.action.node().to_owned()));
+        }
+        hits
     }
 
     /// Whether every planned fault was applied, and every one that is taken back is gone.

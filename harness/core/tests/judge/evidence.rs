@@ -69,6 +69,39 @@ fn what_must_be_felt_must_be_felt() {
     passes(net.until(26).end());
 }
 
+/// Somebody else has started a killed node, or removed it, before its time was over.
+#[test]
+fn a_kill_whose_evidence_is_taken_back_was_not_applied() {
+    let expect = vec![advance("tx", any_of("miner"), 3)];
+    for taken_back in [false, true] {
+        let mut net = Net::new(expect.clone(), vec![kill("miner-0", 10, Some(16))]);
+        net.until(12);
+        let fault = net.faults[0].clone();
+        net.evidence(&fault, Grade::Applied, true);
+        net.until(15);
+        if taken_back {
+            net.evidence(&fault, Grade::Applied, false);
+        }
+        net.until(26).end();
+        if taken_back {
+            unclear(&net, &["fault-not-applied"]);
+        } else {
+            passes(&net);
+        }
+    }
+    // A probe of a dead target that never saw it says nothing against its death.
+    let mut net = Net::new(expect, vec![kill("miner-0", 10, Some(16))]);
+    net.until(12);
+    for record in &mut net.records {
+        if let Body::Evidence(evidence) = &mut record.body
+            && evidence.grade == Grade::Applied
+        {
+            evidence.held = false;
+        }
+    }
+    passes(net.until(26).end());
+}
+
 #[test]
 fn a_failed_step_is_told() {
     let mut net = net();
