@@ -73,6 +73,11 @@ pub trait Ground: Debug + Send + Sync {
     /// Makes everything of a network that outlives its nodes' lives. Starts no node; disks are held as the request says
     /// when this returns.
     fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>>;
+
+    /// What was there before, was stopped by a run and not started by its plan, and was brought up at the run's end.
+    fn brought_up(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A network that is about to be made.

@@ -151,7 +151,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
         match engine {
             Cleaned::Live => RunState::Live,
             Cleaned::Dead(removal) => {
-                (removed, brought_up) = (removal.removed, removal.brought_up);
+                (removed, brought_up) = (removal.removed, removal.brought_up.len());
                 remove_remains(&path, nonce, &intents, on_engine(&removal.left))?
             }
             Cleaned::Unknown { why } => {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tweedledum_core::capability::Capability;
 use tweedledum_core::plan::Plan;
 use tweedledum_core::schedule::Schedule;
 use tweedledum_harness::substrate::docker::attached::project::Project;
@@ -106,13 +107,24 @@ pub(super) fn find(name: &str, plan: &Plan) -> Result<Project, Failure> {
     Ok(project)
 }
 
-/// What is touched, and what is only looked at.
-fn told(project: &Project, schedule: &Schedule) -> String {
+/// What is done to each node that is touched.
+fn deeds(schedule: &Schedule) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut deeds: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for step in &schedule.steps {
         let of = deeds.entry(step.action.node()).or_default();
-        of.insert(step.action.needs().word());
+        let needs = step.action.needs();
+        of.insert(needs.word());
+        // What the plan does not heal is started at the end of the run.
+        if needs == Capability::Kill {
+            of.insert(Capability::Start.word());
+        }
     }
+    deeds
+}
+
+/// What is touched, and what is only looked at.
+fn told(project: &Project, schedule: &Schedule) -> String {
+    let deeds = deeds(schedule);
     let facts = &project.facts;
     let mut out = format!(
         "project {} on {}: release {}, seed {}, layers of {:?}\n",
@@ -135,4 +147,32 @@ fn told(project: &Project, schedule: &Schedule) -> String {
     }
     out.push_str("  nothing else of the engine, and none of these is removed\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_killed_is_told_to_be_started_also_without_a_heal() {
+        let gateways = include_str!("../../../../compose/gateways.yaml");
+        let heal = "  - { at: epoch 3, heal: all }\n";
+        let recover = "  - { recover: { after: heal all, within: 2 epochs } }\n";
+        assert!(gateways.contains(heal) && gateways.contains(recover));
+        let one = gateways.replace("target: every gateway", "target: gateway-0");
+        let one = one.replace("[every miner, every gateway]", "[every miner]");
+        let unhealed = one.replace(heal, "").replace(recover, "");
+        for (text, want) in [
+            (gateways.to_owned(), &["kill", "start"][..]),
+            (unhealed.clone(), &["kill", "start"]),
+            (unhealed.replace("kill: {", "pause: {"), &["freeze"]),
+        ] {
+            let plan = tweedledum_core::plan::parse(text.as_bytes(), &catalogue::catalogue());
+            let plan = plan.unwrap_or_else(|wrong| panic!("{wrong:?}"));
+            let schedule = tweedledum_core::schedule::resolve(&plan, plan.seed);
+            let deeds = deeds(&schedule);
+            assert_eq!(deeds["gateway-0"], want.iter().copied().collect());
+            assert!(!deeds.contains_key("miner-0"));
+        }
+    }
 }

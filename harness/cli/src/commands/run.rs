@@ -163,6 +163,13 @@ fn conducted(args: &RunArgs, attach: Option<&str>, printer: &Printer) -> Result<
             ground: ground.as_ref(),
         };
         let conducted = conduct(&work, &mut host, printer).await;
+        let again = ground.brought_up();
+        if !again.is_empty() {
+            printer.note(&format!(
+                "brought up again after the run: {}",
+                again.join(", ")
+            ));
+        }
         drop(guards);
         conducted
     });

@@ -16,7 +16,7 @@ use super::remains::{Left, in_time};
 /// A container that a run has stopped or paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Downed {
-    name: String,
+    pub(super) name: String,
     /// When the life that was stopped was started.
     pub(super) started: String,
 }

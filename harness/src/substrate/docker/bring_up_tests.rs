@@ -99,7 +99,7 @@ async fn what_a_run_has_stopped_is_brought_up_or_listed() {
         id: "id-healed".to_owned(),
     });
     let removal = remove_recorded(&engine, &entries, std::time::Duration::from_secs(20)).await;
-    assert_eq!(removal.brought_up, 2, "{removal:?}");
+    assert_eq!(removal.brought_up, ["killed", "paused"]);
     let [left] = removal.left.as_slice() else {
         panic!("{removal:?}")
     };

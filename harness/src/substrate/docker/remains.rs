@@ -57,8 +57,8 @@ impl std::fmt::Display for Left {
 pub struct Removal {
     /// How many things were there and are gone now.
     pub removed: usize,
-    /// How many containers that are not the run's were brought up again.
-    pub brought_up: usize,
+    /// The containers that are not the run's and were brought up again, by name.
+    pub brought_up: Vec<String>,
     /// What is still there, or still down.
     pub left: Vec<Left>,
 }
@@ -199,7 +199,10 @@ async fn remove_until_quiet(
         tokio::time::sleep_until((up_since + QUIET).into()).await;
     }
     let down_again = still_up(engine, &up, deadline).await;
-    removal.brought_up = up.len() - down_again.len();
+    let names = up.into_values().map(|it| it.name);
+    removal.brought_up = names
+        .filter(|name| !down_again.iter().any(|left| left.name == *name))
+        .collect();
     removal.left.extend(not_up.into_iter().chain(down_again));
     let deadline = deadline.max(Instant::now() + MOMENT);
     let left = remove_in_order(ours, &KEEPER, deadline, Duration::ZERO, &mut removed).await;

@@ -64,6 +64,8 @@ pub struct AttachedGround {
     own: Own,
     who: String,
     ledger: Ledger,
+    /// What the ends of its networks have brought up again.
+    again: Arc<Mutex<Vec<String>>>,
 }
 
 impl AttachedGround {
@@ -90,6 +92,7 @@ impl AttachedGround {
             },
             who,
             ledger,
+            again: Arc::default(),
         })
     }
 
@@ -125,6 +128,7 @@ impl AttachedGround {
         let maker = Arc::new(Maker {
             project: self.project.clone(),
             keeper,
+            again: Arc::clone(&self.again),
             deeds: Deeds::new(self.ledger.clone()),
             identities: request.identities,
             layer: request.layer,
@@ -172,6 +176,10 @@ impl Ground for AttachedGround {
     fn open(&self, request: Request) -> Doing<'_, Arc<dyn Substrate>> {
         self.make(request).boxed()
     }
+
+    fn brought_up(&self) -> Vec<String> {
+        lock(&self.again).clone()
+    }
 }
 
 /// What it takes to make an agent.
@@ -179,6 +187,7 @@ impl Ground for AttachedGround {
 struct Maker {
     project: Project,
     keeper: Keeper,
+    again: Arc<Mutex<Vec<String>>>,
     deeds: Deeds,
     identities: Identities,
     layer: Duration,
@@ -346,6 +355,7 @@ impl Substrate for Attached {
         async move {
             self.maker.deeds.end().await;
             let removal = self.maker.keeper.let_go(REMOVE_BOUND).await;
+            lock(&self.maker.again).extend(removal.brought_up);
             removal.left.iter().map(ToString::to_string).collect()
         }
         .boxed()
