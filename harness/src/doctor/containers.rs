@@ -24,6 +24,7 @@ use crate::agent::request::Check;
 use crate::clock::monotonic_ns;
 use crate::observe::Observation;
 use crate::substrate::Identities;
+use crate::substrate::docker::DockerError;
 use crate::substrate::docker::engine::{Engine, EngineAddress, EngineEnv, EngineError};
 use crate::substrate::docker::image::{Image, own_image};
 use crate::substrate::docker::ledger::NONCE_LABEL;
@@ -32,7 +33,6 @@ use crate::substrate::docker::node::{Life, Node, NodeSpec};
 use crate::substrate::docker::pod::{Data, Pod, PodSpec};
 use crate::substrate::docker::remains;
 use crate::substrate::docker::run::{DockerRun, RunSpec};
-use crate::substrate::docker::{DockerError, Limits};
 use crate::substrate::process::{NodePipes, NodeSignal, Nonce, OwnExecutable};
 
 /// The one node.
@@ -252,7 +252,6 @@ impl Ground<'_> {
             env: BTreeMap::new(),
             data: "/data".to_owned(),
             files: BTreeMap::new(),
-            limits: Limits::default(),
         };
         let node = pod
             .node(spec)

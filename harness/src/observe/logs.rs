@@ -352,12 +352,8 @@ struct Reader {
 impl Reader {
     async fn run(mut self) {
         loop {
-            // It is told again and again, since all that the node says from then on is lost.
-            let cut = self.cut.as_ref().and_then(|cut| cut.borrow().clone());
-            if let Some(why) = cut {
-                self.loss.unread(why);
-            }
             self.tell_loss();
+            self.look_for_cut();
             if lock(&self.budget).is_spent(Instant::now()) {
                 self.skim();
                 tokio::time::sleep(SKIM_PAUSE).await;
@@ -394,9 +390,18 @@ impl Reader {
             self.loss.too_deep(seen.counts.too_deep - before);
         }
         self.send(events).await;
+        self.look_for_cut();
         if let Some(gap) = self.gap() {
             // Nobody waits for room as long as for a loss, which nothing else would tell; a closed channel ends it.
             let _ = self.out.send(gap).await;
+        }
+    }
+
+    /// A cut is a loss again as soon as it was told: all that the node says until it ends is lost.
+    fn look_for_cut(&mut self) {
+        let cut = self.cut.as_ref().and_then(|cut| cut.borrow().clone());
+        if let Some(why) = cut {
+            self.loss.unread(why);
         }
     }
 

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tweedledum_harness::observe::Observation;
 use tweedledum_harness::substrate::Identities;
-use tweedledum_harness::substrate::docker::Limits;
 use tweedledum_harness::substrate::docker::engine::Engine;
 use tweedledum_harness::substrate::docker::image::{Image, own_image};
 use tweedledum_harness::substrate::docker::ledger::{Ledger, NONCE_LABEL};
@@ -193,7 +192,6 @@ impl Ground {
             env: BTreeMap::new(),
             data: "/data".to_owned(),
             files: BTreeMap::from([("/run/network.json".to_owned(), b"{}".to_vec())]),
-            limits: Limits::default(),
         }
     }
 

@@ -9,7 +9,6 @@ use futures_util::future::{BoxFuture, FutureExt as _, select_all};
 use tweedledum_core::launch::{Launch, Program};
 use tweedledum_core::run::Pace;
 
-use super::container::Limits;
 use super::engine::Engine;
 use super::held::{HeldDisk, size_of};
 use super::image::{Image, own_image, users_image};
@@ -231,7 +230,6 @@ impl Network {
             env: launch.env.clone(),
             data: DATA.to_owned(),
             files: BTreeMap::from([(NETWORK.to_owned(), file.into_bytes())]),
-            limits: Limits::default(),
         })
     }
 

@@ -42,7 +42,6 @@ mod tar;
 mod vantage;
 mod wire;
 
-pub use crate::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 pub use container::{DockerError, Limits, State};
 pub use ground::DockerGround;
 pub use wire::Disk;

@@ -20,9 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tweedledum_core::capability::Resource;
 
-use super::container::{
-    self, DockerError, Limits, State, attach, host_config, inspect, without_rights,
-};
+use super::container::{self, DockerError, State, attach, host_config, inspect, without_rights};
 use super::death;
 use super::engine::Engine;
 use super::image::Image;
@@ -56,8 +54,6 @@ pub struct NodeSpec {
     pub data: String,
     /// Files that the node reads, by their path in the container.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Limits from the start.
-    pub limits: Limits,
 }
 
 /// A node's container. A handle that can be cloned.
@@ -91,19 +87,6 @@ impl Node {
             network_mode: Some(format!("container:{}", pod.0.agent)),
             pid_mode: Some(format!("container:{}", pod.0.agent)),
             mounts: Some(vec![mount(nonce, name, &spec.data)]),
-            memory: spec
-                .limits
-                .memory
-                .and_then(|bytes| i64::try_from(bytes).ok()),
-            memory_swap: spec
-                .limits
-                .memory
-                .and_then(|bytes| i64::try_from(bytes).ok()),
-            nano_cpus: spec
-                .limits
-                .milli_cpus
-                .map(|milli| i64::from(milli) * 1_000_000),
-            pids_limit: spec.limits.pids.map(i64::from),
             ..host_config()
         };
         let (entrypoint, cmd) = if spec.replace_entry_point {
