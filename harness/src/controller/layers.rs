@@ -40,6 +40,7 @@ pub(super) async fn tell(
                 steal_ppm: ppm(now.steal_since(&before)).unwrap_or(0),
                 cpu_pressure_ppm: ppm(now.pressure_since(&before, layer)),
                 wall_step_us: Some(tick.wall_step_us),
+                unwatched: false,
             };
             let ended = Happened::Told(Event::LayerEnded(record));
             if loop_.send(ended).await.is_err() {

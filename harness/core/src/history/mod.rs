@@ -453,6 +453,9 @@ pub struct LayerRecord {
     /// histories do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_step_us: Option<i64>,
+    /// Whether the run was torn down for most of it: then nothing is demanded of nodes, which nobody asks any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwatched: bool,
 }
 
 /// Somebody interrupted the run.

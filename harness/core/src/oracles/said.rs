@@ -64,7 +64,7 @@ pub(super) fn overheard_signal(record: &Record, signal: &str, world: &World, out
 /// One reason a node, whoever doubts and however often it loses something.
 pub(super) fn doubt_lost(record: &Record, node: &str, out: &mut Output) {
     let text = format!(
-        "part of what {node} printed was lost, so what it did not say proves nothing; let it print less"
+        "part of what {node} printed was lost, so what it did not say proves nothing; if it prints much, let it print less"
     );
     let measurement = match &record.body {
         Body::Gap(gap) => gap.why.clone(),

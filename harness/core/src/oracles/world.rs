@@ -483,8 +483,13 @@ impl World {
     }
 
     fn layer(&mut self, layer: &LayerRecord) {
-        self.layers += 1;
         self.last_layer = Some(layer.layer);
+        if layer.unwatched {
+            self.stopping = true;
+            self.last_layer_void = false;
+            return;
+        }
+        self.layers += 1;
         let end = self.layer_start_ns(layer.layer.saturating_add(1));
         // A record that comes late was made late, whatever it says itself.
         let late = layer

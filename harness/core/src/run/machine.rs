@@ -7,7 +7,8 @@ use super::staging::stage_times;
 use super::{Command, Event, Watch, lead_ns};
 use crate::history::{
     Body, Death, Ending, Event as NodeEvent, Exit, ExitStatus, Gap, Grade, Header, Interrupt,
-    LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample, SignalValue,
+    LayerRecord, LimitEvidence, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
+    SignalValue,
 };
 use crate::plan::model::Source;
 use crate::schedule::Step;
@@ -182,9 +183,8 @@ impl<W: Watch> Machine<W> {
             }
             Event::Pinged { node, rtt_us } => self.record(Body::Ping(Ping { node, rtt_us })),
             Event::LayerEnded(layer) => {
-                if self.watched(layer.layer) {
-                    self.record(Body::Layer(layer));
-                }
+                let unwatched = !self.watched(layer.layer);
+                self.record(Body::Layer(LayerRecord { unwatched, ..layer }));
             }
             Event::Carried { step, result } => self.carried(step, result),
             Event::Proved {
@@ -219,8 +219,7 @@ impl<W: Watch> Machine<W> {
         }
     }
 
-    /// Whether nodes were watched for most of a layer. While a run is torn down layers go on, as long as that takes, and
-    /// demand nothing of nodes that nobody asks any more.
+    /// Whether nodes were watched for most of a layer. Layers go on while a run is torn down, as long as that takes.
     fn watched(&self, layer: i64) -> bool {
         let layer_ns = self.header.calendar.layer_ns;
         let began_ns = u64::try_from(layer).unwrap_or(0).saturating_mul(layer_ns);

@@ -388,7 +388,7 @@ fn an_interrupted_run_thaws_before_it_tears_down() {
 
 /// A teardown that lasts is no time in which hosts or nodes are judged; the layer that ends with the run is.
 #[test]
-fn layers_of_which_teardown_took_most_are_not_recorded() {
+fn layers_of_which_teardown_took_most_are_unwatched() {
     let mut machine = Machine::new(kill(), &BTreeMap::new(), STOP, Never);
     machine.on(0, Event::Begun);
     let torn_ns = at(12) + 5;
@@ -397,25 +397,24 @@ fn layers_of_which_teardown_took_most_are_not_recorded() {
             .on(torn_ns, Event::TimedOut)
             .contains(&Command::TearDown)
     );
-    for (layer, recorded) in [(10, true), (11, true), (12, false), (13, false)] {
+    for (layer, want) in [(10, false), (11, false), (12, true), (13, true)] {
         let ended = LayerRecord {
             layer,
             late_us: 500_000,
             steal_ppm: 0,
             cpu_pressure_ppm: None,
             wall_step_us: None,
+            unwatched: false,
         };
         let commands = machine.on(torn_ns + 10, Event::LayerEnded(ended));
-        let is_layer = |it: &Command| {
-            matches!(
-                it,
-                Command::Record(Record {
-                    body: Body::Layer(_),
-                    ..
-                })
-            )
-        };
-        assert_eq!(commands.iter().any(is_layer), recorded, "layer {layer}");
+        let unwatched = commands.iter().find_map(|it| match it {
+            Command::Record(Record {
+                body: Body::Layer(it),
+                ..
+            }) => Some(it.unwatched),
+            _ => None,
+        });
+        assert_eq!(unwatched, Some(want), "layer {layer}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What must be caught about progress.
 
-use tweedledum_core::history::{Body, Record};
+use tweedledum_core::history::{Body, LayerRecord, Record};
 use tweedledum_core::verdict::{Held, Outcome};
 
 use crate::net::*;
@@ -435,5 +435,30 @@ fn drop_records(net: &mut Net, drop: impl Fn(&Record) -> bool) {
         if let Body::End(end) = &mut record.body {
             end.count = count;
         }
+    }
+}
+
+/// Layers in which a run is torn down say nothing, however late its end makes the controller; the last is no gap either.
+#[test]
+fn a_long_teardown_is_not_judged() {
+    for (unwatched, void_layers) in [(true, 0), (false, 6)] {
+        let mut net = flooded(miners(3));
+        net.until(26);
+        for layer in 26..32 {
+            let late = LayerRecord {
+                layer,
+                late_us: 500_000,
+                steal_ppm: 0,
+                cpu_pressure_ppm: None,
+                wall_step_us: Some(0),
+                unwatched,
+            };
+            net.push(at(layer + 1), Body::Layer(late));
+        }
+        net.layer = 32;
+        net.end();
+        let verdict = net.verdict();
+        assert_eq!(verdict.run.void_layers, void_layers);
+        assert_eq!(verdict.verdict == Outcome::Pass, unwatched, "{verdict:#?}");
     }
 }

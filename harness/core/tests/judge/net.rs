@@ -534,6 +534,7 @@ impl Net {
             steal_ppm: self.steal_ppm,
             cpu_pressure_ppm: Some(800_000),
             wall_step_us: self.wall_step_us,
+            unwatched: false,
         });
         self.push(start + LAYER, body);
     }
