@@ -27,7 +27,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Reads one selector that is not a list. Whether role and node exist is a question for [`Selector::unknown`].
+    /// Reads one selector that is not a list. Whether role and node exist is asked once all of a plan is read.
     ///
     /// # Errors
     /// A fragment that says what cannot be read.
