@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::runs::{kill, parts, plain, root, tweedledum, until};
+use super::runs::{kill_all, parts, plain, root, tweedledum, until};
 use super::{alone, ask};
 
 const UP_BOUND: Duration = Duration::from_mins(2);
@@ -167,11 +167,10 @@ fn what_is_stopped_comes_back_however_the_run_ends() {
         let by = format!("attached to already, by process {} ", child.id());
         assert!(told.contains(&by), "{told}");
         let parts = parts(child.id());
-        for part in who {
-            match *part {
-                "interrupt" => signal(&child, rustix::process::Signal::INT),
-                part => kill(parts[part]),
-            }
+        if *who == ["interrupt"] {
+            signal(&child, rustix::process::Signal::INT);
+        } else {
+            kill_all(&parts, who);
         }
         let ended = child.wait().unwrap();
         if *who == ["interrupt"] {

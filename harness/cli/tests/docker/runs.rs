@@ -214,6 +214,20 @@ pub(crate) fn parts(stub: u32) -> BTreeMap<&'static str, i32> {
     parts
 }
 
+/// Kills these parts of a run, and waits until none of them is at work any more.
+pub(crate) fn kill_all(parts: &BTreeMap<&'static str, i32>, who: &[&str]) {
+    for part in who {
+        kill(parts[part]);
+    }
+    until(START_BOUND, "the deaths of all that were killed", || {
+        let works = |part: &&str| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", parts[*part]));
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        (!who.iter().any(works)).then_some(())
+    });
+}
+
 pub(crate) fn kill(pid: i32) {
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -266,9 +280,7 @@ fn whoever_is_killed_nothing_stays() {
     ] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (mut child, parts, nonces) = going(dir.path());
-        for part in who {
-            kill(parts[part]);
-        }
+        kill_all(&parts, who);
         child.wait().unwrap();
         if who.len() == 3 {
             let cleaned = tweedledum(&["clean"], dir.path()).output().unwrap();
