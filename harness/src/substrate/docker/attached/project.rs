@@ -628,7 +628,6 @@ mod tests {
         assert_eq!(unlike(&own), want);
     }
 
-    /// As compose 1.29 and 2 write it.
     #[test]
     fn each_reason_has_a_next_step_of_its_own() {
         let name = || "net".to_owned();
@@ -656,6 +655,7 @@ mod tests {
         assert_eq!(next.len(), all.len(), "{next:?}");
     }
 
+    /// As compose 1.29 and 2 write it.
     #[test]
     fn a_container_of_compose_run_is_no_node() {
         let labelled = |labels: &[(&str, &str)]| ContainerSummary {
