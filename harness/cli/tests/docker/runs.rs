@@ -328,9 +328,13 @@ fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
 fn an_agent_that_starves_accuses_nobody() {
     let _alone = alone();
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    // As soon as all that is expected has held it would be over otherwise.
+    let smoke = std::fs::read_to_string(root().join("plans/smoke.yaml")).unwrap();
+    let plan = dir.path().join("long.yaml");
+    std::fs::write(&plan, smoke + "until: epoch 12\n").unwrap();
     let words = [
         "run",
-        "plans/smoke.yaml",
+        plan.to_str().unwrap(),
         "--release",
         "fixed",
         "--substrate",
