@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use tweedledum_core::control::Gave;
+use tweedledum_core::history::Grade;
 use tweedledum_core::substrate::SubstrateKind;
-use tweedledum_core::verdict::{Cleanup, Finding, Outcome};
+use tweedledum_core::verdict::{Cleanup, FaultReport, Finding, Outcome};
 
 use crate::plans::as_declared;
 use crate::support::{Bench, call, plan, plans};
@@ -26,9 +27,31 @@ struct Meaning {
     clean: bool,
     /// Ids, and whose they are by role.
     findings: BTreeSet<(String, String)>,
-    /// Armed, applied, gone and felt, by entry: the best that any of its nodes reached. A run that passes has reached it on
-    /// all of them, and one that must fail need not, as when a flood of all gateways was slow to some.
-    evidence: BTreeMap<String, [Option<bool>; 4]>,
+    /// By entry, the best grade that any of its nodes reached, and whether what is to be gone is. A run that passes has it
+    /// on all of them, and one that must fail need not: a flood that ends its target slows down whoever sends it.
+    evidence: BTreeMap<String, Reached>,
+}
+
+/// How much was seen of a fault; `gone` is not there where nothing is to be gone.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Reached {
+    grade: Option<Grade>,
+    gone: Option<bool>,
+}
+
+impl Reached {
+    fn of(fault: &FaultReport) -> Self {
+        let seen = [
+            (Grade::Felt, fault.felt),
+            (Grade::Applied, fault.applied),
+            (Grade::Armed, fault.armed),
+        ];
+        let best = seen.into_iter().find(|(_, held)| *held == Some(true));
+        Self {
+            grade: best.map(|(grade, _)| grade),
+            gone: fault.gone,
+        }
+    }
 }
 
 fn role(finding: &Finding) -> String {
@@ -45,11 +68,12 @@ fn meaning(bench: &Bench, plan: &Path, substrate: &str) -> BTreeMap<String, Mean
     let controls = as_declared(&run).controls.into_iter().map(|control| {
         let verdict = control.verdict;
         let findings = verdict.findings.iter();
-        let mut evidence = BTreeMap::<String, [Option<bool>; 4]>::new();
-        for fault in verdict.faults {
-            let grades = [fault.armed, fault.applied, fault.gone, fault.felt];
-            let best = evidence.entry(fault.entry).or_default();
-            *best = std::array::from_fn(|at| best[at].max(grades[at]));
+        let mut evidence = BTreeMap::<String, Reached>::new();
+        for fault in &verdict.faults {
+            let reached = Reached::of(fault);
+            let best = evidence.entry(fault.entry.clone()).or_default();
+            best.grade = best.grade.max(reached.grade);
+            best.gone = best.gone.max(reached.gone);
         }
         let meaning = Meaning {
             gave: control.gave,

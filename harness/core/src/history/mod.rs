@@ -380,7 +380,7 @@ pub enum Phase {
     Failed(String),
 }
 
-/// Grades of evidence (design §8).
+/// Grades of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grade {
