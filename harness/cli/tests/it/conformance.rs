@@ -1,7 +1,7 @@
 //! One suite for all substrates: a plan means the same on each of them. A substrate that is added later has only to pass it.
 //!
 //! Compared is what a reader of a verdict goes by: what every control gave, which findings there are of which role, and the
-//! grades of evidence that every fault reached; not when, how, or of which of several nodes that a role lost or a fault hit. Needs a
+//! grades of evidence that every fault reached; not when, how, or of which of several nodes that a role lost. Needs a
 //! container engine, so it is run by name: `scripts/with-engine cargo test --release --test it -- --ignored conformance`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,9 +27,11 @@ struct Meaning {
     clean: bool,
     /// Ids, and whose they are by role.
     findings: BTreeSet<(String, String)>,
-    /// By entry, the best grade that any of its nodes reached, and whether what is to be gone is. A run that passes has it
-    /// on all of them, and one that must fail need not: a flood that ends its target slows down whoever sends it.
-    evidence: BTreeMap<String, Reached>,
+    /// Armed, applied, gone and felt, by entry and node, of a control that must pass.
+    evidence: BTreeMap<(String, String), [Option<bool>; 4]>,
+    /// By entry, the best that any of its nodes reached in a control that must fail: a flood that ends its targets slows
+    /// down whoever sends it, so it may not have been applied to some of them as planned.
+    reached: BTreeMap<String, Reached>,
 }
 
 /// How much was seen of a fault; `gone` is not there where nothing is to be gone.
@@ -68,12 +70,17 @@ fn meaning(bench: &Bench, plan: &Path, substrate: &str) -> BTreeMap<String, Mean
     let controls = as_declared(&run).controls.into_iter().map(|control| {
         let verdict = control.verdict;
         let findings = verdict.findings.iter();
-        let mut evidence = BTreeMap::<String, Reached>::new();
+        let (mut evidence, mut reached) = (BTreeMap::new(), BTreeMap::<String, Reached>::new());
         for fault in &verdict.faults {
-            let reached = Reached::of(fault);
-            let best = evidence.entry(fault.entry.clone()).or_default();
-            best.grade = best.grade.max(reached.grade);
-            best.gone = best.gone.max(reached.gone);
+            if control.control.must_pass {
+                let grades = [fault.armed, fault.applied, fault.gone, fault.felt];
+                evidence.insert((fault.entry.clone(), fault.node.clone()), grades);
+                continue;
+            }
+            let here = Reached::of(fault);
+            let best = reached.entry(fault.entry.clone()).or_default();
+            best.grade = best.grade.max(here.grade);
+            best.gone = best.gone.max(here.gone);
         }
         let meaning = Meaning {
             gave: control.gave,
@@ -83,6 +90,7 @@ fn meaning(bench: &Bench, plan: &Path, substrate: &str) -> BTreeMap<String, Mean
                 .map(|finding| (finding.id.clone(), role(finding)))
                 .collect(),
             evidence,
+            reached,
         };
         (control.control.release, meaning)
     });
