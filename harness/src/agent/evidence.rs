@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::flood::FloodReport;
 
-/// How much longer than planned a flood may take and still count: the rate is held within 5 %.
-const OVER_TOLERANCE: f64 = 1.05;
+/// How far a flood may be behind its plan and still count, as a part of its length: the rate is held within 5 %.
+const BEHIND_MAX: f64 = 0.05;
 
 /// What is known about one flood.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,14 +100,15 @@ fn why_not(report: &FloodReport, reached: u64, dropped: u64) -> Option<String> {
             slower(report, reached)
         ));
     }
-    let took = report.paced_span().unwrap_or_default();
-    if took > report.over.mul_f64(OVER_TOLERANCE) {
-        let over = report.over;
-        return Some(format!(
-            "sending took {took:?} instead of {over:?}: the host was too slow"
-        ));
+    let (over, took) = (report.over, report.paced_span().unwrap_or_default());
+    let allowed = over.mul_f64(BEHIND_MAX);
+    match report.late_at_refusal {
+        Some(late) if !drops.bound_at_last => (late > allowed).then(|| {
+            format!("sending was {late:?} late when {target} went away: the host was too slow")
+        }),
+        _ => (took > over + allowed)
+            .then(|| format!("sending took {took:?} instead of {over:?}: the host was too slow")),
     }
-    None
 }
 
 /// What would fit, where the target could not read as fast as it was sent to: what it did read in that time tells how
@@ -153,6 +154,7 @@ mod tests {
             sent: 320,
             refused: 0,
             first_refused: false,
+            late_at_refusal: None,
             errors: BTreeMap::new(),
             first_ns: Some(1_000),
             paced_last_ns: Some(124_000_000),
@@ -169,12 +171,30 @@ mod tests {
     #[test]
     fn each_way_of_not_being_applied_is_told_and_a_good_flood_is_applied() {
         type Change = fn(&mut FloodReport);
-        let cases: [(&str, Change); 12] = [
+        /// Its target went away on the way, when it was this late.
+        fn gone(report: &mut FloodReport, late: Duration) {
+            report.refused = 63;
+            report.drops.as_mut().unwrap().bound_at_last = false;
+            report.late_at_refusal = Some(late);
+        }
+        let cases: [(&str, Change); 15] = [
             ("", |_| {}),
             // The target died of it: that is felt, and does not unmake what was sent.
+            ("", |r| gone(r, Duration::ZERO)),
+            // Whoever buries it may be slower: nothing could have arrived any more.
             ("", |r| {
-                r.refused = 63;
-                r.drops.as_mut().unwrap().bound_at_last = false;
+                gone(r, Duration::from_millis(6));
+                r.paced_last_ns = Some(166_000_000);
+            }),
+            ("sending was 7ms late when 127.1.2.3:7513 went", |r| {
+                gone(r, Duration::from_millis(7));
+                r.paced_last_ns = Some(166_000_000);
+            }),
+            // One that is there again was away for a while only: what came late could have arrived.
+            ("instead of 125ms", |r| {
+                gone(r, Duration::ZERO);
+                r.drops.as_mut().unwrap().bound_at_last = true;
+                r.paced_last_ns = Some(166_000_000);
             }),
             ("table of UDP sockets could not be read", |r| r.drops = None),
             ("no UDP socket was bound", |r| {

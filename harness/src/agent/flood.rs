@@ -136,6 +136,9 @@ pub struct FloodReport {
     pub refused: u32,
     /// The very first was among them: then nothing was there to be flooded.
     pub first_refused: bool,
+    /// How far behind its deadline the first paced one was that came back: so far the pace had been held when the target
+    /// went. What is late afterwards reaches nobody, and a host that buries the target has other things to do.
+    pub late_at_refusal: Option<Duration>,
     /// Datagrams that the kernel did not take, by errno.
     pub errors: BTreeMap<i32, u32>,
     /// When the first was sent, nanoseconds.
@@ -170,6 +173,7 @@ impl FloodReport {
             sent: 0,
             refused: 0,
             first_refused: false,
+            late_at_refusal: None,
             errors: BTreeMap::new(),
             first_ns: None,
             paced_last_ns: None,
@@ -408,6 +412,7 @@ impl Pacer {
 
 fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodReport) {
     let (sent_at, sent_ns) = (Instant::now(), monotonic_ns());
+    let late = sent_at.saturating_duration_since(due);
     match source.socket.send(&source.datagram) {
         Ok(_) => {
             report.sent += 1;
@@ -416,7 +421,7 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
             if paced {
                 report.paced_last_ns = Some(sent_ns);
             }
-            report.max_late = report.max_late.max(sent_at.saturating_duration_since(due));
+            report.max_late = report.max_late.max(late);
         }
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(0);
@@ -426,6 +431,9 @@ fn send_one(source: &mut Source, due: Instant, paced: bool, report: &mut FloodRe
     let only = report.sent == 1;
     note_refusal(source, report);
     report.first_refused |= only && source.refused;
+    if paced && source.refused {
+        report.late_at_refusal.get_or_insert(late);
+    }
 }
 
 /// The refusal of a datagram shows as the socket's pending error, mostly at once on loopback.

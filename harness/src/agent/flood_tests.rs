@@ -217,6 +217,7 @@ fn a_target_that_dies_on_the_way_is_told_from_one_that_was_never_there() {
     let report = wait(flood.sent()).unwrap();
     assert_eq!(report.sent, 200);
     assert!((90..=100).contains(&report.refused), "{report:?}");
+    assert!(report.late_at_refusal.is_some(), "{report:?}");
     let evidence = FloodEvidence::of(&report);
     assert!(evidence.applied() && evidence.target_gone, "{evidence:?}");
 }

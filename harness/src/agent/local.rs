@@ -88,6 +88,7 @@ impl LocalAgent {
                 url: poll.url.as_str().into(),
                 read: poll.read.extract()?,
                 period: poll.period,
+                within: poll.within,
             });
         }
         let mut watched = self.watched.lock().await;

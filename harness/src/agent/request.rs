@@ -34,6 +34,8 @@ pub struct Poll {
     pub read: Read,
     /// How often.
     pub period: Duration,
+    /// How long an answer may take.
+    pub within: Duration,
 }
 
 /// How a value is taken out of a page; see [`Extract`].

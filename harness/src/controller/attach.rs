@@ -208,6 +208,8 @@ pub(super) fn look(
             url: url.clone(),
             read,
             period: layer / polls_per_layer.max(1),
+            // Who hangs is told by layers without an answer: one that comes in time for its layer is slow, and no silence.
+            within: layer,
         })
     });
     let polls: Vec<Poll> = polls.collect();

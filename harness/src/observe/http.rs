@@ -164,6 +164,10 @@ pub(crate) mod testing {
             "/soon" if count > 3 => (200, String::new()),
             "/soon" | "/never" => (503, "{\"reason\":\"no swarm\\n peer yet\"}".to_owned()),
             "/garbage" => (200, "\u{1b}]garbage".to_owned()),
+            "/late" => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                (200, format!("{{\"verifiedLayer\":{count}}}"))
+            }
             "/slow" => {
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 (200, "{}".to_owned())

@@ -106,7 +106,7 @@ impl Pinger {
     }
 
     /// Pings all `targets` once per `period`, spread evenly over it, until the result or the
-    /// pinger is dropped. A ping that is not answered within `bound`, or half a period if that is
+    /// pinger is dropped. A ping that is not answered within `bound`, or a period if that is
     /// shorter, counts as not answered.
     pub fn watch(
         &self,
@@ -126,7 +126,7 @@ impl Pinger {
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 loop {
                     ticks.tick().await;
-                    let ping = ping(&shared, &target, bound.min(period / 2)).await;
+                    let ping = ping(&shared, &target, bound.min(period)).await;
                     if out.send(Observation::Ping(ping)).await.is_err() {
                         return;
                     }

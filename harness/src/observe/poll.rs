@@ -52,6 +52,9 @@ pub struct SignalPoll {
     pub read: Extract,
     /// How often. Signals that share a request are polled at the shortest of their periods.
     pub period: Duration,
+    /// How long an answer may take; those who share a request wait for the most patient. Nothing else is asked of the
+    /// page meanwhile.
+    pub within: Duration,
 }
 
 /// Polls until dropped. To be started inside a Tokio runtime.
@@ -83,6 +86,7 @@ struct Page {
     node: NodeName,
     url: Arc<str>,
     period: Duration,
+    within: Duration,
     signals: Vec<(Arc<str>, Extract)>,
 }
 
@@ -95,6 +99,7 @@ fn merge(signals: Vec<SignalPoll>) -> Vec<Page> {
         url,
         read,
         period,
+        within,
     } in signals
     {
         let period = period.max(PERIOD_MIN);
@@ -104,9 +109,11 @@ fn merge(signals: Vec<SignalPoll>) -> Vec<Page> {
                 node,
                 url,
                 period,
+                within,
                 signals: Vec::new(),
             });
         page.period = page.period.min(period);
+        page.within = page.within.max(within);
         page.signals.push((signal, read));
     }
     pages.into_values().collect()
@@ -133,12 +140,15 @@ impl Page {
         let mut due = first;
         loop {
             tokio::time::sleep_until(due).await;
-            for observation in self.ask(&client).await {
+            let seen = self.ask(&client).await;
+            due += self.period;
+            // Polls that came due while the page was awaited are that one.
+            due += self.period * missed_polls(due, Instant::now(), self.period);
+            for observation in seen {
                 if out.send(observation).await.is_err() {
                     return;
                 }
             }
-            due += self.period;
             let missed = missed_polls(due, Instant::now(), self.period);
             if missed > 0 {
                 due += self.period * missed;
@@ -157,7 +167,7 @@ impl Page {
     /// One request; a sample or a gap for each signal.
     async fn ask(&self, client: &Client) -> Vec<Observation> {
         let began = Instant::now();
-        let answer = match fetch(client, &self.url, self.period / 2).await {
+        let answer = match fetch(client, &self.url, self.within).await {
             Ok(answer) => answer,
             Err(why) => return vec![self.gap(false, why)],
         };

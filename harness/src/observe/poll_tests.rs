@@ -13,6 +13,7 @@ fn signal(node: &str, signal: &str, url: &str, read: Extract, period_ms: u64) ->
         url: url.into(),
         read,
         period: Duration::from_millis(period_ms),
+        within: Duration::from_millis(period_ms / 2),
     }
 }
 
@@ -165,6 +166,24 @@ async fn a_consumer_that_is_late_gets_a_gap_for_what_was_left_out() {
         kinds[2].ends_with("polls left out: the controller was too late"),
         "{kinds:?}"
     );
+}
+
+/// A busy host makes nodes slow, and who is slow does not hang.
+#[tokio::test]
+async fn an_answer_that_takes_many_periods_is_an_answer() {
+    let server = Server::start(block()(5)).await;
+    let (out, mut seen) = mpsc::channel(100);
+    let client = http_client(None).unwrap();
+    let mut poll = signal("a", "s", &server.url("/late"), json("/verifiedLayer"), 20);
+    poll.within = Duration::from_secs(60);
+    let _poller = Poller::start(&client, vec![poll], &out);
+    for round in 1..=3 {
+        let Observation::Sample(sample) = seen.recv().await.unwrap() else {
+            panic!("no poll failed, and none was left out")
+        };
+        assert_eq!(sample.value, Value::Int(round));
+        assert!(sample.took >= Duration::from_millis(100), "{sample:?}");
+    }
 }
 
 #[test]

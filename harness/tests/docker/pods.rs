@@ -51,6 +51,7 @@ fn a_node_lives_twice_and_its_pod_once() {
             url,
             read: Read::Json("/layer".to_owned()),
             period,
+            within: LONG,
         };
         agent
             .watch(

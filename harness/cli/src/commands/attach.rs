@@ -10,7 +10,7 @@ use clap::Args;
 use tweedledum_core::capability::Capability;
 use tweedledum_core::plan::Plan;
 use tweedledum_core::schedule::Schedule;
-use tweedledum_harness::substrate::docker::attached::project::Project;
+use tweedledum_harness::substrate::docker::attached::project::{Project, Unfit};
 
 use super::{Failure, internal, parse_plan, read_plan_bytes, run, schedule_of};
 use crate::args::{Format, RunArgs};
@@ -90,9 +90,15 @@ pub(super) fn find(name: &str, plan: &Plan) -> Result<Project, Failure> {
         .enable_all()
         .build()?;
     let found = runtime.block_on(Project::find(name, plan));
-    let project = found.map_err(|unfit| Failure::Usage {
-        message: unfit.to_string(),
-        hint: format!("nothing was touched; {}", unfit.next()),
+    let project = found.map_err(|unfit| {
+        let hint = format!("nothing was touched; {}", unfit.next());
+        match unfit {
+            Unfit::Engine(why) => Failure::Substrate(format!("{why}; {hint}")),
+            unfit => Failure::Usage {
+                message: unfit.to_string(),
+                hint,
+            },
+        }
     })?;
     if project.facts.netid != catalogue::NETID {
         return Err(Failure::Usage {

@@ -178,7 +178,8 @@ pub(crate) fn schedule_of(path: &Path, plan: &Plan, seed: u64) -> Result<Schedul
     Err(Failure::Usage {
         message: told.join("\nerror: "),
         hint: format!(
-            "let the earlier fault end first, or pick other targets (drawn with seed {seed})"
+            "let the earlier fault end first, which starts again what it has stopped, or pick other targets; what is drawn is \
+             drawn with seed {seed}"
         ),
     })
 }

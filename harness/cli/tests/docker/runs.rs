@@ -312,10 +312,11 @@ fn records(runs: &Path) -> Vec<serde_json::Value> {
     records
 }
 
-/// Gives the container of an agent this much of a processor, in microseconds of a tenth of a second.
+/// Gives the container of an agent this much of a processor, in microseconds of a second. A second is the longest period
+/// that a kernel takes: an agent needs so little that it would get all of it in shorter ones.
 fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
     let update = bollard::models::ContainerUpdateBody {
-        cpu_period: Some(100_000),
+        cpu_period: Some(1_000_000),
         cpu_quota: Some(micros),
         ..Default::default()
     };

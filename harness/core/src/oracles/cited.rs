@@ -36,6 +36,10 @@ struct Cited {
     made: BTreeSet<Proof>,
     waiting: BTreeMap<Proof, Citing>,
     patience_ns: u64,
+    /// Nodes were there before, and their logs are not read from the beginning on.
+    midway: bool,
+    /// The oldest round of which a proof was told.
+    oldest: Option<u64>,
     /// Proofs that are older than what is kept of them say nothing.
     forgotten: Option<u64>,
     seen: u64,
@@ -58,6 +62,8 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
         made: BTreeSet::new(),
         waiting: BTreeMap::new(),
         patience_ns: header.calendar.ns_of(header.calendar.epoch()),
+        midway: header.first_epoch > 0,
+        oldest: None,
         forgotten: None,
         seen: 0,
     };
@@ -67,6 +73,7 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 impl Cited {
     fn made(&mut self, proof: Proof) {
         self.waiting.remove(&proof);
+        self.oldest = Some(self.oldest.map_or(proof.0, |oldest| oldest.min(proof.0)));
         self.made.insert(proof);
         if self.made.len() > KEPT_MAX {
             self.forgotten = self.made.pop_first().map(|(round, ..)| round);
@@ -91,11 +98,14 @@ impl Cited {
             let Some(citing) = self.waiting.remove(&proof) else {
                 continue;
             };
+            let (round, poet, reference) = &proof;
+            // Where logs are read from the middle on, what came before is not told: of the first round that is, one PoET's
+            // proof may have been made just before, and another's just after.
+            let before = self.midway && self.oldest.is_none_or(|oldest| *round <= oldest);
             // Its making may have been told in what was lost.
-            if world.lost_by_any(&[MADE]).is_some() {
+            if before || world.lost_by_any(&[MADE]).is_some() {
                 continue;
             }
-            let (round, poet, reference) = &proof;
             out.find(Finding {
                 id: findings::INVALID_ATX_PROOF.id.to_owned(),
                 role: world.nodes.get(&citing.node).map(|view| view.role.clone()),

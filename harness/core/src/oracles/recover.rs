@@ -387,7 +387,7 @@ impl Oracle for Recovers {
         let Some(healed) = self.healed else {
             return Vec::new();
         };
-        let layers = |at: Mark| world.in_layers(at.t_ns.saturating_sub(healed.t_ns));
+        let layers = |at: Mark| world.in_layers(world.void.elapsed(healed.t_ns, at.t_ns));
         self.awaited
             .iter()
             .map(|awaited| Fresh {

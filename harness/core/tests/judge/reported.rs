@@ -163,6 +163,35 @@ fn a_forged_proof_is_no_base_for_an_atx() {
     assert_eq!(finding.proved_ns, at(25), "an epoch later");
 }
 
+/// The logs of nodes that were there before are read from some time on: a proof that was made just before is cited just
+/// after. What came later is told.
+#[test]
+fn a_proof_of_before_the_logs_are_read_is_not_missed() {
+    let untold = |poet: &str, round: i64| {
+        let mut rounds = quiet();
+        rounds.net = rounds.net.with(|header| header.first_epoch = 17);
+        rounds.until(30);
+        rounds.net.end();
+        let untold = proof(poet, round);
+        rounds.net.records.retain(|record| {
+            let Body::Event(event) = &record.body else {
+                return true;
+            };
+            event.event != "proof-made" || event.fields["ref"] != untold.as_str()
+        });
+        renumber(&mut rounds.net.records);
+        found(&rounds.net.verdict())
+    };
+    assert_eq!(untold("poet-0", 1), Vec::<String>::new());
+    let missed = untold("poet-0", 4);
+    assert!(
+        missed
+            .iter()
+            .any(|it| it.starts_with("invalid/atx-proof miner-")),
+        "{missed:?}"
+    );
+}
+
 /// At the end of a whole history every log has been read.
 #[test]
 fn a_forged_proof_just_before_the_end() {

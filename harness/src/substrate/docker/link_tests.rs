@@ -153,6 +153,7 @@ async fn orders_are_answered_and_sights_come() {
         url: server.url("/status"),
         read: Read::Json("/verifiedLayer".to_owned()),
         period: Duration::from_millis(20),
+        within: LONG,
     };
     let ping = PingEvery {
         target,
@@ -185,6 +186,7 @@ async fn orders_are_answered_and_sights_come() {
         url: "http://x".to_owned(),
         read: Read::Metric("not a name".to_owned()),
         period: LONG,
+        within: LONG,
     };
     assert!(link.watch(vec![metric], None).await.is_err());
     assert_eq!(link.ballast(5000).await.unwrap().ballast, 8192);
@@ -298,13 +300,13 @@ async fn an_agent_without_words_is_silent_and_then_gone() {
     assert!(matches!(link.disk().await, Err(LinkError::Gone { .. })));
 }
 
-/// An agent on another kernel, whose clock is an hour ahead.
-#[tokio::test]
-async fn times_of_another_kernel_are_brought_to_this_clock() {
-    const HOUR: u64 = 3_600_000_000_000;
+/// A link to an agent that says this to every order.
+fn scripted(
+    mut says: impl FnMut(u64, Order) -> Vec<Said> + Send + 'static,
+) -> (AgentLink, mpsc::Receiver<Observation>, JoinSet<()>) {
     let (input, mut agent_input) = tokio::io::duplex(4096);
     let (mut agent_output, from_agent) = tokio::io::duplex(4096);
-    let (saw, mut seen) = mpsc::channel(10);
+    let (saw, seen) = mpsc::channel(10);
     let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
     let mut serving = JoinSet::new();
     serving.spawn(async move {
@@ -313,29 +315,35 @@ async fn times_of_another_kernel_are_brought_to_this_clock() {
         while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
             frames.feed(&chunk[..length]);
             while let Some(Ordered { id, order }) = frames.next().unwrap() {
-                let result = Ok(match order {
-                    Order::StartFlood { at_ns, .. } => Answer::Ready(Duration::from_nanos(at_ns)),
-                    _ => Answer::Clock(Clocks {
-                        monotonic_ns: monotonic_ns() + HOUR,
-                        unix_ns: unix_ns(),
-                        boot: "other".to_owned(),
-                    }),
-                });
-                agent_output
-                    .write_all(&encode(&Said::Answer { id, result }).unwrap())
-                    .await
-                    .unwrap();
+                for said in says(id, order) {
+                    let said = encode(&said).unwrap();
+                    agent_output.write_all(&said).await.unwrap();
+                }
             }
-            let sight = Sight::Ping {
-                t_ns: monotonic_ns() + HOUR,
-                rtt: None,
-                send_error: None,
-            };
-            agent_output
-                .write_all(&encode(&Said::Saw(sight)).unwrap())
-                .await
-                .unwrap();
         }
+    });
+    (link, seen, serving)
+}
+
+/// An agent on another kernel, whose clock is an hour ahead.
+#[tokio::test]
+async fn times_of_another_kernel_are_brought_to_this_clock() {
+    const HOUR: u64 = 3_600_000_000_000;
+    let (link, mut seen, _serving) = scripted(|id, order| {
+        let result = Ok(match order {
+            Order::StartFlood { at_ns, .. } => Answer::Ready(Duration::from_nanos(at_ns)),
+            _ => Answer::Clock(Clocks {
+                monotonic_ns: monotonic_ns() + HOUR,
+                unix_ns: unix_ns(),
+                boot: "other".to_owned(),
+            }),
+        });
+        let sight = Sight::Ping {
+            t_ns: monotonic_ns() + HOUR,
+            rtt: None,
+            send_error: None,
+        };
+        vec![Said::Answer { id, result }, Said::Saw(sight)]
     });
     let began = monotonic_ns();
     link.greet(hello([127, 0, 0, 1].into()), LONG)
@@ -365,33 +373,20 @@ async fn an_engine_with_another_time_of_day_is_refused() {
         // The same kernel has one clock, whatever stands in an answer.
         ("own", 7_100_000_000, None),
     ] {
-        let (input, mut agent_input) = tokio::io::duplex(4096);
-        let (mut agent_output, from_agent) = tokio::io::duplex(4096);
-        let (saw, _seen) = mpsc::channel(10);
-        let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
         let boot = match boot {
             "own" => boot_id().unwrap(),
             other => other.to_owned(),
         };
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
-            let mut frames = Frames::default();
-            let mut chunk = [0; 1024];
-            while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
-                frames.feed(&chunk[..length]);
-                while let Some(Ordered { id, order }) = frames.next().unwrap() {
-                    let result = Ok(match order {
-                        Order::KeepTime { .. } => Answer::Done,
-                        _ => Answer::Clock(Clocks {
-                            monotonic_ns: monotonic_ns() + HOUR,
-                            unix_ns: unix_ns().saturating_add_signed(ahead_ns),
-                            boot: boot.clone(),
-                        }),
-                    });
-                    let said = encode(&Said::Answer { id, result }).unwrap();
-                    agent_output.write_all(&said).await.unwrap();
-                }
-            }
+        let (link, _seen, _serving) = scripted(move |id, order| {
+            let result = Ok(match order {
+                Order::KeepTime { .. } => Answer::Done,
+                _ => Answer::Clock(Clocks {
+                    monotonic_ns: monotonic_ns() + HOUR,
+                    unix_ns: unix_ns().saturating_add_signed(ahead_ns),
+                    boot: boot.clone(),
+                }),
+            });
+            vec![Said::Answer { id, result }]
         });
         let hello = hello([127, 0, 0, 1].into());
         link.greet(hello, LONG).await.unwrap();
@@ -410,27 +405,10 @@ async fn an_engine_with_another_time_of_day_is_refused() {
 /// An agent that answers orders, says once that it was late, and then nothing more.
 #[tokio::test]
 async fn an_agent_that_says_nothing_is_as_late_as_one_that_says_so() {
-    let (input, mut agent_input) = tokio::io::duplex(4096);
-    let (mut agent_output, from_agent) = tokio::io::duplex(4096);
-    let (saw, _seen) = mpsc::channel(10);
-    let link = AgentLink::open(&"x".into(), Box::pin(input), output(from_agent), saw);
-    let mut serving = JoinSet::new();
-    serving.spawn(async move {
-        let mut frames = Frames::default();
-        let mut chunk = [0; 1024];
-        while let Ok(length @ 1..) = agent_input.read(&mut chunk).await {
-            frames.feed(&chunk[..length]);
-            while let Some(Ordered { id, .. }) = frames.next().unwrap() {
-                let late = Said::Late(Duration::from_secs(70));
-                let result = Ok(Answer::Done);
-                for said in [late, Said::Answer { id, result }] {
-                    agent_output
-                        .write_all(&encode(&said).unwrap())
-                        .await
-                        .unwrap();
-                }
-            }
-        }
+    let (link, _seen, _serving) = scripted(|id, _| {
+        let late = Said::Late(Duration::from_secs(70));
+        let result = Ok(Answer::Done);
+        vec![late, Said::Answer { id, result }]
     });
     let layer = Duration::from_secs(20);
     link.keep_time(layer).await.unwrap();

@@ -9,6 +9,7 @@
 
 mod alone;
 mod deeds;
+pub mod facts;
 mod life;
 pub mod project;
 
@@ -152,7 +153,11 @@ impl AttachedGround {
             };
             homes.insert(seat.node.clone(), home);
         }
-        Ok(Attached { maker, homes })
+        Ok(Attached {
+            since: self.project.facts.told_since(unix_ns()),
+            maker,
+            homes,
+        })
     }
 }
 
@@ -246,6 +251,9 @@ struct Home {
 struct Attached {
     maker: Arc<Maker>,
     homes: BTreeMap<String, Home>,
+    /// Since which second of 1970 logs are read. It is the same for all nodes: what one of them tells is followed in the
+    /// logs of others.
+    since: i32,
 }
 
 impl Attached {
@@ -253,8 +261,7 @@ impl Attached {
         let home = self.homes.get(node).ok_or("no such node")?;
         let first = !std::mem::replace(&mut *lock(&home.lived), true);
         let begun = if first {
-            let since = self.maker.project.facts.told_since(unix_ns());
-            home.node.adopt(since).await
+            home.node.adopt(self.since).await
         } else {
             let deed = self.maker.deeds.begin().await?;
             self.begin_again(node, home, &deed).await
