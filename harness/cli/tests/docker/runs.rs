@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
 use crate::{alone, ask, image};
@@ -312,26 +314,11 @@ fn records(runs: &Path) -> Vec<serde_json::Value> {
     records
 }
 
-/// Gives the container of an agent this much of a processor, in microseconds of a second. A second is the longest period
-/// that a kernel takes: an agent needs so little that it would get all of it in shorter ones.
-fn give_time(agent: &str, micros: i64) -> Result<(), bollard::errors::Error> {
-    let update = bollard::models::ContainerUpdateBody {
-        cpu_period: Some(1_000_000),
-        cpu_quota: Some(micros),
-        ..Default::default()
-    };
-    ask(async |docker| docker.update_container(agent, update).await)
-}
-
-/// A node beside an agent that hardly gets a processor is accused of nothing: its layers are void.
-#[test]
-#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
-fn an_agent_that_starves_accuses_nobody() {
-    let _alone = alone();
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+/// A run of a plan that goes on for twelve epochs, when its layer 8 is over; and its nonce.
+fn long_run(runs: &Path) -> (Child, String) {
     // As soon as all that is expected has held it would be over otherwise.
     let smoke = std::fs::read_to_string(root().join("plans/smoke.yaml")).unwrap();
-    let plan = dir.path().join("long.yaml");
+    let plan = runs.join("long.yaml");
     std::fs::write(&plan, smoke + "until: epoch 12\n").unwrap();
     let words = [
         "run",
@@ -341,36 +328,90 @@ fn an_agent_that_starves_accuses_nobody() {
         "--substrate",
         "docker",
     ];
-    let child = tweedledum(&words, dir.path())
+    let child = tweedledum(&words, runs)
         .args(["--format", "json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let layers = |void: bool| {
-        let of_layers = records(dir.path())
-            .into_iter()
-            .filter(|it| it["kind"] == "layer");
-        of_layers
-            .filter(|it| !void || it["late_us"].as_u64() > Some(50_000))
-            .count()
-    };
     until(START_BOUND, "the end of layer 8", || {
-        (layers(false) >= 8).then_some(())
+        (layers(runs, false) >= 8).then_some(())
     });
-    let before = layers(true);
-    let nonces = nonces(dir.path());
-    let of_agent = format!("tweedledum-{}-miner-0-agent", nonces.first().unwrap());
-    give_time(&of_agent, 1000).unwrap();
+    let nonce = nonces(runs).pop_first().unwrap();
+    (child, nonce)
+}
+
+/// How many layers were recorded, or how many of those in which somebody was late.
+fn layers(runs: &Path, late: bool) -> usize {
+    let of_layers = records(runs).into_iter().filter(|it| it["kind"] == "layer");
+    of_layers
+        .filter(|it| !late || it["late_us"].as_u64() > Some(50_000))
+        .count()
+}
+
+/// A node beside an agent that hardly gets a processor is accused of nothing: its layers are void.
+#[test]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
+fn an_agent_that_starves_accuses_nobody() {
+    let _alone = alone();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (child, nonce) = long_run(dir.path());
+    let before = layers(dir.path(), true);
+    let of_agent = format!("tweedledum-{nonce}-miner-0-agent");
+    let seen = ask(async |docker| docker.inspect_container(&of_agent, None).await.unwrap());
+    let pid = i32::try_from(seen.state.unwrap().pid.unwrap()).unwrap();
+    let pid = Pid::from_raw(pid).unwrap();
+    let agent = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut looks = 0;
     until(START_BOUND, "eight late layers", || {
-        (layers(true) >= before + 8).then_some(())
+        // It gets a tenth of the time, half a second apart.
+        looks += 1;
+        let signal = if looks % 10 == 0 {
+            Signal::CONT
+        } else {
+            Signal::STOP
+        };
+        pidfd_send_signal(&agent, signal).unwrap();
+        (layers(dir.path(), true) >= before + 8).then_some(())
     });
     // A run that is over by now has removed its agents.
-    let _ = give_time(&of_agent, -1);
+    let _ = pidfd_send_signal(&agent, Signal::CONT);
     let ended = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&ended.stderr);
     let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!(verdict["findings"], serde_json::json!([]), "{told}");
     assert!(matches!(ended.status.code(), Some(0 | 3)), "{told}");
-    assert_eq!(on_engine(&nonces), BTreeSet::new());
+    assert_eq!(on_engine(&BTreeSet::from([nonce])), BTreeSet::new());
+}
+
+/// A network to which somebody else did something says nothing about its release, neither good nor bad.
+#[test]
+#[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
+fn what_others_do_to_a_node_ends_the_run_and_accuses_nobody() {
+    let _alone = alone();
+    type Deed = fn(&bollard::Docker, String) -> BoxFuture<'_, Result<(), bollard::errors::Error>>;
+    let kill: Deed = |docker, node| {
+        async move { docker.kill_container(&node, None).await }.boxed()
+    };
+    let limit: Deed = |docker, node| {
+        let half = bollard::models::ContainerUpdateBody {
+            nano_cpus: Some(500_000_000),
+            ..Default::default()
+        };
+        async move { docker.update_container(&node, half).await }.boxed()
+    };
+    for (deed, words) in [(kill, "sent a signal to"), (limit, "changed the limits of")] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (child, nonce) = long_run(dir.path());
+        let node = format!("tweedledum-{nonce}-miner-0-node");
+        ask(async |docker| deed(&docker, node.clone()).await.unwrap());
+        let ended = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stderr);
+        let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!(verdict["findings"], serde_json::json!([]), "{told}");
+        assert_eq!(ended.status.code(), Some(4), "{told}");
+        let why = format!("somebody else {words} {node} ");
+        assert!(verdict["reasons"].to_string().contains(&why), "{verdict}");
+        assert_eq!(on_engine(&BTreeSet::from([nonce])), BTreeSet::new());
+    }
 }

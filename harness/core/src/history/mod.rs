@@ -263,6 +263,8 @@ pub enum ExitStatus {
     HostOutOfMemory,
     /// The kernel killed it because what the harness had put it into ended, as a namespace whose first process did.
     HostGone,
+    /// Somebody who is neither the harness nor the node ended it, and was seen doing so.
+    Foreign,
     /// It is gone, and nobody learnt how: somebody else reaped it.
     Lost,
 }
@@ -276,9 +278,9 @@ impl ExitStatus {
         )
     }
 
-    /// Whether the host did it, of which no node is to blame.
+    /// Whether the host did it or somebody on it, of which no node is to blame.
     pub const fn is_hosts(self) -> bool {
-        matches!(self, Self::HostOutOfMemory | Self::HostGone)
+        matches!(self, Self::HostOutOfMemory | Self::HostGone | Self::Foreign)
     }
 }
 

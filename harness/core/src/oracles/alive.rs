@@ -223,7 +223,13 @@ fn crash(exit: &Exit, status: ExitStatus) -> (String, String) {
             findings::CRASH_MEMORY.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
-        (None, ExitStatus::Signal(_) | ExitStatus::HostOutOfMemory | ExitStatus::HostGone) => (
+        (
+            None,
+            ExitStatus::Signal(_)
+            | ExitStatus::HostOutOfMemory
+            | ExitStatus::HostGone
+            | ExitStatus::Foreign,
+        ) => (
             findings::CRASH_SIGNAL.id.to_owned(),
             format!("{node} {}", ended(status)),
         ),
@@ -316,6 +322,7 @@ fn ended(status: ExitStatus) -> String {
         ExitStatus::HostGone => {
             "was killed by the kernel with what the harness had put it into".to_owned()
         }
+        ExitStatus::Foreign => "was ended by somebody else".to_owned(),
         ExitStatus::Lost => "ended nobody knows how, since another process reaped it".to_owned(),
     }
 }

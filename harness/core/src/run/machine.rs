@@ -427,13 +427,15 @@ impl<W: Watch> Machine<W> {
             self.start_again(&start, node);
         }
         if host {
-            self.task_failed(if status == ExitStatus::HostGone {
-                format!("the kernel killed {node} because what the harness had put it into ended")
-            } else {
-                format!(
+            self.task_failed(match status {
+                ExitStatus::HostGone => format!(
+                    "the kernel killed {node} because what the harness had put it into ended"
+                ),
+                ExitStatus::Foreign => format!("somebody else ended {node}"),
+                _ => format!(
                     "the kernel killed {node} for lack of memory, and not within a limit of {node}'s own: free memory on the \
                      host, or run fewer nodes"
-                )
+                ),
             });
         }
         if self.stage == Stage::Starting {

@@ -57,7 +57,10 @@ impl NodeView {
             // Who was only asked to stop and ran out of memory did not.
             (
                 Some(blow),
-                ExitStatus::OutOfMemory | ExitStatus::HostOutOfMemory | ExitStatus::HostGone,
+                ExitStatus::OutOfMemory
+                | ExitStatus::HostOutOfMemory
+                | ExitStatus::HostGone
+                | ExitStatus::Foreign,
             ) => blow.killed || forced,
             (Some(_), ExitStatus::Signal(signal)) if OWN_FAULTS.contains(&signal) => false,
             (Some(_), status) if status.is_kill() || status == ExitStatus::Lost => true,
@@ -85,6 +88,7 @@ mod tests {
             ExitStatus::OutOfMemory,
             ExitStatus::HostOutOfMemory,
             ExitStatus::HostGone,
+            ExitStatus::Foreign,
         ];
         for (ending, forced, own) in [
             (None, false, true),

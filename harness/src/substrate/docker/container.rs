@@ -125,6 +125,7 @@ pub(super) async fn create(
     for warning in made.warnings {
         tracing::warn!(container = thing.name, warning, "the engine warns");
     }
+    engine.others().follow(&made.id, &thing.name);
     record(
         ledger,
         Entry::Made {
@@ -211,6 +212,7 @@ fn dated(piece: &Piece, started: Timestamp) -> Piece {
 
 /// Starts a container.
 pub(super) async fn start(engine: &Engine, id: &str, name: &str) -> Result<(), DockerError> {
+    engine.others().starts(id);
     let started = engine.docker().start_container(id, None).await;
     started.map_err(|error| DockerError::engine(format!("start {name}"), &error))
 }
@@ -222,6 +224,7 @@ pub(super) async fn remove(engine: &Engine, id: &str) -> Result<(), DockerError>
         v: true,
         link: false,
     };
+    engine.others().let_go(id);
     match engine.docker().remove_container(id, Some(options)).await {
         Err(error) if status_of(&error) != Some(404) => {
             Err(DockerError::engine("remove a container", &error))

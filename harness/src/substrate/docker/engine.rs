@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use super::others::Others;
+
 /// The least API version: 1.40 (engine 19.03) is the first that changes a limit of processes
 /// while a container runs, which `cap-pids` is made of.
 pub const API_MIN: (usize, usize) = (1, 40);
@@ -451,6 +453,7 @@ pub struct EngineAbout {
 pub struct Engine {
     docker: Docker,
     about: std::sync::Arc<EngineAbout>,
+    others: std::sync::Arc<Others>,
 }
 
 impl Engine {
@@ -549,12 +552,18 @@ impl Engine {
         Ok(Self {
             docker,
             about: std::sync::Arc::new(about),
+            others: std::sync::Arc::default(),
         })
     }
 
     /// What it says about itself.
     pub fn about(&self) -> &EngineAbout {
         &self.about
+    }
+
+    /// What of this process's containers others do something to.
+    pub(super) fn others(&self) -> &Others {
+        &self.others
     }
 
     /// The client.

@@ -301,7 +301,7 @@ impl Substrate for Network {
             }
             .boxed()
         });
-        let keeper = self.run.0.keeper.gone().boxed();
+        let keeper = self.run.0.keeper.failed().boxed();
         let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper]).collect();
         async move { select_all(all).await.0 }.boxed()
     }

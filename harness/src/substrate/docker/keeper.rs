@@ -18,6 +18,7 @@ use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Entry, Ledger, Role, Thing};
 use super::link::{AgentLink, Input, Piece};
+use super::others;
 use super::remains::{Removal, remove_recorded};
 use super::run::Words;
 use super::wire::Hello;
@@ -44,7 +45,10 @@ pub(super) struct Keeper {
     pub(super) own: Own,
     /// Held open for the run's whole life; its end is what makes the keeper go.
     stream: Mutex<Option<Stream>>,
-    unkept: watch::Receiver<bool>,
+    /// Hears what others do to the run's containers, until these are removed.
+    hearing: Mutex<JoinSet<()>>,
+    /// Why the run cannot go on.
+    failed: watch::Receiver<Option<String>>,
 }
 
 /// The keeper's input, and what reads its output.
@@ -110,7 +114,9 @@ impl Keeper {
         let id = container::create(engine, ledger, &thing, body).await?;
         let (input, mut output) = attach(engine, &id, true).await?;
         container::start(engine, &id, "the run's keeper").await?;
-        let (tell, unkept) = watch::channel(false);
+        let (tell, failed) = watch::channel(None);
+        let mut hearing = JoinSet::new();
+        hearing.spawn(others::watch(engine.clone(), tell.clone()));
         let mut reading = JoinSet::new();
         reading.spawn(async move {
             // It says nothing, but what is not read would hold the connection up.
@@ -119,7 +125,8 @@ impl Keeper {
                     tracing::warn!(words = %String::from_utf8_lossy(&words), "the keeper complains");
                 }
             }
-            tell.send_replace(true);
+            let why = "the run's keeper is gone, so others may take the run for dead";
+            tell.send_replace(Some(why.to_owned()));
         });
         let stream = Stream {
             _input: input,
@@ -130,7 +137,8 @@ impl Keeper {
             ledger: ledger.clone(),
             own,
             stream: Mutex::new(Some(stream)),
-            unkept,
+            hearing: Mutex::new(hearing),
+            failed,
         })
     }
 
@@ -181,18 +189,21 @@ impl Keeper {
         Ok(link)
     }
 
-    /// Waits until the keeper's stream ends; returns what that means for the run.
-    pub(super) async fn gone(&self) -> String {
-        let mut unkept = self.unkept.clone();
-        // A sender that is dropped has ended with the run itself.
-        if unkept.wait_for(|gone| *gone).await.is_err() {
-            std::future::pending::<()>().await;
+    /// Waits until the run cannot go on: its keeper's stream ends, or somebody else touches its containers. Returns why.
+    pub(super) async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        let why = failed.wait_for(Option::is_some).await;
+        match why.map(|why| why.clone()) {
+            Ok(Some(why)) => why,
+            // Senders that are dropped have ended with the run itself.
+            _ => std::future::pending().await,
         }
-        "the run's keeper is gone, so others may take the run for dead".to_owned()
     }
 
     /// Removes everything of the run, looks whether anything is left, and lets the keeper go.
     pub(super) async fn let_go(&self, bound: Duration) -> Removal {
+        let hearing = || self.hearing.lock().unwrap_or_else(PoisonError::into_inner);
+        hearing().abort_all();
         let removal = remove_recorded(&self.engine, &self.ledger.entries(), bound).await;
         if removal.left.is_empty()
             && let Err(error) = record(&self.ledger, Entry::Gone).await

@@ -79,6 +79,11 @@ impl ContainerLife {
         Seen { holds, detail }
     }
 
+    fn touched(&self) -> bool {
+        let node = self.life.node();
+        node.engine().others().touched(node.id())
+    }
+
     async fn stays_dead(&self) -> Seen {
         let state = self.life.node().state().await;
         still_dead(state, self.life.started())
@@ -117,8 +122,14 @@ fn refused(resource: Resource, error: &DockerError) -> String {
 }
 
 /// A death beside an agent that shares its process namespace. With an agent the kernel kills all that is in there, so a
-/// kill is the host's if the agent is gone too.
-async fn beside(agent: Option<&AgentLink>, death: Death) -> Death {
+/// kill is the host's if the agent is gone too. A container that somebody else has touched died of who knows what.
+async fn beside(agent: Option<&AgentLink>, death: Death, touched: bool) -> Death {
+    if touched {
+        return Death {
+            status: ExitStatus::Foreign,
+            ..death
+        };
+    }
     let killed = death.status == ExitStatus::Signal(libc::SIGKILL);
     match agent {
         Some(agent) if killed && agent.is_gone(GONE_BOUND).await => Death {
@@ -158,7 +169,11 @@ impl Life for ContainerLife {
     }
 
     fn died(&self) -> BoxFuture<'_, Death> {
-        async { beside(self.agent.as_ref(), self.life.died().await).await }.boxed()
+        async {
+            let death = self.life.died().await;
+            beside(self.agent.as_ref(), death, self.touched()).await
+        }
+        .boxed()
     }
 
     fn try_died(&self) -> Option<Death> {
@@ -174,7 +189,7 @@ impl Life for ContainerLife {
             let ended = self.life.terminate(grace).await;
             let (_, stopped) = told(ended)?;
             Ok(Stopped {
-                death: beside(self.agent.as_ref(), stopped.death).await,
+                death: beside(self.agent.as_ref(), stopped.death, self.touched()).await,
                 ..stopped
             })
         }
@@ -265,8 +280,11 @@ mod tests {
             (Some(&there), kill, kill),
             (None, kill, kill),
         ] {
-            let seen = beside(agent, Death { status, seen_ns: 7 }).await;
+            let death = Death { status, seen_ns: 7 };
+            let seen = beside(agent, death, false).await;
             assert_eq!((seen.status, seen.seen_ns), (want, 7), "{status:?}");
+            let touched = beside(agent, death, true).await;
+            assert_eq!(touched.status, ExitStatus::Foreign, "{status:?}");
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! Reading order: [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an
 //! image), [`ledger`] (what is recorded before it is made), `keeper` (what a run begins and ends with, and its agents), [`run`] (network of a run),
-//! [`pod`] and [`node`] with `death` (what the controller uses), `wire` and [`link`] (what harness and agent
+//! [`pod`] and [`node`] with `death` (what the controller uses), `others` (what somebody else does to them), `wire` and [`link`] (what harness and agent
 //! say to each other), [`inside`] (the agent itself), [`remains`] (how everything is removed, and by `bring_up` what was stopped is up again),
 //! [`ground`] with `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)), [`attached`] (the same
 //! seam over containers that somebody else made and keeps).
@@ -34,6 +34,7 @@ pub mod ledger;
 mod life;
 pub mod link;
 pub mod node;
+mod others;
 pub mod pod;
 pub mod remains;
 pub mod run;

@@ -26,6 +26,7 @@ use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Role, Thing};
 use super::link::{Output, Piece};
+use super::others::Act;
 use super::pod::{Pod, mount};
 use super::tar::{Archive, TarError};
 use crate::clock::monotonic_ns;
@@ -119,6 +120,7 @@ impl Node {
 
     /// A container that somebody else has made.
     pub(super) fn existing(engine: &Engine, name: &str, id: &str) -> Self {
+        engine.others().follow(id, name);
         Self(Arc::new(Inner {
             engine: engine.clone(),
             name: name.to_owned(),
@@ -276,13 +278,12 @@ impl Node {
             }
             Resource::Pids => update.pids_limit = Some(amount.map_or(-1, number)),
         }
-        let done = self
-            .0
-            .engine
-            .docker()
-            .update_container(&self.0.id, update)
-            .await;
-        done.map_err(|error| DockerError::engine(format!("limit {}", self.name()), &error))?;
+        let Inner { engine, id, .. } = &*self.0;
+        let updating = async {
+            let updated = engine.docker().update_container(id, update).await;
+            updated.map_err(|error| DockerError::engine(format!("limit {}", self.name()), &error))
+        };
+        engine.others().ours(id, Act::Update, updating).await?;
         self.state().await
     }
 }
@@ -306,25 +307,35 @@ impl Life {
     /// Sends a signal. Returns the instant just before, in nanoseconds of `CLOCK_MONOTONIC`. Stop
     /// and continue freeze and thaw the whole container.
     pub async fn signal(&self, signal: NodeSignal) -> Result<u64, DockerError> {
-        let (docker, id) = (self.node.0.engine.docker(), self.node.id());
+        let (engine, id) = (&self.node.0.engine, self.node.id());
+        let docker = engine.docker();
         let at = monotonic_ns();
-        let (word, sent) = match signal {
-            NodeSignal::Kill => (
-                "kill",
-                docker
-                    .kill_container(id, Some(signal_named("SIGKILL")))
-                    .await,
-            ),
-            NodeSignal::Term => (
-                "stop",
-                docker
-                    .kill_container(id, Some(signal_named("SIGTERM")))
-                    .await,
-            ),
-            NodeSignal::Stop => ("pause", docker.pause_container(id).await),
-            NodeSignal::Cont => ("unpause", docker.unpause_container(id).await),
+        let (word, act) = match signal {
+            NodeSignal::Kill => ("kill", Act::Kill),
+            NodeSignal::Term => ("stop", Act::Kill),
+            NodeSignal::Stop => ("pause", Act::Pause),
+            NodeSignal::Cont => ("unpause", Act::Unpause),
         };
-        sent.map_err(|error| DockerError::engine(format!("{word} {}", self.node.name()), &error))?;
+        let sending = async {
+            let sent = match signal {
+                NodeSignal::Kill => {
+                    docker
+                        .kill_container(id, Some(signal_named("SIGKILL")))
+                        .await
+                }
+                NodeSignal::Term => {
+                    docker
+                        .kill_container(id, Some(signal_named("SIGTERM")))
+                        .await
+                }
+                NodeSignal::Stop => docker.pause_container(id).await,
+                NodeSignal::Cont => docker.unpause_container(id).await,
+            };
+            sent.map_err(|error| {
+                DockerError::engine(format!("{word} {}", self.node.name()), &error)
+            })
+        };
+        engine.others().ours(id, act, sending).await?;
         Ok(at)
     }
 

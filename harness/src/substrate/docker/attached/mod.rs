@@ -353,7 +353,7 @@ impl Substrate for Attached {
             }
             .boxed()
         });
-        let keeper = self.maker.keeper.gone().boxed();
+        let keeper = self.maker.keeper.failed().boxed();
         let all: Vec<BoxFuture<'_, String>> = agents.chain([keeper]).collect();
         async move { select_all(all).await.0 }.boxed()
     }
