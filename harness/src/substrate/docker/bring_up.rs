@@ -1,16 +1,17 @@
 //! Containers that are not a run's own, and that it has stopped or paused: whoever is left brings them up again.
 //!
 //! Each is recorded before it is touched, and again when the run itself has brought it up. One that died by itself is not
-//! recorded, and stays as it is, and so does one that was started since, whatever became of it.
+//! recorded, and stays as it is, and so does one that was started since, whatever became of it. What was paused is only
+//! unpaused, and what was stopped is only started: the rest is somebody else's doing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use futures_util::future::join_all;
 
 use super::container::{DockerError, State, inspect, start};
 use super::engine::Engine;
-use super::ledger::{Entry, Kind};
+use super::ledger::{Entry, Halt, Kind};
 use super::remains::{Left, in_time};
 
 /// A container that a run has stopped or paused.
@@ -19,6 +20,8 @@ pub(super) struct Downed {
     pub(super) name: String,
     /// When the life that was stopped was started.
     pub(super) started: String,
+    /// What was done to that life.
+    pub(super) halts: BTreeSet<Halt>,
 }
 
 /// What was stopped or paused and not recorded to be up again, by ids.
@@ -26,9 +29,18 @@ pub(super) fn down(entries: &[Entry]) -> BTreeMap<String, Downed> {
     let mut down = BTreeMap::new();
     for entry in entries {
         match entry {
-            Entry::Down { id, name, started } => {
-                let (name, started) = (name.clone(), started.clone());
-                down.insert(id.clone(), Downed { name, started });
+            Entry::Down {
+                id,
+                name,
+                started,
+                halts,
+            } => {
+                let downed = Downed {
+                    name: name.clone(),
+                    started: started.clone(),
+                    halts: halts.clone(),
+                };
+                down.insert(id.clone(), downed);
             }
             Entry::Up { id } => {
                 down.remove(id);
@@ -70,12 +82,13 @@ pub(super) async fn still_up(
     up: &BTreeMap<String, Downed>,
     deadline: Instant,
 ) -> Vec<Left> {
-    let all = up.iter().map(|(id, Downed { name, .. })| async move {
+    let all = up.iter().map(|(id, downed)| async move {
+        let name = &downed.name;
         let why = match in_time(deadline, "show it", inspect(engine, id)).await {
             Ok(state) if is_up(&state) => return None,
             Ok(state) => back(name, &state, "it was brought up, and did not stay up"),
             Err(error) if error.is_gone() => return None,
-            Err(error) => unknown(name, &error.to_string()),
+            Err(error) => unknown(downed, &error.to_string()),
         };
         Some(left(name, why))
     });
@@ -94,14 +107,24 @@ fn left(name: &str, why: String) -> Left {
 pub(super) fn unseen(down: &BTreeMap<String, Downed>, why: &str) -> Vec<Left> {
     let all = down
         .values()
-        .map(|Downed { name, .. }| left(name, unknown(name, why)));
+        .map(|downed| left(&downed.name, unknown(downed, why)));
     all.collect()
 }
 
-fn unknown(name: &str, why: &str) -> String {
+fn unknown(Downed { name, halts, .. }: &Downed, why: &str) -> String {
+    let mut commands = Vec::new();
+    let mut done = Vec::new();
+    for halt in halts {
+        let (did, command) = match halt {
+            Halt::Pause => ("paused", "unpause"),
+            Halt::Stop => ("stopped", "start"),
+        };
+        done.push(did);
+        commands.push(format!("docker {command} {name}"));
+    }
+    let (done, commands) = (done.join(" or "), commands.join("; "));
     format!(
-        "the run may have stopped or paused it, and it cannot be looked at: {why}; `docker unpause {name}; docker start \
-         {name}` brings it back"
+        "the run may have {done} it, and it cannot be looked at: {why}; `{commands}` brings it back"
     )
 }
 
@@ -124,13 +147,22 @@ async fn bring_up_one(
     downed: &Downed,
     deadline: Instant,
 ) -> Result<bool, String> {
-    let Downed { name, started } = downed;
+    let Downed {
+        name,
+        started,
+        halts,
+    } = downed;
     let state = match in_time(deadline, "show it", inspect(engine, id)).await {
         Err(error) if error.is_gone() => return Ok(false),
-        Err(error) => return Err(unknown(name, &error.to_string())),
+        Err(error) => return Err(unknown(downed, &error.to_string())),
         Ok(state) => state,
     };
-    if is_up(&state) || state.started != *started {
+    let halted_by = if state.paused {
+        Halt::Pause
+    } else {
+        Halt::Stop
+    };
+    if is_up(&state) || state.started != *started || !halts.contains(&halted_by) {
         return Ok(false);
     }
     let bringing = async {

@@ -6,7 +6,7 @@
 //! was recorded: by its id, or, where the id did not reach the disk any more, by kind, nonce and
 //! the exact recorded name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -118,6 +118,21 @@ impl Thing {
     }
 }
 
+/// What a run does to a container that is not its own, and takes back by its own means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Halt {
+    /// It is paused; unpausing takes that back.
+    Pause,
+    /// It is killed or asked to end; a start takes that back.
+    Stop,
+}
+
+/// Builds before this one did not record which it was.
+fn either() -> BTreeSet<Halt> {
+    [Halt::Pause, Halt::Stop].into()
+}
+
 /// One entry, in the order in which a run writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "entry")]
@@ -151,6 +166,9 @@ pub enum Entry {
         name: String,
         /// When the life that is stopped was started, as the engine writes it: a later one is somebody else's affair.
         started: String,
+        /// All that the run has done or is about to do to that life. Nothing else is taken back.
+        #[serde(default = "either")]
+        halts: BTreeSet<Halt>,
     },
     /// The run has brought it up again, or has not stopped it after all.
     Up {
@@ -286,5 +304,22 @@ mod tests {
         assert_eq!(read_entries(&path).unwrap().len(), 2);
         std::fs::write(&path, "x").unwrap();
         assert!(read_entries(&path).is_err());
+    }
+
+    #[test]
+    fn what_was_done_to_a_container_is_told_and_may_be_either_where_it_is_not() {
+        let down = |halts: BTreeSet<Halt>| Entry::Down {
+            id: "i".to_owned(),
+            name: "p_gateway-0_1".to_owned(),
+            started: "t".to_owned(),
+            halts,
+        };
+        let earlier = r#"{"entry":"down","id":"i","name":"p_gateway-0_1","started":"t"}"#;
+        let read: Entry = serde_json::from_str(earlier).unwrap();
+        assert_eq!(read, down([Halt::Pause, Halt::Stop].into()));
+        let paused = down([Halt::Pause].into());
+        let line = serde_json::to_string(&paused).unwrap();
+        assert!(line.contains(r#""halts":["pause"]"#), "{line}");
+        assert_eq!(serde_json::from_str::<Entry>(&line).unwrap(), paused);
     }
 }

@@ -10,12 +10,20 @@ use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
 
 use super::super::container::DockerError;
+use super::super::ledger::Halt;
 use super::super::life::ContainerLife;
 use super::super::node;
 use super::deeds::Deeds;
 use super::project::Member;
 use crate::substrate::process::{NodeSignal, StoppedBy};
 use crate::substrate::{Death, Detail, Doing, Life, Seen, Stopped};
+
+/// Why a node that stands still does not go on.
+const NOT_PAUSED_BY_US: &str = "this run has not paused it in this life, so it stays as it is: if it is paused, that is \
+                                somebody else's doing, and theirs to end";
+/// Why a node that was paused is not continued.
+const NOT_PAUSED_ANY_MORE: &str = "this run had paused it, and somebody else has continued, ended or restarted it since, \
+                                   so it stays as it is";
 
 /// A life of a node.
 #[derive(Debug)]
@@ -72,10 +80,12 @@ impl AttachedLife {
     /// Does what stops or pauses it. One that had died by itself just before stays as it is, also at the end.
     async fn stop<T>(
         &self,
+        halt: Halt,
         doing: impl Future<Output = Result<T, DockerError>>,
         stopped_it: impl FnOnce(&T) -> bool,
     ) -> Result<T, String> {
-        let deed = self.deeds.down(&self.member, self.life.started()).await?;
+        let started = self.life.started();
+        let deed = self.deeds.down(&self.member, started, halt).await?;
         let done = doing.await;
         let nothing = match &done {
             Ok(done) => !stopped_it(done),
@@ -85,6 +95,28 @@ impl AttachedLife {
             deed.not_done(&self.member).await;
         }
         done.map_err(|error| error.to_string())
+    }
+
+    /// Takes back a pause of this run's, and nobody else's.
+    async fn unpause(&self) -> Result<(), String> {
+        let deed = self.deeds.begin().await?;
+        let started = self.life.started();
+        let Some(started) =
+            started.filter(|_| self.deeds.has_done(&self.member, started, Halt::Pause))
+        else {
+            return Err(NOT_PAUSED_BY_US.to_owned());
+        };
+        let state = self.life.node().state().await;
+        let state = state.map_err(|error| error.to_string())?;
+        let still_ours = state.paused && state.started == started;
+        if still_ours {
+            self.inner.thaw().await?;
+        }
+        deed.strike(&self.member, started, Halt::Pause).await;
+        if !still_ours {
+            return Err(NOT_PAUSED_ANY_MORE.to_owned());
+        }
+        Ok(())
     }
 
     async fn work(&self) -> Vec<String> {
@@ -116,13 +148,13 @@ impl Life for AttachedLife {
 
     fn kill(&self) -> Doing<'_, u64> {
         let kill = self.life.signal(NodeSignal::Kill);
-        self.stop(kill, |_| true).boxed()
+        self.stop(Halt::Stop, kill, |_| true).boxed()
     }
 
     fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
         async move {
             let end = self.life.terminate(grace);
-            let ended = self.stop(end, |(by, _)| *by != StoppedBy::AlreadyDead);
+            let ended = self.stop(Halt::Stop, end, |(by, _)| *by != StoppedBy::AlreadyDead);
             ended.await.map(|(_, stopped)| stopped)
         }
         .boxed()
@@ -134,7 +166,7 @@ impl Life for AttachedLife {
 
     fn freeze(&self) -> Doing<'_, ()> {
         let pause = self.life.signal(NodeSignal::Stop);
-        self.stop(pause, |_| true).map_ok(drop).boxed()
+        self.stop(Halt::Pause, pause, |_| true).map_ok(drop).boxed()
     }
 
     fn at_rest(&self) -> BoxFuture<'_, Seen> {
@@ -146,16 +178,97 @@ impl Life for AttachedLife {
     }
 
     fn thaw(&self) -> Doing<'_, ()> {
-        async {
-            let deed = self.deeds.begin().await?;
-            self.inner.thaw().await?;
-            deed.up(&self.member).await;
-            Ok(())
-        }
-        .boxed()
+        self.unpause().boxed()
     }
 
     fn awake(&self) -> BoxFuture<'_, Seen> {
         self.inner.awake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::Value;
+
+    use super::super::super::bring_up::down;
+    use super::super::super::engine::Engine;
+    use super::super::super::fake_engine::FakeEngine;
+    use super::super::super::ledger::Ledger;
+    use super::*;
+
+    /// A container as its engine has it: whether it is paused, and when its life began.
+    type Container = Arc<Mutex<(bool, &'static str)>>;
+
+    const FIRST: &str = "2026-03-01T10:00:00Z";
+    const SECOND: &str = "2026-03-01T10:00:07Z";
+
+    fn answer(container: &Container, deed: &str) -> (u16, Value) {
+        let (paused, started) = &mut *container.lock().unwrap();
+        match (deed, *paused) {
+            ("json", _) => {
+                let state = json!({ "Status": "running", "Running": true, "Paused": paused, "StartedAt": started });
+                (200, json!({ "Id": "i", "State": state }))
+            }
+            ("pause", false) | ("unpause", true) => {
+                *paused = deed == "pause";
+                (204, json!(null))
+            }
+            ("pause", true) => (409, json!({ "message": "Container i is already paused" })),
+            ("unpause", false) => (500, json!({ "message": "Container i is not paused" })),
+            // Neither its log nor its death is of interest here.
+            _ => (500, json!({ "message": "not now" })),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_pause_of_the_runs_own_is_taken_back() {
+        let container: Container = Arc::new(Mutex::new((true, FIRST)));
+        let set = |paused, started| *container.lock().unwrap() = (paused, started);
+        let paused = || container.lock().unwrap().0;
+        let served = Arc::clone(&container);
+        let fake = FakeEngine::serve(move |_, parts| answer(&served, parts[2]));
+        let engine = Engine::connect(fake.address()).await.unwrap();
+        let ledger = Ledger::new(|_| Ok(()));
+        let counts_as_down = || down(&ledger.entries()).contains_key("i");
+        let member = Member {
+            id: "i".to_owned(),
+            container: "p_gateway-0_1".to_owned(),
+            image: "sha256:1".to_owned(),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            network: String::new(),
+        };
+        let node = node::Node::existing(&engine, "gateway-0", "i");
+        let (life, _pipes) = node.adopt(0).await.unwrap();
+        let life = AttachedLife::new(life, member, Deeds::new(ledger.clone()));
+
+        // Its owner has paused it before.
+        let refused = life.freeze().await.unwrap_err();
+        assert!(refused.contains("already paused"), "{refused}");
+        assert!(!counts_as_down());
+        assert_eq!(life.thaw().await, Err(NOT_PAUSED_BY_US.to_owned()));
+        assert!(paused());
+
+        set(false, FIRST);
+        life.freeze().await.unwrap();
+        assert!(paused() && counts_as_down());
+        life.thaw().await.unwrap();
+        assert!(!paused() && !counts_as_down());
+
+        // Its owner has continued it, and then paused it.
+        life.freeze().await.unwrap();
+        set(false, FIRST);
+        assert_eq!(life.thaw().await, Err(NOT_PAUSED_ANY_MORE.to_owned()));
+        set(true, FIRST);
+        assert_eq!(life.thaw().await, Err(NOT_PAUSED_BY_US.to_owned()));
+        assert!(paused() && !counts_as_down());
+
+        // Its owner has restarted it, and then paused it.
+        set(false, FIRST);
+        life.freeze().await.unwrap();
+        set(true, SECOND);
+        assert_eq!(life.thaw().await, Err(NOT_PAUSED_ANY_MORE.to_owned()));
+        assert!(paused() && !counts_as_down());
     }
 }
