@@ -7,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
-use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tweedledum_harness::substrate::docker::ledger::NONCE_LABEL;
 
@@ -389,22 +388,20 @@ fn an_agent_that_starves_accuses_nobody() {
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn what_others_do_to_a_node_ends_the_run_and_accuses_nobody() {
     let _alone = alone();
-    type Deed = fn(&bollard::Docker, String) -> BoxFuture<'_, Result<(), bollard::errors::Error>>;
-    let kill: Deed = |docker, node| {
-        async move { docker.kill_container(&node, None).await }.boxed()
-    };
-    let limit: Deed = |docker, node| {
+    const SIGNAL: &str = "sent a signal to";
+    for words in [SIGNAL, "changed the limits of"] {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (child, nonce) = long_run(dir.path());
+        let node = format!("tweedledum-{nonce}-miner-0-node");
         let half = bollard::models::ContainerUpdateBody {
             nano_cpus: Some(500_000_000),
             ..Default::default()
         };
-        async move { docker.update_container(&node, half).await }.boxed()
-    };
-    for (deed, words) in [(kill, "sent a signal to"), (limit, "changed the limits of")] {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (child, nonce) = long_run(dir.path());
-        let node = format!("tweedledum-{nonce}-miner-0-node");
-        ask(async |docker| deed(&docker, node.clone()).await.unwrap());
+        let done = ask(async |docker| match words {
+            SIGNAL => docker.kill_container(&node, None).await,
+            _ => docker.update_container(&node, half).await,
+        });
+        done.unwrap();
         let ended = child.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&ended.stderr);
         let verdict: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
