@@ -71,6 +71,7 @@ impl Watch {
             stderr: pipes.stderr,
             former: pipes.former,
             cut: pipes.cut,
+            lost: pipes.lost,
             ready_line,
         };
         let logs = self.logs.attach(spec).map_err(|error| error.to_string())?;

@@ -94,6 +94,8 @@ pub struct LogSpec {
     pub former: Option<OwnedFd>,
     /// Why what the node says does not come into its pipes any more, once that is so.
     pub cut: Option<watch::Receiver<Option<String>>>,
+    /// Why part of what it printed before it was read is lost, once that is known. It is told once.
+    pub lost: Option<watch::Receiver<Option<String>>>,
     /// Readiness by log line: the first line of either stream that matches is kept.
     pub ready_line: Option<Regex>,
 }
@@ -197,6 +199,7 @@ impl LogHub {
                 limits: self.limits,
                 out: self.out.clone(),
                 cut: spec.cut.clone().filter(|_| name == "stdout"),
+                lost: spec.lost.clone().filter(|_| name == "stdout"),
                 keep: None,
                 skipped: 0,
                 loss: Loss::default(),
@@ -339,6 +342,7 @@ struct Reader {
     limits: LogLimits,
     out: mpsc::Sender<Observation>,
     cut: Option<watch::Receiver<Option<String>>>,
+    lost: Option<watch::Receiver<Option<String>>>,
     /// Bytes that are left in the pipe when the rest is thrown away; known once the pipe was
     /// enlarged.
     keep: Option<usize>,
@@ -353,6 +357,7 @@ impl Reader {
     async fn run(mut self) {
         loop {
             self.tell_loss();
+            self.look_for_lost();
             self.look_for_cut();
             if lock(&self.budget).is_spent(Instant::now()) {
                 self.skim();
@@ -364,6 +369,7 @@ impl Reader {
                 readable = self.pipe.readable() => readable,
                 () = until(due) => continue,
                 () = changed(&mut self.cut) => continue,
+                () = changed(&mut self.lost) => continue,
             };
             if let Err(error) = readable {
                 self.loss
@@ -390,10 +396,19 @@ impl Reader {
             self.loss.too_deep(seen.counts.too_deep - before);
         }
         self.send(events).await;
+        self.look_for_lost();
         self.look_for_cut();
         if let Some(gap) = self.gap() {
             // Nobody waits for room as long as for a loss, which nothing else would tell; a closed channel ends it.
             let _ = self.out.send(gap).await;
+        }
+    }
+
+    fn look_for_lost(&mut self) {
+        let why = self.lost.as_ref().and_then(|lost| lost.borrow().clone());
+        if let Some(why) = why {
+            self.loss.unread(why);
+            self.lost = None;
         }
     }
 

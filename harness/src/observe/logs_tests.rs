@@ -35,6 +35,7 @@ impl Rig {
             stderr: stderr_read.into(),
             former: None,
             cut: None,
+            lost: None,
             ready_line: ready_line.map(|pattern| Regex::new(pattern).unwrap()),
         };
         let logs = hub.attach(spec).unwrap();
@@ -142,6 +143,7 @@ async fn what_former_lives_printed_is_told_apart() {
         stderr: err,
         former: Some(former),
         cut: None,
+        lost: None,
         ready_line: Some(Regex::new("nothing").unwrap()),
     };
     rig.logs = rig.hub.attach(spec).unwrap();
@@ -228,6 +230,7 @@ async fn a_full_file_stops_growing_across_restarts_and_counts_the_rest() {
         stderr: stderr_read.into(),
         former: None,
         cut: None,
+        lost: None,
         ready_line: None,
     };
     rig.logs = rig.hub.attach(spec).unwrap();
@@ -365,6 +368,7 @@ async fn what_is_no_pipe_is_refused() {
         stderr: file(),
         former: None,
         cut: None,
+        lost: None,
         ready_line: None,
     };
     let error = hub.attach(spec).unwrap_err();
@@ -543,6 +547,7 @@ async fn output_that_is_cut_off_is_told_as_lost_until_the_end() {
             stderr: stderr_read.into(),
             former: None,
             cut: Some(cut),
+            lost: None,
             ready_line: None,
         };
         let mut logs = hub.attach(spec).unwrap();
@@ -565,5 +570,49 @@ async fn output_that_is_cut_off_is_told_as_lost_until_the_end() {
         if !cut_off {
             assert!(events.recv().await.is_none());
         }
+    }
+}
+
+/// A log of before the run that does not reach back is one loss, however long the node lives, and a whole one is none.
+#[tokio::test]
+async fn what_was_lost_before_the_run_is_told_once() {
+    for why in [Some("rotated away".to_owned()), None] {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, mut events) = mpsc::channel(100);
+        let limits = LogLimits {
+            tell_loss_every: Duration::from_millis(1),
+            ..LogLimits::default()
+        };
+        let mut hub = LogHub::new(["ready".to_owned()].into(), limits, out);
+        let (stdout_read, mut stdout) = io::pipe().unwrap();
+        let (stderr_read, stderr) = io::pipe().unwrap();
+        let (tell, lost) = watch::channel(None);
+        let spec = LogSpec {
+            node: "a".into(),
+            dir: dir.path().to_owned(),
+            stdout: stdout_read.into(),
+            stderr: stderr_read.into(),
+            former: None,
+            cut: None,
+            lost: Some(lost),
+            ready_line: None,
+        };
+        let mut logs = hub.attach(spec).unwrap();
+        if why.is_some() {
+            tell.send_replace(why.clone());
+            let Some(Observation::Gap(gap)) = events.recv().await else {
+                panic!("a loss is told")
+            };
+            assert_eq!((&*gap.url, &*gap.why), (LOG, "rotated away"));
+        }
+        for _ in 0..3 {
+            stdout.write_all(b"{\"event\":\"ready\"}\n").unwrap();
+            let next = events.recv().await.unwrap();
+            assert!(matches!(next, Observation::Event(_)), "{next:?}");
+        }
+        drop((tell, stdout, stderr));
+        logs.drained(Duration::from_secs(10)).await.unwrap();
+        drop(hub);
+        assert!(events.recv().await.is_none());
     }
 }

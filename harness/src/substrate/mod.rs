@@ -191,6 +191,8 @@ pub struct NodePipes {
     pub former: Option<OwnedFd>,
     /// Where somebody carries the output into the pipes: why that cannot be done any more, said while the pipes are open.
     pub cut: Option<watch::Receiver<Option<String>>>,
+    /// Where what was printed before the run is read back: why part of that is lost, once that is known.
+    pub lost: Option<watch::Receiver<Option<String>>>,
 }
 
 /// Why a limit is refused where nodes are somebody else's.

@@ -165,7 +165,7 @@ pub(super) async fn attach(
     Ok((attached.input, pieces(attached.output)))
 }
 
-fn pieces(
+pub(super) fn pieces(
     output: impl futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'static,
 ) -> Output {
     Box::pin(output.filter_map(|piece| async {

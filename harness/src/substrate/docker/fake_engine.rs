@@ -79,10 +79,11 @@ async fn talk(mut stream: UnixStream, answer: &impl Fn(&str, &[&str]) -> (u16, V
         ),
         parts => answer(words[0], parts),
     };
-    let body = if body.is_null() {
-        String::new()
-    } else {
-        body.to_string()
+    let body = match body {
+        Value::Null => String::new(),
+        // A log is no JSON.
+        Value::String(text) => text,
+        body => body.to_string(),
     };
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",

@@ -33,6 +33,7 @@ mod keeper;
 pub mod ledger;
 mod life;
 pub mod link;
+mod log_reach;
 pub mod node;
 mod others;
 pub mod pod;

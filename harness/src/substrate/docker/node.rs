@@ -26,6 +26,7 @@ use super::engine::Engine;
 use super::image::Image;
 use super::ledger::{Role, Thing};
 use super::link::{Output, Piece};
+use super::log_reach;
 use super::others::Act;
 use super::pod::{Pod, mount};
 use super::tar::{Archive, TarError};
@@ -192,16 +193,17 @@ impl Node {
         let log = container::log(&self.0.engine, &self.0.id, since, started);
         let spec = |error: io::Error| DockerError::Spec(format!("cannot make a pipe: {error}"));
         let (former, to_former) = output_pipe().map_err(spec)?;
-        let (life, pipes) = self.live(log, Some(to_former), Some(state))?;
+        let (life, pipes) = self.live(log, Some((to_former, since)), Some(state))?;
         let former = Some(former);
         Ok((life, NodePipes { former, ..pipes }))
     }
 
-    /// The life whose beginning the engine has told in `state`.
+    /// The life whose beginning the engine has told in `state`; `former` is where its output is a log that is read back, and
+    /// since when.
     fn live(
         &self,
         output: Output,
-        to_former: Option<pipe::Sender>,
+        former: Option<(pipe::Sender, i32)>,
         state: Option<State>,
     ) -> Result<(Life, NodePipes), DockerError> {
         let engine = &self.0.engine;
@@ -213,7 +215,7 @@ impl Node {
             let pid = u32::try_from(state.pid).ok()?;
             (pid > 0).then_some(pid)
         });
-        let (tell, death) = watch::channel(None);
+        let (tell_death, death) = watch::channel(None);
         let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         let started = state.map(|state| state.started);
@@ -225,13 +227,18 @@ impl Node {
             death.clone(),
             DEATH_MOMENT,
         );
+        let (to_former, since) = former.unzip();
+        let (tell_lost, lost) = watch::channel(None);
+        let (looked_at, id) = (engine.clone(), self.0.id.clone());
+        let losing = async move { log_reach::lost(&looked_at, &id, since?).await };
         let pipes = (to_stdout, to_stderr, to_former);
-        tasks.spawn(pump(output, pipes, over, death.clone(), tell_cut));
+        let tell = (tell_lost, tell_cut);
+        tasks.spawn(pump(output, pipes, losing, over, death.clone(), tell));
         tasks.spawn(death::watch(
             engine.clone(),
             self.0.id.clone(),
             started.clone(),
-            tell,
+            tell_death,
         ));
         Ok((
             Life {
@@ -245,6 +252,7 @@ impl Node {
                 stderr,
                 former: None,
                 cut: Some(cut),
+                lost: Some(lost),
             },
         ))
     }
@@ -447,17 +455,22 @@ fn signal_named(name: &str) -> KillContainerOptions {
     }
 }
 
+/// Why something of a log is not there, once that is so.
+type Told = Option<String>;
+
 /// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
-/// given up. Where the output ends and the life is not `over`, that is told, and the pipes stay open until the death:
+/// given up. What of the output was lost before it came is told before the first of it is passed on. Where the output ends and the life is not `over`, that is told, and the pipes stay open until the death:
 /// what the life says from then on is lost.
 async fn pump(
     mut output: Output,
     (stdout, stderr, mut former): (pipe::Sender, pipe::Sender, Option<pipe::Sender>),
+    losing: impl Future<Output = Option<String>>,
     over: impl Future<Output = bool>,
     mut death: watch::Receiver<Option<Death>>,
-    tell_cut: watch::Sender<Option<String>>,
+    (tell_lost, tell_cut): (watch::Sender<Told>, watch::Sender<Told>),
 ) {
     use tokio::io::AsyncWriteExt as _;
+    let mut losing = Some(losing);
     let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
     let broke = loop {
         let piece = match output.next().await {
@@ -465,6 +478,13 @@ async fn pump(
             Some(Err(error)) => break Some(error),
             None => break None,
         };
+        // Not before it comes: a log that rotates while it is opened has lost what it had when it was asked for.
+        if let Some(losing) = losing.take()
+            && let Some(why) = losing.await
+        {
+            tracing::warn!(why, "part of a node's log is lost");
+            tell_lost.send_replace(Some(why));
+        }
         let (pipe, bytes) = match piece {
             Piece::Out(bytes) => (&mut stdout, bytes),
             Piece::Err(bytes) => (&mut stderr, bytes),

@@ -26,7 +26,9 @@ async fn cut(output: Vec<io::Result<Piece>>, over: bool) -> (Option<String>, Str
     let output = Box::pin(futures_util::stream::iter(output));
     let over = std::future::ready(over);
     let mut pumping = JoinSet::new();
-    pumping.spawn(pump(output, pipes, over, death, tell_cut));
+    let (tell_lost, _lost) = watch::channel(None);
+    let (losing, tell_cuts) = (std::future::ready(None), (tell_lost, tell_cut));
+    pumping.spawn(pump(output, pipes, losing, over, death, tell_cuts));
     let told = match cut.changed().await {
         Ok(()) => {
             assert!(pumping.try_join_next().is_none(), "the pipes stay open");
@@ -61,6 +63,27 @@ async fn output_that_ends_before_its_life_is_told_as_cut_off() {
             (Some(told), Some(why)) => assert!(told.contains(why), "{told}"),
             _ => assert_eq!(told.as_deref(), why),
         }
+    }
+}
+
+/// A log that does not reach back is told before the first of it is passed on, and a whole one is not.
+#[tokio::test]
+async fn what_was_lost_before_the_output_came_is_told_first() {
+    for why in [Some("rotated away".to_owned()), None] {
+        let (stdout, to_stdout) = output_pipe().unwrap();
+        let (_stderr, to_stderr) = output_pipe().unwrap();
+        let (_tell_death, death) = watch::channel(dead());
+        let ((tell_lost, lost), (tell_cut, cut)) = (watch::channel(None), watch::channel(None));
+        let output: Output = Box::pin(futures_util::stream::iter([Ok(Piece::Out("a\n".into()))]));
+        let pipes = (to_stdout, to_stderr, None);
+        let losing = std::future::ready(why.clone());
+        let over = std::future::ready(true);
+        pump(output, pipes, losing, over, death, (tell_lost, tell_cut)).await;
+        assert_eq!((&*lost.borrow(), &*cut.borrow()), (&why, &None));
+        let mut said = String::new();
+        let mut stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
+        stdout.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "a\n");
     }
 }
 

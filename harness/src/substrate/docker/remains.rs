@@ -115,11 +115,27 @@ impl Recorded {
     }
 }
 
+/// What became of a run's keeper.
+#[derive(Debug)]
+enum Keeping {
+    /// It is gone, or was not made.
+    Over,
+    /// It runs.
+    Runs,
+    /// It is there and cannot end, nor say by that that its run is dead: somebody has paused it.
+    Paused { id: String, name: String },
+}
+
 /// Whether a recorded run is dead: its keeper does not run. A run whose keeper was not made yet
 /// counts as dead too; whoever asks must know by other means that nobody is about to make it.
 pub async fn is_dead(engine: &Engine, entries: &[Entry]) -> Result<bool, DockerError> {
+    let keeping = keeping(engine, entries).await?;
+    Ok(matches!(keeping, Keeping::Over))
+}
+
+async fn keeping(engine: &Engine, entries: &[Entry]) -> Result<Keeping, DockerError> {
     let Some(recorded) = Recorded::read(entries) else {
-        return Ok(true);
+        return Ok(Keeping::Over);
     };
     if recorded.engine != engine.about().id {
         return Err(another_engine(engine, &recorded));
@@ -132,12 +148,16 @@ pub async fn is_dead(engine: &Engine, entries: &[Entry]) -> Result<bool, DockerE
             continue;
         };
         match inspect(engine, &id).await {
-            Ok(state) if state.running => return Ok(false),
+            Ok(state) if state.running && state.paused => {
+                let name = thing.name.clone();
+                return Ok(Keeping::Paused { id, name });
+            }
+            Ok(state) if state.running => return Ok(Keeping::Runs),
             Err(error) if !error.is_gone() => return Err(error),
             _ => {}
         }
     }
-    Ok(true)
+    Ok(Keeping::Over)
 }
 
 /// Brings up what a run has stopped, and removes everything that it recorded: containers, then volumes, then networks, and
@@ -375,14 +395,7 @@ pub fn remove_blocking(entries: &[Entry], bound: Duration) -> Removal {
 /// cannot be seen from here.
 pub fn clean_blocking(entries: &[Entry], bound: Duration) -> Cleaned {
     let cleaned = on_recorded_engine(entries, |engine| async move {
-        let patience = Instant::now() + AFTER + KEEPER_LATE;
-        while matches!(is_dead(&engine, entries).await, Ok(false)) {
-            if Instant::now() >= patience {
-                return Cleaned::Live;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-        clean(&engine, entries, bound).await
+        clean_when_over(&engine, entries, bound, AFTER + KEEPER_LATE).await
     });
     cleaned.unwrap_or_else(|mut why| {
         for left in unseen(&down(entries), "of that") {
@@ -390,6 +403,54 @@ pub fn clean_blocking(entries: &[Entry], bound: Duration) -> Cleaned {
         }
         Cleaned::Unknown { why }
     })
+}
+
+/// Cleans a run when its keeper is gone, for which it has this patience. A keeper that somebody has paused is continued and
+/// has it anew: it goes if its run is dead, and one whose run lives elsewhere loses nothing by that.
+async fn clean_when_over(
+    engine: &Engine,
+    entries: &[Entry],
+    bound: Duration,
+    patience: Duration,
+) -> Cleaned {
+    let mut until = Instant::now() + patience;
+    let mut continued = false;
+    loop {
+        let too_late = Instant::now() >= until;
+        match keeping(engine, entries).await {
+            Ok(Keeping::Runs) if too_late => return Cleaned::Live,
+            Ok(Keeping::Runs) => {}
+            Ok(Keeping::Paused { id, name }) => {
+                let done = unpause(engine, &id, &name).await;
+                if too_late && continued {
+                    return stays_paused(&name, done);
+                }
+                if !continued {
+                    until = Instant::now() + patience;
+                    continued = true;
+                }
+            }
+            Ok(Keeping::Over) | Err(_) => return clean(engine, entries, bound).await,
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn unpause(engine: &Engine, id: &str, name: &str) -> Result<(), DockerError> {
+    let unpaused = engine.docker().unpause_container(id).await;
+    unpaused.map_err(|error| DockerError::engine(format!("continue {name}"), &error))
+}
+
+fn stays_paused(name: &str, done: Result<(), DockerError>) -> Cleaned {
+    let why = match done {
+        Ok(()) => "it was continued, and is paused again and again".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Cleaned::Unknown {
+        why: format!(
+            "whether the run lives nobody can tell while its keeper is paused: {why}; `docker unpause {name}` and clean again"
+        ),
+    }
 }
 
 fn everything(why: String) -> Left {

@@ -1,5 +1,6 @@
 //! What is removed, from an engine that only answers what is written here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
@@ -84,4 +85,68 @@ async fn an_engine_is_found_where_it_is_now_if_it_is_the_same() {
     let other = reach("F", dead.clone(), Engine::connect(here.address())).await;
     let told = other.unwrap_err().to_string();
     assert!(told.contains(&dead.url), "{told}");
+}
+
+/// A keeper that somebody paused before its run died cannot go by itself; one that lives on when it is continued is kept by
+/// a run elsewhere.
+#[tokio::test]
+async fn a_paused_keeper_is_continued_and_then_says_whether_its_run_lives() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Then {
+        Goes,
+        Stays,
+        WillNot,
+    }
+    for then in [Then::Goes, Then::Stays, Then::WillNot] {
+        let nonce = Nonce::from_bytes([7; 16]);
+        let labels = json!({ NONCE_LABEL: nonce.to_string() });
+        let (paused, removed) = (AtomicBool::new(true), Arc::new(AtomicUsize::new(0)));
+        let deletes = Arc::clone(&removed);
+        let fake = FakeEngine::serve(move |method, parts| match (method, parts) {
+            ("GET", ["containers", "K", "json"]) if deletes.load(Ordering::SeqCst) > 0 => {
+                (404, json!({ "message": "no such container" }))
+            }
+            ("GET", ["containers", "K", "json"]) => {
+                let paused = paused.load(Ordering::SeqCst);
+                let running = paused || then != Then::Goes;
+                let state = json!({ "Running": running, "Paused": paused });
+                (
+                    200,
+                    json!({ "Id": "K", "State": state, "Config": { "Labels": labels } }),
+                )
+            }
+            ("POST", ["containers", "K", "unpause"]) if then == Then::WillNot => {
+                (500, json!({ "message": "the kernel says no" }))
+            }
+            ("POST", ["containers", "K", "unpause"]) => {
+                paused.store(false, Ordering::SeqCst);
+                (204, json!(null))
+            }
+            ("DELETE", ["containers", "K"]) => {
+                deletes.fetch_add(1, Ordering::SeqCst);
+                (204, json!(null))
+            }
+            ("GET", ["containers", "json"] | ["networks"]) => (200, json!([])),
+            ("GET", ["volumes"]) => (200, json!({ "Volumes": [] })),
+            other => panic!("{other:?} was not asked for"),
+        });
+        let engine = Engine::connect(fake.address()).await.unwrap();
+        let thing = Thing::of(&nonce, Role::Keeper, None);
+        let id = "K".to_owned();
+        let entries = [fake.entry(), Entry::Made { thing, id }];
+        let (bound, patience) = (Duration::from_secs(20), Duration::from_millis(300));
+        let cleaned = clean_when_over(&engine, &entries, bound, patience).await;
+        let deleted = removed.load(Ordering::SeqCst);
+        match (then, cleaned) {
+            (Then::Goes, Cleaned::Dead(removal)) => {
+                assert_eq!((removal.left, removal.removed, deleted), (vec![], 1, 1));
+            }
+            (Then::Stays, Cleaned::Live) => assert_eq!(deleted, 0),
+            (Then::WillNot, Cleaned::Unknown { why }) => {
+                assert!(why.contains("the kernel says no") && why.contains("`docker unpause "));
+                assert_eq!(deleted, 0);
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
 }

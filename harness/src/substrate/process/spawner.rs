@@ -324,6 +324,7 @@ impl Spawner {
             stderr,
             former,
             cut: None,
+            lost: None,
         };
         Ok((node, pipes, socket))
     }
