@@ -387,8 +387,8 @@ fn an_agent_that_starves_accuses_nobody() {
 #[test]
 #[ignore = "needs a Docker engine, and minutes: scripts/with-engine"]
 fn what_others_do_to_a_node_ends_the_run_and_accuses_nobody() {
-    let _alone = alone();
     const SIGNAL: &str = "sent a signal to";
+    let _alone = alone();
     for words in [SIGNAL, "changed the limits of"] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (child, nonce) = long_run(dir.path());
