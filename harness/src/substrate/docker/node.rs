@@ -458,9 +458,9 @@ fn signal_named(name: &str) -> KillContainerOptions {
 /// Why something of a log is not there, once that is so.
 type Told = Option<String>;
 
-/// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is
-/// given up. What of the output was lost before it came is told before the first of it is passed on. Where the output ends and the life is not `over`, that is told, and the pipes stay open until the death:
-/// what the life says from then on is lost.
+/// Passes a container's output on into pipes until it ends. A pipe that nobody reads any more is given up. What of the
+/// output was lost before it came is told before the first of it is passed on. Where the output ends and the life is not
+/// `over`, that is told, and the pipes stay open until the death: what the life says from then on is lost.
 async fn pump(
     mut output: Output,
     (stdout, stderr, mut former): (pipe::Sender, pipe::Sender, Option<pipe::Sender>),
