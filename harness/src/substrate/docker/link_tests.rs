@@ -447,7 +447,7 @@ fn what_a_late_agent_did_not_see_is_no_silence_of_its_node() {
         assert_eq!(heard.unanswered_since(layer), None);
     }
     for unheard in [gap(false), ping(None)] {
-        let Sight::Gap { answered, why, .. } = unheard.of_a_late_agent() else {
+        let Sight::Gap { answered, why, .. } = unheard.excused("the agent was too late") else {
             panic!("it is a gap")
         };
         assert!(answered && why.contains("too late"), "{why}");

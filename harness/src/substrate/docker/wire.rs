@@ -263,9 +263,9 @@ impl Sight {
         }
     }
 
-    /// The same as a gap that nobody but the agent is answerable for.
-    pub(crate) fn of_a_late_agent(self) -> Self {
-        let why = |what: &str| format!("the agent itself was too late to see an answer: {what}");
+    /// The same as a gap for which its node is not answerable, for this reason.
+    pub(crate) fn excused(self, reason: &str) -> Self {
+        let why = |what: &str| format!("{reason}: {what}");
         match self {
             Self::Gap {
                 url,

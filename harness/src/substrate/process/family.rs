@@ -8,6 +8,7 @@
 //!
 //! Everything here blocks for as long as reading `/proc` takes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -204,11 +205,26 @@ pub(crate) fn threads(pid: i32) -> (bool, Option<u64>) {
     (stopped, ran)
 }
 
-/// The first number of `schedstat`: nanoseconds on a CPU.
+/// How long each thread of a process was ready to run and did not, in nanoseconds.
+pub(crate) fn waits(pid: i32) -> BTreeMap<i32, u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    let waited = entries.into_iter().flatten().flatten().filter_map(|entry| {
+        let thread = entry.file_name().to_str()?.parse().ok()?;
+        Some((thread, schedstat(&entry.path(), 1)?))
+    });
+    waited.collect()
+}
+
+/// How long a thread was on a CPU, in nanoseconds.
 fn ran_ns(task: &Path) -> Option<u64> {
+    schedstat(task, 0)
+}
+
+/// A number of `schedstat`: nanoseconds on a CPU, and those spent waiting for one.
+fn schedstat(task: &Path, index: usize) -> Option<u64> {
     let text = fs::read(task.join("schedstat")).ok()?;
     let text = String::from_utf8_lossy(&text);
-    text.split_ascii_whitespace().next()?.parse().ok()
+    text.split_ascii_whitespace().nth(index)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! unless it is handled, and processes that lost their parent are its to reap.
 
 mod disk;
+mod hunger;
 mod keeper;
 mod serve;
 

@@ -15,6 +15,7 @@ use super::super::wire::{
     Answer, Clocks, Frames, Hello, Order, Ordered, Said, Sight, Working, beat, encode,
 };
 use super::disk::{TOP_UP, Volume};
+use super::hunger::Hunger;
 use crate::agent::Dialect;
 use crate::agent::drift::Drift;
 use crate::agent::local::{LocalAgent, LocalSpec};
@@ -45,11 +46,12 @@ struct Agent {
     time: watch::Sender<Option<Arc<Time>>>,
 }
 
-/// An agent's lateness, and the length of layers.
+/// An agent's lateness, its node's hunger, and the length of layers.
 #[derive(Debug)]
 struct Time {
     layer: Duration,
     drift: Drift,
+    hunger: Hunger,
 }
 
 impl Time {
@@ -58,13 +60,19 @@ impl Time {
         Self {
             layer,
             drift: Drift::new(layer, limit),
+            hunger: Hunger::default(),
         }
     }
 
-    /// What was not answered while the agent itself was late says nothing about its node.
+    /// What was not answered while the agent itself was late, or the node starved, says nothing about the node.
     fn weigh(&self, sight: Sight) -> Sight {
         match sight.unanswered_since(self.layer) {
-            Some(since_ns) if self.drift.blind_since(since_ns) => sight.of_a_late_agent(),
+            Some(since_ns) if self.drift.blind_since(since_ns) => {
+                sight.excused("the agent itself was too late to see an answer")
+            }
+            Some(since_ns) if self.hunger.starved_since(since_ns) => {
+                sight.excused("the node waited for a processor for most of the time")
+            }
             _ => sight,
         }
     }
@@ -186,6 +194,7 @@ async fn tell_lateness(agent: Arc<Agent>, say: mpsc::Sender<Said>) {
             let telling = async {
                 loop {
                     ticks.tick().await;
+                    time.hunger.look();
                     if say.send(Said::Late(time.drift.take())).await.is_err() {
                         return;
                     }
