@@ -526,31 +526,61 @@ fn the_budget_is_per_window() {
     );
 }
 
-/// A node whose output somebody carries here. Its silence after a cut is told as loss until it ends, and no cut is none.
+/// A node whose output somebody carries here, and says what of it does not come.
+struct Carried {
+    hub: LogHub,
+    logs: NodeLogs,
+    stdout: io::PipeWriter,
+    stderr: io::PipeWriter,
+    events: mpsc::Receiver<Observation>,
+    dir: tempfile::TempDir,
+}
+
+type Told = Option<watch::Receiver<Option<String>>>;
+
+fn carried(cut: Told, lost: Told) -> Carried {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, events) = mpsc::channel(100);
+    let limits = LogLimits {
+        tell_loss_every: Duration::from_millis(1),
+        ..LogLimits::default()
+    };
+    let mut hub = LogHub::new(["ready".to_owned()].into(), limits, out);
+    let (stdout_read, stdout) = io::pipe().unwrap();
+    let (stderr_read, stderr) = io::pipe().unwrap();
+    let spec = LogSpec {
+        node: "a".into(),
+        dir: dir.path().to_owned(),
+        stdout: stdout_read.into(),
+        stderr: stderr_read.into(),
+        former: None,
+        cut,
+        lost,
+        ready_line: None,
+    };
+    Carried {
+        logs: hub.attach(spec).unwrap(),
+        hub,
+        stdout,
+        stderr,
+        events,
+        dir,
+    }
+}
+
+/// Its silence after its output is cut off is told as loss until it ends, and no cut is none.
 #[tokio::test]
 async fn output_that_is_cut_off_is_told_as_lost_until_the_end() {
     for cut_off in [true, false] {
-        let dir = tempfile::tempdir().unwrap();
-        let (out, mut events) = mpsc::channel(100);
-        let limits = LogLimits {
-            tell_loss_every: Duration::from_millis(1),
-            ..LogLimits::default()
-        };
-        let mut hub = LogHub::new(["ready".to_owned()].into(), limits, out);
-        let (stdout_read, mut stdout) = io::pipe().unwrap();
-        let (stderr_read, stderr) = io::pipe().unwrap();
         let (tell, cut) = watch::channel(None);
-        let spec = LogSpec {
-            node: "a".into(),
-            dir: dir.path().to_owned(),
-            stdout: stdout_read.into(),
-            stderr: stderr_read.into(),
-            former: None,
-            cut: Some(cut),
-            lost: None,
-            ready_line: None,
-        };
-        let mut logs = hub.attach(spec).unwrap();
+        let Carried {
+            hub,
+            mut logs,
+            mut stdout,
+            stderr,
+            mut events,
+            dir: _dir,
+        } = carried(Some(cut), None);
         stdout.write_all(b"{\"event\":\"ready\"}\n").unwrap();
         let first = events.recv().await.unwrap();
         assert!(matches!(first, Observation::Event(_)), "{first:?}");
@@ -577,27 +607,15 @@ async fn output_that_is_cut_off_is_told_as_lost_until_the_end() {
 #[tokio::test]
 async fn what_was_lost_before_the_run_is_told_once() {
     for why in [Some("rotated away".to_owned()), None] {
-        let dir = tempfile::tempdir().unwrap();
-        let (out, mut events) = mpsc::channel(100);
-        let limits = LogLimits {
-            tell_loss_every: Duration::from_millis(1),
-            ..LogLimits::default()
-        };
-        let mut hub = LogHub::new(["ready".to_owned()].into(), limits, out);
-        let (stdout_read, mut stdout) = io::pipe().unwrap();
-        let (stderr_read, stderr) = io::pipe().unwrap();
         let (tell, lost) = watch::channel(None);
-        let spec = LogSpec {
-            node: "a".into(),
-            dir: dir.path().to_owned(),
-            stdout: stdout_read.into(),
-            stderr: stderr_read.into(),
-            former: None,
-            cut: None,
-            lost: Some(lost),
-            ready_line: None,
-        };
-        let mut logs = hub.attach(spec).unwrap();
+        let Carried {
+            hub,
+            mut logs,
+            mut stdout,
+            stderr,
+            mut events,
+            dir: _dir,
+        } = carried(None, Some(lost));
         if why.is_some() {
             tell.send_replace(why.clone());
             let Some(Observation::Gap(gap)) = events.recv().await else {

@@ -165,8 +165,8 @@ impl Followed {
     }
 }
 
-/// Reads the engine's events, and tells once that somebody else has touched what is followed, or that nobody tells that any
-/// more.
+/// Reads the engine's events, and tells the first time that somebody else has touched what is followed, or that nobody tells
+/// that any more. It goes on reading: who ends one container may end others, and no node is to blame for any of that.
 pub(super) async fn watch(engine: Engine, tell: watch::Sender<Option<String>>) {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     let filters = [
@@ -194,16 +194,27 @@ pub(super) async fn watch(engine: Engine, tell: watch::Sender<Option<String>>) {
                 }
                 if let Some(name) = engine.others().heard(&id, act) {
                     let done = act.done();
-                    break format!(
-                        "somebody else {done} {name} on the engine while the run went on"
-                    );
+                    tell_first(&tell, || {
+                        format!("somebody else {done} {name} on the engine while the run went on")
+                    });
                 }
             }
             Some(Err(error)) => break unheard(&error.to_string()),
             None => break unheard("its events have ended"),
         }
     };
-    tell.send_replace(Some(why));
+    tell_first(&tell, || why);
+}
+
+/// What came first is why the run cannot go on; the rest follows from its end.
+fn tell_first(tell: &watch::Sender<Option<String>>, why: impl FnOnce() -> String) {
+    tell.send_if_modified(|told| {
+        let first = told.is_none();
+        if first {
+            *told = Some(why());
+        }
+        first
+    });
 }
 
 fn unheard(why: &str) -> String {
