@@ -83,7 +83,7 @@ fn limits_hold_and_faults_come_and_go() {
   - { at: epoch 4, restart: { target: writer-1 } }
 until: epoch 6";
     let (bench, plan) = bench(SCRIPT, &format!("{NETWORK}\n{timeline}"));
-    let run = bench.run(&plan, &["--release", "own"]);
+    let run = bench.decided(&plan, &["--release", "own"]);
     let verdict = run.verdict("own");
     assert!(verdict.verdict == Outcome::Pass, "{run}");
     for fault in verdict

@@ -262,7 +262,7 @@ const HARMS: &[Harm] = &[
 #[test]
 fn less_or_other_than_the_whole_history_never_passes() {
     let bench = Bench::new();
-    let run = bench.run(&plan("faults/kill"), &[]);
+    let run = bench.decided(&plan("faults/kill"), &[]);
     as_declared(&run);
     let text = fs::read_to_string(run.directory.join("fixed/history.jsonl")).unwrap();
     for harm in HARMS {

@@ -49,7 +49,7 @@ fn processes_are_limited_or_the_plan_is_refused() {
             continue;
         }
         let bench = Bench::new();
-        let run = bench.run(&path, &words[2..]);
+        let run = bench.decided(&path, &words[2..]);
         as_declared(&run);
         let grades = grades(&run, "fixed");
         for grade in [Grade::Armed, Grade::Applied, Grade::Gone] {
@@ -65,7 +65,7 @@ fn who_has_too_little_memory_dies_of_that() {
         return refused(&["run", path.to_str().unwrap()]);
     }
     let bench = Bench::new();
-    let run = bench.run(&path, &[]);
+    let run = bench.decided(&path, &[]);
     as_declared(&run);
     starved(&run.verdict("fixed"), &run);
 }

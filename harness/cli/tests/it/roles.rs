@@ -46,7 +46,7 @@ fn bundled_roles_under_other_names_give_the_same_verdict() {
     roles = swap(&roles, " gateway:\n", " relay:\n");
     let flood = fs::read_to_string(plan("flood")).unwrap();
     let flood = swap(&swap(&flood, "gateway", "relay"), "miner", "worker");
-    let run = bench.run(
+    let run = bench.decided(
         &bench.file("renamed.yaml", format!("{flood}\n{roles}")),
         &[],
     );
@@ -88,7 +88,7 @@ releases:
   mine: { bin: ./candidate, base: fixed }
   bare: { base: fixed, without: [session-table] }
 ";
-    let run = bench.run(&bench.file("own.yaml", format!("{flood}{releases}")), &[]);
+    let run = bench.decided(&bench.file("own.yaml", format!("{flood}{releases}")), &[]);
 
     let comparison = as_declared(&run);
     assert!(
