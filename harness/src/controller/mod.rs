@@ -305,6 +305,7 @@ fn seen(observation: Observation) -> Event {
                     sample.value
                 ),
                 answered: true,
+                excused: false,
             },
         },
         Observation::Gap(gap) => Event::Unreadable {
@@ -313,6 +314,7 @@ fn seen(observation: Observation) -> Event {
             signals: gap.signals.iter().map(ToString::to_string).collect(),
             why: gap.why,
             answered: gap.answered,
+            excused: gap.excused,
         },
         Observation::Ping(ping) => {
             let rtt_us = ping

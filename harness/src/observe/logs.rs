@@ -442,6 +442,7 @@ impl Reader {
             signals: Vec::new(),
             t_ns: monotonic_ns(),
             answered: true,
+            excused: false,
             why: self.loss.why(&self.limits),
         }))
     }

@@ -103,6 +103,8 @@ pub struct Gap {
     pub t_ns: u64,
     /// Whether there was an answer, only none that could be read; also when nobody asked.
     pub answered: bool,
+    /// Whether the node is not answerable for it: who asked was late, or the node was given no processor.
+    pub excused: bool,
     /// A lower-case fragment saying why.
     pub why: String,
 }

@@ -213,6 +213,7 @@ impl Page {
                         signals: vec![signal],
                         t_ns,
                         answered: true,
+                        excused: false,
                         why,
                     })
                 }
@@ -232,6 +233,7 @@ impl Page {
                 .collect(),
             t_ns: monotonic_ns(),
             answered,
+            excused: false,
             why,
         })
     }

@@ -333,6 +333,9 @@ pub struct Gap {
     /// one that answers garbage does not.
     #[serde(default)]
     pub answered: bool,
+    /// Whether the node is not answerable for it: who asked was late, or the node was given no processor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub excused: bool,
 }
 
 /// A UDP ping by the harness, once a layer.

@@ -272,8 +272,9 @@ fn stop(
         let mut steps = world.schedule.steps.iter();
         steps.any(|step| step.id == id && matches!(step.action, Action::Kill { .. }))
     });
-    // A life that never got as far as its own signal handling owes no orderly stop.
-    if killed || !view.was_ready {
+    // A life that never got as far as its own signal handling owes no orderly stop, and neither does one to which something
+    // was done that the harness did not do.
+    if killed || !view.was_ready || status.is_hosts() {
         return None;
     }
     let node = &exit.node;

@@ -72,7 +72,7 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 
 impl Cited {
     fn made(&mut self, proof: Proof) {
-        self.waiting.remove(&proof);
+        self.seen += u64::from(self.waiting.remove(&proof).is_some());
         self.oldest = Some(self.oldest.map_or(proof.0, |oldest| oldest.min(proof.0)));
         self.made.insert(proof);
         if self.made.len() > KEPT_MAX {
@@ -81,9 +81,12 @@ impl Cited {
     }
 
     fn published(&mut self, proof: Proof, citing: Citing) {
-        self.seen += 1;
+        if self.made.contains(&proof) {
+            self.seen += 1;
+            return;
+        }
         let old = self.forgotten.is_some_and(|round| proof.0 <= round);
-        if !old && !self.made.contains(&proof) && self.waiting.len() < KEPT_MAX {
+        if !old && self.waiting.len() < KEPT_MAX {
             self.waiting.entry(proof).or_insert(citing);
         }
     }
@@ -106,6 +109,7 @@ impl Cited {
             if before || world.lost_by_any(&[MADE]).is_some() {
                 continue;
             }
+            self.seen += 1;
             out.find(Finding {
                 id: findings::INVALID_ATX_PROOF.id.to_owned(),
                 role: world.nodes.get(&citing.node).map(|view| view.role.clone()),

@@ -3,15 +3,18 @@
 //! *Hang* is a process that lives, that the harness did not freeze, and whose sources give no answer. *Deaf* is one whose
 //! sources answer and whose UDP side does not. Both take [`MISSES`] layers in a row in which the host was fit, and a
 //! witness that the harness itself could still see: another node that was heard, or no other node to hear. Without a
-//! witness it is an observer gap: then nobody knows whether the nodes or the harness fell silent.
+//! witness it is an observer gap: then nobody knows whether the nodes or the harness fell silent. So is a silence for which
+//! the node is not answerable: it is not found hanging, and not known to answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use super::{Asked, Gives, Never, Oracle, Output, Unasked};
+use crate::capability::Resource;
 use crate::findings;
-use crate::history::{Body, Header, Record};
+use crate::history::{Body, Header, Phase, Record, StepChange};
 use crate::plan::model::{Role, Source, Transport};
+use crate::schedule::Action;
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// Layers in a row without an answer. One can be a burst that overflowed a socket buffer, two a burst at their border.
@@ -63,6 +66,8 @@ struct Layer {
     read: bool,
     /// A source gave no answer.
     unanswered: bool,
+    /// A source gave none for which the node is not answerable.
+    excused: bool,
     /// A ping was answered, or was not.
     ping: Option<bool>,
 }
@@ -87,6 +92,10 @@ struct Watched {
     deaf: Run,
     /// No ping was recorded at all.
     unpinged: u32,
+    /// What its sources did not answer was excused, and nothing else was asked.
+    excused: u32,
+    /// The plan keeps processors from it, so that it waits for one excuses nothing.
+    throttled: bool,
     answered: u64,
     pinged: bool,
     last_unanswered: Option<(u64, u64)>,
@@ -113,6 +122,17 @@ impl Responds {
                 .iter()
                 .map(|node| (node.name.clone(), watched(&node.role)))
                 .collect(),
+        }
+    }
+
+    fn step(&mut self, change: &StepChange) {
+        let throttled = match (&change.action, &change.phase) {
+            (Action::Limit { resource, .. }, Phase::Begun) if *resource == Resource::Cpu => true,
+            (Action::Unlimit { resource, .. }, Phase::Done) if *resource == Resource::Cpu => false,
+            _ => return,
+        };
+        if let Some(watched) = self.nodes.get_mut(change.action.node()) {
+            watched.throttled = throttled;
         }
     }
 
@@ -158,6 +178,7 @@ impl Watched {
     /// The node owes nothing now: rows begin anew.
     fn forgive(&mut self) {
         self.unpinged = 0;
+        self.excused = 0;
         for run in [&mut self.hang, &mut self.deaf] {
             *run = Run {
                 open: run.open,
@@ -175,6 +196,18 @@ impl Watched {
         world: &World,
         out: &mut Output,
     ) {
+        if layer.excused && !layer.read && !layer.unanswered {
+            self.excused += 1;
+            if self.excused == MISSES {
+                let text = format!(
+                    "{name} gave no answer for {MISSES} layers for which it is not answerable"
+                );
+                let records = vec![world.now.seq];
+                out.doubt(Code::ObserverGap, text, format!("{MISSES} layers"), records);
+            }
+            return;
+        }
+        self.excused = 0;
         if layer.read {
             self.hang.over(world, out);
         } else if layer.unanswered {
@@ -283,12 +316,18 @@ impl Oracle for Responds {
                     watched.layer.read = true;
                 }
             }
-            Body::Gap(gap) if !gap.answered => {
+            // One that is about no signal stands for a ping.
+            Body::Gap(gap) if !gap.signals.is_empty() => {
                 if let Some(watched) = self.nodes.get_mut(&gap.node) {
-                    watched.layer.unanswered = true;
-                    watched.last_unanswered = Some((record.seq, record.t_ns));
+                    let excused = gap.excused && !watched.throttled;
+                    watched.layer.excused |= excused;
+                    if !excused && (gap.excused || !gap.answered) {
+                        watched.layer.unanswered = true;
+                        watched.last_unanswered = Some((record.seq, record.t_ns));
+                    }
                 }
             }
+            Body::Step(change) => self.step(change),
             Body::Ping(ping) => {
                 if let Some(watched) = self.nodes.get_mut(&ping.node) {
                     let answered = ping.rtt_us.is_some();

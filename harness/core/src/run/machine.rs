@@ -172,6 +172,7 @@ impl<W: Watch> Machine<W> {
                 signals,
                 why,
                 answered,
+                excused,
             } => {
                 self.record(Body::Gap(Gap {
                     node,
@@ -179,6 +180,7 @@ impl<W: Watch> Machine<W> {
                     signals,
                     why,
                     answered,
+                    excused,
                 }));
             }
             Event::Pinged { node, rtt_us } => self.record(Body::Ping(Ping { node, rtt_us })),
@@ -502,6 +504,7 @@ impl<W: Watch> Machine<W> {
                         signals: vec![signal.clone()],
                         why,
                         answered: true,
+                        excused: false,
                     }));
                 }
             }

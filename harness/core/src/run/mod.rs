@@ -157,6 +157,8 @@ pub enum Event {
         why: String,
         /// Whether it answered at all, with something that could not be read.
         answered: bool,
+        /// Whether the node is not answerable for it.
+        excused: bool,
     },
     /// A UDP ping was answered, or not within a layer.
     Pinged {

@@ -217,6 +217,10 @@ impl<W: Watch> Machine<W> {
                 )
             })
             .collect();
+        // To a network that cannot be gone on with anything may have been done, so nothing more is demanded of it.
+        if matches!(ending, Ending::Substrate(_)) {
+            self.torn_down_ns = self.now_ns;
+        }
         self.heal_by_ns = self.now_ns.saturating_add(HEAL_BOUND_NS);
         self.stage = Stage::Healing(ending);
         self.due.clear();

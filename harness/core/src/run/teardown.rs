@@ -18,7 +18,7 @@ impl<W: Watch> Machine<W> {
         }
         let bound_ns = self.slowest_stop_ns.saturating_add(TEARDOWN_BOUND_NS);
         self.teardown_by_ns = self.now_ns.saturating_add(bound_ns);
-        self.torn_down_ns = self.now_ns;
+        self.torn_down_ns = self.torn_down_ns.min(self.now_ns);
         self.out.push(Command::TearDown);
         self.out.push(Command::WakeAt(self.teardown_by_ns));
     }

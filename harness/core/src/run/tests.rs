@@ -398,23 +398,53 @@ fn layers_of_which_teardown_took_most_are_unwatched() {
             .contains(&Command::TearDown)
     );
     for (layer, want) in [(10, false), (11, false), (12, true), (13, true)] {
-        let ended = LayerRecord {
-            layer,
-            late_us: 500_000,
-            steal_ppm: 0,
-            cpu_pressure_ppm: None,
-            wall_step_us: None,
-            unwatched: false,
-        };
-        let commands = machine.on(torn_ns + 10, Event::LayerEnded(ended));
-        let unwatched = commands.iter().find_map(|it| match it {
-            Command::Record(Record {
-                body: Body::Layer(it),
-                ..
-            }) => Some(it.unwatched),
-            _ => None,
-        });
-        assert_eq!(unwatched, Some(want), "layer {layer}");
+        assert_eq!(
+            unwatched(&mut machine, torn_ns + 10, layer),
+            want,
+            "layer {layer}"
+        );
+    }
+}
+
+/// Whether a layer that ends now is recorded as one in which nodes were not watched.
+fn unwatched(machine: &mut Machine<Never>, now_ns: u64, layer: i64) -> bool {
+    let ended = LayerRecord {
+        layer,
+        late_us: 500_000,
+        steal_ppm: 0,
+        cpu_pressure_ppm: None,
+        wall_step_us: None,
+        unwatched: false,
+    };
+    let commands = machine.on(now_ns, Event::LayerEnded(ended));
+    let unwatched = commands.iter().find_map(|it| match it {
+        Command::Record(Record {
+            body: Body::Layer(it),
+            ..
+        }) => Some(it.unwatched),
+        _ => None,
+    });
+    unwatched.expect("the layer is recorded")
+}
+
+/// Something may have been done to any node then, so that nothing is demanded while what is imposed is taken back.
+#[test]
+fn what_comes_after_the_substrate_failed_is_unwatched() {
+    let why = || "somebody else paused a-0".to_owned();
+    for (event, want) in [
+        (Event::SubstrateFailed { why: why() }, true),
+        (Event::Interrupted { signal: 2 }, false),
+    ] {
+        let pause = header(
+            Action::Freeze { node: "a-1".into() },
+            Some(Action::Thaw { node: "a-1".into() }),
+            Impact::Impaired,
+        );
+        let mut run = Obedient::start(pause);
+        run.feed(at(9), Event::Tick);
+        let commands = run.machine.on(at(10) + 5, event);
+        assert!(!commands.contains(&Command::TearDown), "{commands:?}");
+        assert_eq!(unwatched(&mut run.machine, at(11), 10), want);
     }
 }
 

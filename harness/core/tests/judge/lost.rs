@@ -21,6 +21,7 @@ fn gap(node: &str) -> Body {
         signals: Vec::new(),
         why: "70000 bytes were thrown away unread".to_owned(),
         answered: true,
+        excused: false,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tweedledum_core::capability::Resource;
 use tweedledum_core::control::{ControlResult, compare};
 use tweedledum_core::faults::Impact;
 use tweedledum_core::history::read::Line;
@@ -33,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) frozen: bool,
     /// Answers nothing, while its process lives.
     pub(crate) hung: bool,
+    /// Answers pings alone, and is not answerable for the rest.
+    pub(crate) starved: bool,
     /// Answers something unreadable.
     pub(crate) garbled: bool,
     /// Nobody asks it anything.
@@ -112,6 +115,26 @@ pub(crate) fn pause(node: &str, at: i64, to: i64) -> Fault {
         entry: "pause",
         action: Action::Freeze { node: node.clone() },
         undo: Some(Action::Thaw { node: node.clone() }),
+        node,
+        at,
+        to,
+    }
+}
+
+pub(crate) fn throttle(node: &str, at: i64, to: i64) -> Fault {
+    let node = node.to_owned();
+    let resource = Resource::Cpu;
+    Fault {
+        entry: "throttle",
+        action: Action::Limit {
+            node: node.clone(),
+            resource,
+            amount: 100,
+        },
+        undo: Some(Action::Unlimit {
+            node: node.clone(),
+            resource,
+        }),
         node,
         at,
         to,
@@ -468,7 +491,7 @@ impl Net {
             }
             let jitter = (self.jitter)(layer, usize::try_from(index).unwrap());
             let t_ns = start + (index + 1) * LAYER / 20 + jitter;
-            let silent = node.frozen || node.hung;
+            let silent = node.frozen || node.hung || node.starved;
             if node.role == "miner" {
                 if !silent {
                     node.tx += u64::from(!node.stuck);
@@ -480,7 +503,8 @@ impl Net {
                         source: "/metrics".into(),
                         signals: ["tx", "verified", "root"].map(str::to_owned).to_vec(),
                         why: "nothing useful".into(),
-                        answered: !silent,
+                        answered: !silent || node.starved,
+                        excused: node.starved,
                     };
                     happened.push((t_ns, Body::Gap(gap)));
                 } else {
@@ -505,7 +529,7 @@ impl Net {
                     }
                 }
             }
-            let rtt_us = (!silent && !node.deaf).then_some(80);
+            let rtt_us = ((!silent || node.starved) && !node.deaf).then_some(80);
             let ping = Ping {
                 node: name.clone(),
                 rtt_us,
@@ -615,7 +639,7 @@ pub(crate) fn unclear(net: &Net, reasons: &[&str]) {
 
 fn impact(action: &Action) -> Impact {
     match action {
-        Action::Flood { .. } | Action::EndFlood { .. } => Impact::Stressed,
+        Action::Flood { .. } | Action::EndFlood { .. } | Action::Limit { .. } => Impact::Stressed,
         _ => Impact::Impaired,
     }
 }

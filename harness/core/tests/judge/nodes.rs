@@ -142,6 +142,8 @@ fn disorderly_stops() {
         (stop(ExitStatus::Signal(15), false), Some("stop/exit-code")),
         (stop(ExitStatus::Signal(9), true), Some("stop/ignored")),
         (stop(ExitStatus::Signal(9), false), Some("stop/exit-code")),
+        (stop(ExitStatus::Foreign, true), None),
+        (stop(ExitStatus::HostGone, false), None),
     ] {
         for said in [true, false] {
             let mut net = net();
@@ -261,6 +263,23 @@ fn a_hang_is_a_finding_and_hides_behind_no_gap() {
     net.until(12).node("miner-0").hung = true;
     net.until(24).end();
     fails(&net, &["hang/api miner-0"]);
+}
+
+#[test]
+fn a_silence_that_is_excused_is_neither_a_hang_nor_an_answer() {
+    let starved = |faults| {
+        let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], faults);
+        net.until(12).node("miner-0").starved = true;
+        net.until(18).node("miner-0").starved = false;
+        net.until(24).end();
+        net
+    };
+    unclear(&starved(Vec::new()), &["observer-gap"]);
+    // Who is throttled by the plan waits for that, which excuses nothing.
+    fails(
+        &starved(vec![throttle("miner-0", 10, 20)]),
+        &["hang/api miner-0"],
+    );
 }
 
 /// If nobody at all is heard, it may as well be the harness.

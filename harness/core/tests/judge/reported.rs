@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tweedledum_core::history::{Body, ExpectInfo, Record};
+use tweedledum_core::verdict::Held;
 
 use crate::net::*;
 use crate::rounds::*;
@@ -167,22 +168,29 @@ fn a_forged_proof_is_no_base_for_an_atx() {
 /// after. What came later is told.
 #[test]
 fn a_proof_of_before_the_logs_are_read_is_not_missed() {
-    let untold = |poet: &str, round: i64| {
+    let without = |untold: &dyn Fn(&str) -> bool| {
         let mut rounds = quiet();
         rounds.net = rounds.net.with(|header| header.first_epoch = 17);
         rounds.until(30);
         rounds.net.end();
-        let untold = proof(poet, round);
         rounds.net.records.retain(|record| {
             let Body::Event(event) = &record.body else {
                 return true;
             };
-            event.event != "proof-made" || event.fields["ref"] != untold.as_str()
+            event.event != "proof-made" || !untold(event.fields["ref"].as_str().unwrap())
         });
         renumber(&mut rounds.net.records);
-        found(&rounds.net.verdict())
+        rounds.net.verdict()
+    };
+    let untold = |poet: &str, round: i64| {
+        let untold = proof(poet, round);
+        found(&without(&|reference| reference == untold))
     };
     assert_eq!(untold("poet-0", 1), Vec::<String>::new());
+    // Who hears of no proof at all has seen nothing of what ATXs cite.
+    let verdict = without(&|_| true);
+    let cited = verdict.expectations.iter().find(|it| it.kind == "cited");
+    assert_eq!(cited.map(|it| it.held), Some(Held::Unknown));
     let missed = untold("poet-0", 4);
     assert!(
         missed

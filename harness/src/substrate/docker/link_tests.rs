@@ -433,6 +433,7 @@ fn what_a_late_agent_did_not_see_is_no_silence_of_its_node() {
         signals: vec!["layer".to_owned()],
         t_ns: 900,
         answered,
+        excused: false,
         why: "no answer".to_owned(),
     };
     let ping = |rtt| Sight::Ping {
@@ -447,9 +448,9 @@ fn what_a_late_agent_did_not_see_is_no_silence_of_its_node() {
         assert_eq!(heard.unanswered_since(layer), None);
     }
     for unheard in [gap(false), ping(None)] {
-        let Sight::Gap { answered, why, .. } = unheard.excused("the agent was too late") else {
+        let Sight::Gap { excused, why, .. } = unheard.excused("the agent was too late") else {
             panic!("it is a gap")
         };
-        assert!(answered && why.contains("too late"), "{why}");
+        assert!(excused && why.contains("too late"), "{why}");
     }
 }

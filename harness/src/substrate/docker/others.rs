@@ -90,6 +90,10 @@ impl Others {
         self.lock().insert(id.to_owned(), followed);
     }
 
+    fn follows(&self, id: &str) -> bool {
+        self.lock().contains_key(id)
+    }
+
     /// We start it: it has another life.
     pub(super) fn starts(&self, id: &str) {
         self.with(id, |followed| followed.signalled = false);
@@ -184,8 +188,9 @@ pub(super) async fn watch(engine: Engine, tell: watch::Sender<Option<String>>) {
                 let Some((id, act)) = deed(&event) else {
                     continue;
                 };
-                // A container that ends is taken out of its networks as well.
+                // A container that ends is taken out of its networks as well. What is not followed need not be looked at.
                 if act == Act::Disconnect
+                    && engine.others().follows(&id)
                     && inspect(&engine, &id)
                         .await
                         .is_ok_and(|state| !state.lives())

@@ -234,6 +234,7 @@ pub(crate) enum Sight {
         signals: Vec<String>,
         t_ns: u64,
         answered: bool,
+        excused: bool,
         why: String,
     },
     Ping {
@@ -278,6 +279,7 @@ impl Sight {
                 signals,
                 t_ns,
                 answered: true,
+                excused: true,
                 why: why(&what),
             },
             Self::Ping { t_ns, .. } => Self::Gap {
@@ -285,6 +287,7 @@ impl Sight {
                 signals: Vec::new(),
                 t_ns,
                 answered: true,
+                excused: true,
                 why: why("a ping"),
             },
             sample @ Self::Sample { .. } => sample,
@@ -312,6 +315,7 @@ impl Sight {
                 signals,
                 t_ns,
                 answered,
+                excused,
                 why,
                 ..
             }) => {
@@ -321,6 +325,7 @@ impl Sight {
                     signals,
                     t_ns,
                     answered,
+                    excused,
                     why,
                 }
             }
@@ -358,6 +363,7 @@ impl Sight {
                 signals,
                 t_ns,
                 answered,
+                excused,
                 why,
             } => Observation::Gap(Gap {
                 node,
@@ -365,6 +371,7 @@ impl Sight {
                 signals: signals.into_iter().map(Arc::from).collect(),
                 t_ns: time(t_ns),
                 answered,
+                excused,
                 why,
             }),
             Self::Ping {

@@ -32,7 +32,9 @@ struct Look {
 impl Hunger {
     /// Looks now, for later.
     pub(super) fn look(&self) {
-        let look = Look::now();
+        let Some(look) = Look::now() else {
+            return;
+        };
         let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if looks.len() == LOOKS {
             looks.pop_front();
@@ -44,19 +46,20 @@ impl Hunger {
     pub(super) fn starved_since(&self, since_ns: u64) -> bool {
         let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = looks.iter().rev().find(|look| look.t_ns <= since_ns);
-        before.is_some_and(|before| Look::now().starved(before))
+        before.is_some_and(|before| Look::now().is_some_and(|now| now.starved(before)))
     }
 }
 
 impl Look {
-    fn now() -> Self {
+    /// `None` where the kernel did not say: who is missing in a look would have waited for all its life since.
+    fn now() -> Option<Self> {
         let own = own_pid();
-        let others = snapshot().unwrap_or_default().into_keys();
+        let others = snapshot().ok()?.into_keys();
         let waits = others.filter(|pid| *pid != own).flat_map(waits);
-        Self {
+        Some(Self {
             t_ns: monotonic_ns(),
             waited_ns: waits.collect(),
-        }
+        })
     }
 
     fn starved(&self, before: &Self) -> bool {
