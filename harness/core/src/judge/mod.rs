@@ -192,7 +192,7 @@ impl Judge {
 
     /// Whether nothing more is to be learnt from going on at this time. A run that must pass may end once every fault
     /// is applied and gone and all it waited for after the last heal has held; a control that must fail, one epoch after
-    /// the last finding it demands is proved.
+    /// the last finding it demands is proved. What the host has put in doubt may be decided by more layers that are fit.
     pub fn settled(&self, t_ns: u64) -> bool {
         let must_fail = self
             .header
@@ -204,7 +204,7 @@ impl Judge {
             let proved = control.findings.iter().map(|pattern| {
                 let mut findings = self.out.findings.iter();
                 findings
-                    .find(|finding| crate::control::is_meant(pattern, finding))
+                    .find(|it| crate::control::is_meant(pattern, it) && !self.doubtful(it))
                     .map(|finding| finding.proved_ns)
             });
             let last = proved.collect::<Option<Vec<u64>>>();
@@ -488,13 +488,16 @@ impl Judge {
 
     /// Stalls that an unfit host may have made.
     fn take_doubtful(&self, findings: &mut Vec<Finding>) -> Vec<Finding> {
-        let unfit = |finding: &Finding| {
-            let mut seats = self.seats.iter();
-            seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding))
-        };
-        let (doubtful, sure) = std::mem::take(findings).into_iter().partition(unfit);
+        let all = std::mem::take(findings).into_iter();
+        let (doubtful, sure) = all.partition(|finding| self.doubtful(finding));
         *findings = sure;
         doubtful
+    }
+
+    /// Whether an unfit host may have made it.
+    fn doubtful(&self, finding: &Finding) -> bool {
+        let mut seats = self.seats.iter();
+        seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding))
     }
 
     fn timings(&self) -> Timings {

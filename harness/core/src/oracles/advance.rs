@@ -549,7 +549,8 @@ impl Oracle for Advances {
         let least = self.least_layers();
         let mut watched = self.watched.iter();
         !self.only_steady(world)
-            && watched.all(|it| it.charge == Charge::None && it.demanded_layers >= least)
+            && watched
+                .all(|it| it.charge == Charge::None && it.demanded_layers >= least && !it.unfit())
     }
 
     fn owns(&self, finding: &Finding) -> bool {

@@ -404,7 +404,10 @@ impl Oracle for Delivered {
     /// No proof is on its way: the run would end before it is known to arrive.
     fn settled(&self, _world: &World) -> bool {
         let mut rounds = self.rounds.values();
-        rounds.all(|round| round.made.is_none() || matches!(round.standing, Standing::Settled))
+        let doubtful = self.charged && self.unfit();
+        !doubtful
+            && rounds
+                .all(|round| round.made.is_none() || matches!(round.standing, Standing::Settled))
     }
 
     fn owns(&self, finding: &Finding) -> bool {
