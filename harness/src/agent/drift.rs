@@ -80,8 +80,11 @@ impl Drift {
     }
 
     fn take_at(&self, now_ns: u64) -> Duration {
-        let worst_ns = self.worst_ns.swap(0, Ordering::Relaxed);
-        Duration::from_nanos(worst_ns.max(self.overdue(now_ns)))
+        // What is overdue is told here, and no more when it wakes.
+        if self.overdue(now_ns) > 0 {
+            self.woke(now_ns);
+        }
+        Duration::from_nanos(self.worst_ns.swap(0, Ordering::Relaxed))
     }
 
     fn blind_at(&self, now_ns: u64, since_ns: u64) -> bool {
@@ -125,6 +128,20 @@ mod tests {
         assert!(drift.blind_at(210 * MS, 100 * MS), "a probe begun in it");
         assert!(
             !drift.blind_at(240 * MS, 201 * MS),
+            "a probe begun after it"
+        );
+    }
+
+    #[test]
+    fn a_stall_that_is_told_before_it_was_measured_is_told_once() {
+        let drift = Drift::at(0, LAYER, LIMIT);
+        drift.woke(25 * MS);
+        assert_eq!(drift.take_at(200 * MS), Duration::from_millis(150));
+        drift.woke(201 * MS);
+        assert_eq!(drift.take_at(210 * MS), Duration::ZERO);
+        assert!(drift.blind_at(210 * MS, 100 * MS), "a probe begun in it");
+        assert!(
+            !drift.blind_at(210 * MS, 202 * MS),
             "a probe begun after it"
         );
     }
