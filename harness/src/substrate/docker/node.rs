@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::body_full;
-use bollard::models::{ContainerCreateBody, ContainerUpdateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, ContainerUpdateBody, HostConfig, ResourcesUlimits};
 use bollard::query_parameters::{KillContainerOptions, UploadToContainerOptions};
 use futures_util::StreamExt as _;
 use rustix::fs::OFlags;
@@ -89,6 +89,12 @@ impl Node {
             network_mode: Some(format!("container:{}", pod.0.agent)),
             pid_mode: Some(format!("container:{}", pod.0.agent)),
             mounts: Some(vec![mount(nonce, name, &spec.data)]),
+            // As for processes: a core for every death would fill the disk.
+            ulimits: Some(vec![ResourcesUlimits {
+                name: Some("core".to_owned()),
+                soft: Some(0),
+                hard: Some(0),
+            }]),
             ..host_config()
         };
         let (entrypoint, cmd) = if spec.replace_entry_point {
