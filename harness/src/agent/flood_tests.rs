@@ -286,10 +286,9 @@ fn a_flood_stops_at_once_in_every_phase() {
     let [_, a, b, _] = at(0).octets();
     let bound = crate::substrate::process::identity::bound_in([127, a, b]).unwrap();
     let port = target.local_addr().unwrap().port();
-    assert_eq!(
-        bound.iter().map(|socket| socket.port).collect::<Vec<_>>(),
-        [port]
-    );
+    // While other tests' sockets come and go, the kernel may list one twice.
+    let ports: BTreeSet<u16> = bound.iter().map(|socket| socket.port).collect();
+    assert_eq!(ports, BTreeSet::from([port]));
 }
 
 #[test]
