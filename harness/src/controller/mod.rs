@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tokio::sync::mpsc;
 use tweedledum_core::history::read;
 use tweedledum_core::history::{Body, FULL, Record, SignalValue};
@@ -112,64 +113,67 @@ pub enum RunError {
 }
 
 /// Runs a plan on one release to its end, and judges what was written. `on_record` sees every record as it is written.
-pub async fn run(
-    host: &mut Host,
-    job: &Job<'_>,
-    directory: &ReleaseDirectory,
-    on_record: &mut dyn FnMut(&Record),
-) -> Result<Verdict, RunError> {
-    let (happened, inbox) = mpsc::channel(CHANNEL);
-    let (saw, observations) = mpsc::channel(CHANNEL);
-    let schedule = schedule::resolve(job.plan, job.seed);
-    let seats = network::seats(job, &schedule, directory)?;
-    let directories = seats
-        .iter()
-        .map(|seat| (seat.node.clone(), seat.directory.clone()))
-        .collect();
-    let request = Request {
-        seats,
-        base: job.base.clone(),
-        executables: job.executables.clone(),
-        layer: Duration::from_nanos(job.plan.calendar.layer_ns),
-        dialects: job.dialects.to_vec(),
-        identities: Identities {
-            watcher: launch::identity(job.seed, "the agent"),
-            prober: launch::identity(job.seed, "the prober"),
-            netid: job.netid,
-        },
-        saw: saw.clone(),
-    };
-    let opened = tokio::time::timeout(job.timeout, job.ground.open(request)).await;
-    let substrate = opened.map_err(|_| RunError::NotReady(job.timeout))?;
-    let substrate = substrate.map_err(RunError::Substrate)?;
-    let site = Site::prepare(host, job, schedule, substrate.as_ref(), directories)?;
-    let path = directory.history();
-    let history = HistoryWriter::create(&path, HISTORY_BYTES_MAX, full_line)?;
-    let machine = Machine::new(
-        site.header.clone(),
-        &site.sources(),
-        slowest_stop_ns(job.plan),
-        Judge::new(&site.header)?,
-    );
-    let began_ns = site.began_ns;
-    let watch = watch::Watch::new(site, substrate, happened, &saw)?;
-    let give_up = tokio::time::Instant::now() + job.timeout;
-    let mut running = Running {
-        machine,
-        history,
-        watch,
-        inbox,
-        observations,
-        began_ns,
-        give_up: Some(give_up),
-    };
-    let ended = running.conduct(&mut host.events, on_record).await;
-    running.watch.close().await;
-    ended?;
-    // The verdict is that of the file, so that judging it again cannot give another; but a file that somebody else wrote
-    // into says nothing.
-    let lines = read_written(&path, running.history.written())?;
-    Ok(judge::judge_history(lines)?)
+pub fn run<'a>(
+    host: &'a mut Host,
+    job: &'a Job<'a>,
+    directory: &'a ReleaseDirectory,
+    on_record: &'a mut dyn FnMut(&Record),
+) -> LocalBoxFuture<'a, Result<Verdict, RunError>> {
+    async move {
+        let (happened, inbox) = mpsc::channel(CHANNEL);
+        let (saw, observations) = mpsc::channel(CHANNEL);
+        let schedule = schedule::resolve(job.plan, job.seed);
+        let seats = network::seats(job, &schedule, directory)?;
+        let directories = seats
+            .iter()
+            .map(|seat| (seat.node.clone(), seat.directory.clone()))
+            .collect();
+        let request = Request {
+            seats,
+            base: job.base.clone(),
+            executables: job.executables.clone(),
+            layer: Duration::from_nanos(job.plan.calendar.layer_ns),
+            dialects: job.dialects.to_vec(),
+            identities: Identities {
+                watcher: launch::identity(job.seed, "the agent"),
+                prober: launch::identity(job.seed, "the prober"),
+                netid: job.netid,
+            },
+            saw: saw.clone(),
+        };
+        let opened = tokio::time::timeout(job.timeout, job.ground.open(request)).await;
+        let substrate = opened.map_err(|_| RunError::NotReady(job.timeout))?;
+        let substrate = substrate.map_err(RunError::Substrate)?;
+        let site = Site::prepare(host, job, schedule, substrate.as_ref(), directories)?;
+        let path = directory.history();
+        let history = HistoryWriter::create(&path, HISTORY_BYTES_MAX, full_line)?;
+        let machine = Machine::new(
+            site.header.clone(),
+            &site.sources(),
+            slowest_stop_ns(job.plan),
+            Judge::new(&site.header)?,
+        );
+        let began_ns = site.began_ns;
+        let watch = watch::Watch::new(site, substrate, happened, &saw)?;
+        let give_up = tokio::time::Instant::now() + job.timeout;
+        let mut running = Running {
+            machine,
+            history,
+            watch,
+            inbox,
+            observations,
+            began_ns,
+            give_up: Some(give_up),
+        };
+        let ended = running.conduct(&mut host.events, on_record).await;
+        running.watch.close().await;
+        ended?;
+        // The verdict is that of the file, so that judging it again cannot give another; but a file that somebody else wrote
+        // into says nothing.
+        let lines = read_written(&path, running.history.written())?;
+        Ok(judge::judge_history(lines)?)
+    }
+    .boxed_local()
 }
 
 /// The longest that a node may take to stop.

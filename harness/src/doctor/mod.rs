@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
 use tweedledum_core::substrate::SubstrateKind;
 
 use crate::agent::Dialect;
@@ -70,48 +71,51 @@ impl Stop {
 }
 
 /// Tries every step of every tier of these substrates; `None` is all of them. `progress` is told what comes next.
-pub async fn examine(
-    kit: &Kit,
+pub fn examine<'a>(
+    kit: &'a Kit,
     substrate: Option<SubstrateKind>,
-    stop: &Stop,
-    progress: &dyn Fn(&str),
-) -> io::Result<Report> {
-    let (exe, nonce) = (OwnExecutable::open()?, Nonce::random()?);
-    // Runs do so too; what that does not give fails where it is needed.
-    if let Err(error) = raise_nofile() {
-        tracing::warn!(%error, "the limit of open files stays");
-    }
-    let kernel = rustix::system::uname();
-    let mut report = Report {
-        format: FORMAT,
-        nonce,
-        kernel: kernel.release().to_string_lossy().into_owned(),
-        tiers: Vec::new(),
-        left: Vec::new(),
-    };
-    let asked = |tier: &&Tier| substrate.is_none_or(|substrate| tier.substrate == substrate);
-    for tier in TIERS.iter().filter(asked) {
-        let mut bench = Bench {
-            tier,
-            stop,
-            progress,
-            steps: Vec::new(),
-        };
-        match (tier.substrate, tier.built) {
-            (SubstrateKind::Process, Ok(())) => {
-                shared::examine(&mut bench, kit, &exe, nonce).await;
-            }
-            (SubstrateKind::Process, Err(_)) => {
-                isolated::examine(&mut bench, kit, &exe, nonce).await;
-            }
-            (SubstrateKind::Docker, _) => {
-                let left = containers::examine(&mut bench, kit, &exe, nonce).await;
-                report.left.extend(left);
-            }
+    stop: &'a Stop,
+    progress: &'a dyn Fn(&str),
+) -> LocalBoxFuture<'a, io::Result<Report>> {
+    async move {
+        let (exe, nonce) = (OwnExecutable::open()?, Nonce::random()?);
+        // Runs do so too; what that does not give fails where it is needed.
+        if let Err(error) = raise_nofile() {
+            tracing::warn!(%error, "the limit of open files stays");
         }
-        report.tiers.push(TierReport::of(tier, bench.finish()));
+        let kernel = rustix::system::uname();
+        let mut report = Report {
+            format: FORMAT,
+            nonce,
+            kernel: kernel.release().to_string_lossy().into_owned(),
+            tiers: Vec::new(),
+            left: Vec::new(),
+        };
+        let asked = |tier: &&Tier| substrate.is_none_or(|substrate| tier.substrate == substrate);
+        for tier in TIERS.iter().filter(asked) {
+            let mut bench = Bench {
+                tier,
+                stop,
+                progress,
+                steps: Vec::new(),
+            };
+            match (tier.substrate, tier.built) {
+                (SubstrateKind::Process, Ok(())) => {
+                    shared::examine(&mut bench, kit, &exe, nonce).await;
+                }
+                (SubstrateKind::Process, Err(_)) => {
+                    isolated::examine(&mut bench, kit, &exe, nonce).await;
+                }
+                (SubstrateKind::Docker, _) => {
+                    let left = containers::examine(&mut bench, kit, &exe, nonce).await;
+                    report.left.extend(left);
+                }
+            }
+            report.tiers.push(TierReport::of(tier, bench.finish()));
+        }
+        Ok(report)
     }
-    Ok(report)
+    .boxed_local()
 }
 
 /// The steps of a tier as they are tried, in the order of its table.

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use reqwest::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -98,46 +99,49 @@ pub struct NotReady {
 }
 
 /// Waits until `node` is ready; returns how long that took.
-pub async fn until_ready(
+pub fn until_ready(
     node: &NodeName,
     ready: Ready,
     bound: Duration,
-) -> Result<Duration, NotReady> {
-    let began = Instant::now();
-    let waited_for = describe(&ready);
-    let not_ready = |bound, last, tries| NotReady {
-        node: Arc::clone(node),
-        bound,
-        waited_for: waited_for.clone(),
-        last,
-        tries,
-    };
-    if let Ready::Log { line, .. } = ready {
-        return match until_line(line, bound).await {
-            Ok(()) => Ok(began.elapsed()),
-            Err(last) => Err(not_ready(began.elapsed().min(bound), last, 1)),
+) -> BoxFuture<'_, Result<Duration, NotReady>> {
+    async move {
+        let began = Instant::now();
+        let waited_for = describe(&ready);
+        let not_ready = |bound, last, tries| NotReady {
+            node: Arc::clone(node),
+            bound,
+            waited_for: waited_for.clone(),
+            last,
+            tries,
         };
-    }
-    let deadline = began + bound;
-    let mut pause = PAUSE_MIN;
-    let mut last = "nothing was seen yet".to_owned();
-    let mut tries = 0;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(not_ready(bound, last, tries));
+        if let Ready::Log { line, .. } = ready {
+            return match until_line(line, bound).await {
+                Ok(()) => Ok(began.elapsed()),
+                Err(last) => Err(not_ready(began.elapsed().min(bound), last, 1)),
+            };
         }
-        tries += 1;
-        match try_once(&ready, left.min(TRY_MAX)).await {
-            Ok(()) => return Ok(began.elapsed()),
-            // A try that the deadline cut short says less than the one before it.
-            Err(Failure::TooShort) if tries > 1 => {}
-            Err(Failure::TooShort) => "no answer".clone_into(&mut last),
-            Err(Failure::Seen(text)) => last = text,
+        let deadline = began + bound;
+        let mut pause = PAUSE_MIN;
+        let mut last = "nothing was seen yet".to_owned();
+        let mut tries = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(not_ready(bound, last, tries));
+            }
+            tries += 1;
+            match try_once(&ready, left.min(TRY_MAX)).await {
+                Ok(()) => return Ok(began.elapsed()),
+                // A try that the deadline cut short says less than the one before it.
+                Err(Failure::TooShort) if tries > 1 => {}
+                Err(Failure::TooShort) => "no answer".clone_into(&mut last),
+                Err(Failure::Seen(text)) => last = text,
+            }
+            tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
         }
-        tokio::time::sleep_until((Instant::now() + pause).min(deadline)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
     }
+    .boxed()
 }
 
 /// Why one try brought nothing.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use fs_err as fs;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -458,102 +459,107 @@ pub struct Engine {
 
 impl Engine {
     /// Finds the engine by this process's environment and greets it.
-    pub async fn find() -> Result<Self, EngineError> {
-        Self::connect(EngineAddress::find(&EngineEnv::read()?)?).await
+    pub fn find() -> BoxFuture<'static, Result<Self, EngineError>> {
+        async move { Self::connect(EngineAddress::find(&EngineEnv::read()?)?).await }.boxed()
     }
 
     /// Greets an engine: negotiates the version and asks what it is.
-    pub async fn connect(address: EngineAddress) -> Result<Self, EngineError> {
-        let strange = |why: String| EngineError::Strange {
-            address: address.url.clone(),
-            why,
-        };
-        let docker = match address.socket() {
-            Some(path) => {
-                let path = path.to_string_lossy();
-                Docker::connect_with_unix(&path, REQUEST_SECONDS, API_DEFAULT_VERSION)
+    pub fn connect(address: EngineAddress) -> BoxFuture<'static, Result<Self, EngineError>> {
+        async move {
+            let strange = |why: String| EngineError::Strange {
+                address: address.url.clone(),
+                why,
+            };
+            let docker = match address.socket() {
+                Some(path) => {
+                    let path = path.to_string_lossy();
+                    Docker::connect_with_unix(&path, REQUEST_SECONDS, API_DEFAULT_VERSION)
+                }
+                None => {
+                    Docker::connect_with_http(&address.url, REQUEST_SECONDS, API_DEFAULT_VERSION)
+                }
+            };
+            let greeted = async {
+                let docker = docker?.negotiate_version().await?;
+                let version = docker.version().await?;
+                Ok::<_, bollard::errors::Error>((docker, version))
+            };
+            let deadline = tokio::time::Instant::now() + FIRST_ANSWER;
+            let late = |asked: &str| {
+                let why = format!("no answer to {asked} within {} s", FIRST_ANSWER.as_secs());
+                no_answer(&address, why, "look at the engine's own log")
+            };
+            let (docker, version) = match tokio::time::timeout_at(deadline, greeted).await {
+                Ok(Ok(greeted)) => greeted,
+                Ok(Err(error)) => return Err(unreachable_because(&address, &error)),
+                Err(_) => return Err(late("/version")),
+            };
+            let ClientVersion {
+                major_version,
+                minor_version,
+            } = docker.client_version();
+            let api = format!("{major_version}.{minor_version}");
+            let name = version
+                .version
+                .unwrap_or_else(|| "of unknown version".to_owned());
+            if (major_version, minor_version) < API_MIN {
+                return Err(EngineError::TooOld {
+                    address: address.url,
+                    version: name,
+                    api,
+                });
             }
-            None => Docker::connect_with_http(&address.url, REQUEST_SECONDS, API_DEFAULT_VERSION),
-        };
-        let greeted = async {
-            let docker = docker?.negotiate_version().await?;
-            let version = docker.version().await?;
-            Ok::<_, bollard::errors::Error>((docker, version))
-        };
-        let deadline = tokio::time::Instant::now() + FIRST_ANSWER;
-        let late = |asked: &str| {
-            let why = format!("no answer to {asked} within {} s", FIRST_ANSWER.as_secs());
-            no_answer(&address, why, "look at the engine's own log")
-        };
-        let (docker, version) = match tokio::time::timeout_at(deadline, greeted).await {
-            Ok(Ok(greeted)) => greeted,
-            Ok(Err(error)) => return Err(unreachable_because(&address, &error)),
-            Err(_) => return Err(late("/version")),
-        };
-        let ClientVersion {
-            major_version,
-            minor_version,
-        } = docker.client_version();
-        let api = format!("{major_version}.{minor_version}");
-        let name = version
-            .version
-            .unwrap_or_else(|| "of unknown version".to_owned());
-        if (major_version, minor_version) < API_MIN {
-            return Err(EngineError::TooOld {
-                address: address.url,
+            let info = match tokio::time::timeout_at(deadline, docker.info()).await {
+                Ok(info) => info.map_err(|error| strange(said(&error)))?,
+                Err(_) => return Err(late("/info")),
+            };
+            let (os, arch) = (
+                info.os_type.unwrap_or_default(),
+                info.architecture.unwrap_or_default(),
+            );
+            if os.is_empty() || arch.is_empty() {
+                return Err(strange(
+                    "/info does not tell its system and its processor".to_owned(),
+                ));
+            }
+            let same = arch == std::env::consts::ARCH
+                || matches!(
+                    (arch.as_str(), std::env::consts::ARCH),
+                    ("amd64", "x86_64") | ("arm64", "aarch64")
+                );
+            if os != "linux" || !same {
+                return Err(EngineError::Foreign {
+                    address: address.url,
+                    os,
+                    arch,
+                });
+            }
+            let id = info.id.filter(|id| !id.is_empty());
+            let about = EngineAbout {
+                id: id.ok_or_else(|| strange("it has no id".to_owned()))?,
                 version: name,
                 api,
-            });
+                kernel: info.kernel_version.unwrap_or_default(),
+                cgroups: info
+                    .cgroup_version
+                    .map_or_else(|| "1".to_owned(), |version| version.to_string()),
+                cpus: info
+                    .ncpu
+                    .and_then(|cpus| u32::try_from(cpus).ok())
+                    .unwrap_or(1),
+                memory: info
+                    .mem_total
+                    .and_then(|bytes| u64::try_from(bytes).ok())
+                    .unwrap_or(u64::MAX),
+                address,
+            };
+            Ok(Self {
+                docker,
+                about: std::sync::Arc::new(about),
+                others: std::sync::Arc::default(),
+            })
         }
-        let info = match tokio::time::timeout_at(deadline, docker.info()).await {
-            Ok(info) => info.map_err(|error| strange(said(&error)))?,
-            Err(_) => return Err(late("/info")),
-        };
-        let (os, arch) = (
-            info.os_type.unwrap_or_default(),
-            info.architecture.unwrap_or_default(),
-        );
-        if os.is_empty() || arch.is_empty() {
-            return Err(strange(
-                "/info does not tell its system and its processor".to_owned(),
-            ));
-        }
-        let same = arch == std::env::consts::ARCH
-            || matches!(
-                (arch.as_str(), std::env::consts::ARCH),
-                ("amd64", "x86_64") | ("arm64", "aarch64")
-            );
-        if os != "linux" || !same {
-            return Err(EngineError::Foreign {
-                address: address.url,
-                os,
-                arch,
-            });
-        }
-        let id = info.id.filter(|id| !id.is_empty());
-        let about = EngineAbout {
-            id: id.ok_or_else(|| strange("it has no id".to_owned()))?,
-            version: name,
-            api,
-            kernel: info.kernel_version.unwrap_or_default(),
-            cgroups: info
-                .cgroup_version
-                .map_or_else(|| "1".to_owned(), |version| version.to_string()),
-            cpus: info
-                .ncpu
-                .and_then(|cpus| u32::try_from(cpus).ok())
-                .unwrap_or(1),
-            memory: info
-                .mem_total
-                .and_then(|bytes| u64::try_from(bytes).ok())
-                .unwrap_or(u64::MAX),
-            address,
-        };
-        Ok(Self {
-            docker,
-            about: std::sync::Arc::new(about),
-            others: std::sync::Arc::default(),
-        })
+        .boxed()
     }
 
     /// What it says about itself.

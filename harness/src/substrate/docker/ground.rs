@@ -50,23 +50,26 @@ impl DockerGround {
     ///
     /// # Errors
     /// No engine, or one that refuses; what to do stands in the text.
-    pub async fn reach(
+    pub fn reach(
         nonce: Nonce,
         executable: &Path,
         words: Words,
         ledger: Ledger,
-    ) -> Result<Self, String> {
-        let engine = Engine::find().await.map_err(|error| error.to_string())?;
-        let image = own_image(&engine, executable).await;
-        let image = image.map_err(|error| error.to_string())?;
-        Ok(Self {
-            engine,
-            image,
-            words,
-            nonce,
-            ledger,
-            users: tokio::sync::Mutex::default(),
-        })
+    ) -> BoxFuture<'_, Result<Self, String>> {
+        async move {
+            let engine = Engine::find().await.map_err(|error| error.to_string())?;
+            let image = own_image(&engine, executable).await;
+            let image = image.map_err(|error| error.to_string())?;
+            Ok(Self {
+                engine,
+                image,
+                words,
+                nonce,
+                ledger,
+                users: tokio::sync::Mutex::default(),
+            })
+        }
+        .boxed()
     }
 
     async fn make(&self, request: Request) -> Result<Arc<dyn Substrate>, String> {

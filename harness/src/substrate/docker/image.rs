@@ -14,6 +14,7 @@ use bollard::body_full;
 use bollard::query_parameters::{CreateImageOptions, TagImageOptions};
 use fs_err as fs;
 use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tweedledum_core::plan::model::Pull;
@@ -111,53 +112,59 @@ pub struct Image {
 
 /// Makes sure that the image of an executable is on the engine. The executable may be given as
 /// `/proc/self/fd/N`.
-pub async fn own_image(engine: &Engine, executable: &Path) -> Result<Image, ImageError> {
-    let path = executable.to_owned();
-    let packed = tokio::task::spawn_blocking(move || pack(&path)).await;
-    let packed = packed.map_err(|error| ImageError::Executable {
-        path: executable.to_owned(),
-        why: error.to_string(),
-    })??;
-    let name = format!("{REPOSITORY}:{}", packed.digest);
-    if let Some(id) = look_up(engine, &name, Some(&packed.digest)).await? {
-        return Ok(Image {
-            id,
-            name,
-            made: false,
-            own: true,
-        });
+pub fn own_image<'a>(
+    engine: &'a Engine,
+    executable: &'a Path,
+) -> BoxFuture<'a, Result<Image, ImageError>> {
+    async move {
+        let path = executable.to_owned();
+        let packed = tokio::task::spawn_blocking(move || pack(&path)).await;
+        let packed = packed.map_err(|error| ImageError::Executable {
+            path: executable.to_owned(),
+            why: error.to_string(),
+        })??;
+        let name = format!("{REPOSITORY}:{}", packed.digest);
+        if let Some(id) = look_up(engine, &name, Some(&packed.digest)).await? {
+            return Ok(Image {
+                id,
+                name,
+                made: false,
+                own: true,
+            });
+        }
+        let options = CreateImageOptions {
+            from_src: Some("-".to_owned()),
+            repo: Some(REPOSITORY.to_owned()),
+            tag: Some(packed.digest.clone()),
+            changes: vec![
+                format!("ENTRYPOINT [\"{EXECUTABLE}\"]"),
+                format!("LABEL {CONTENT_LABEL}={}", packed.digest),
+            ],
+            ..CreateImageOptions::default()
+        };
+        tracing::debug!(name, bytes = packed.archive.len(), "importing");
+        let body = body_full(packed.archive.into());
+        finish(
+            &name,
+            engine
+                .docker()
+                .create_image(Some(options), Some(body), None),
+        )
+        .await?;
+        match look_up(engine, &name, Some(&packed.digest)).await? {
+            Some(id) => Ok(Image {
+                id,
+                name,
+                made: true,
+                own: true,
+            }),
+            None => Err(ImageError::Engine {
+                image: name,
+                why: "it was imported and cannot be found".to_owned(),
+            }),
+        }
     }
-    let options = CreateImageOptions {
-        from_src: Some("-".to_owned()),
-        repo: Some(REPOSITORY.to_owned()),
-        tag: Some(packed.digest.clone()),
-        changes: vec![
-            format!("ENTRYPOINT [\"{EXECUTABLE}\"]"),
-            format!("LABEL {CONTENT_LABEL}={}", packed.digest),
-        ],
-        ..CreateImageOptions::default()
-    };
-    tracing::debug!(name, bytes = packed.archive.len(), "importing");
-    let body = body_full(packed.archive.into());
-    finish(
-        &name,
-        engine
-            .docker()
-            .create_image(Some(options), Some(body), None),
-    )
-    .await?;
-    match look_up(engine, &name, Some(&packed.digest)).await? {
-        Some(id) => Ok(Image {
-            id,
-            name,
-            made: true,
-            own: true,
-        }),
-        None => Err(ImageError::Engine {
-            image: name,
-            why: "it was imported and cannot be found".to_owned(),
-        }),
-    }
+    .boxed()
 }
 
 /// Looks up the user's image; pulls it only where `pull` says so.
@@ -197,18 +204,24 @@ pub async fn users_image(engine: &Engine, image: &str, pull: Pull) -> Result<Ima
 }
 
 /// Names an image of ours as the newest one, for those who ask for it by a name that stays the same.
-pub async fn name_latest(engine: &Engine, image: &Image) -> Result<String, ImageError> {
-    let latest = format!("{REPOSITORY}:latest");
-    let options = TagImageOptions {
-        repo: Some(REPOSITORY.to_owned()),
-        tag: Some("latest".to_owned()),
-    };
-    let tagged = engine.docker().tag_image(&image.id, Some(options)).await;
-    tagged.map_err(|error| ImageError::Engine {
-        image: latest.clone(),
-        why: said(&error),
-    })?;
-    Ok(latest)
+pub fn name_latest<'a>(
+    engine: &'a Engine,
+    image: &'a Image,
+) -> BoxFuture<'a, Result<String, ImageError>> {
+    async move {
+        let latest = format!("{REPOSITORY}:latest");
+        let options = TagImageOptions {
+            repo: Some(REPOSITORY.to_owned()),
+            tag: Some("latest".to_owned()),
+        };
+        let tagged = engine.docker().tag_image(&image.id, Some(options)).await;
+        tagged.map_err(|error| ImageError::Engine {
+            image: latest.clone(),
+            why: said(&error),
+        })?;
+        Ok(latest)
+    }
+    .boxed()
 }
 
 /// Whether an image's name ends with a tag or digest; a colon before a slash is of a port.

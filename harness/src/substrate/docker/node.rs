@@ -13,6 +13,7 @@ use bollard::body_full;
 use bollard::models::{ContainerCreateBody, ContainerUpdateBody, HostConfig, ResourcesUlimits};
 use bollard::query_parameters::{KillContainerOptions, UploadToContainerOptions};
 use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
@@ -173,12 +174,15 @@ impl Node {
 
     /// Starts it, for the first time or again. Its output comes through pipes, as that of a
     /// process does.
-    pub async fn start(&self) -> Result<(Life, NodePipes), DockerError> {
-        let engine = &self.0.engine;
-        let (_input, output) = attach(engine, &self.0.id, false).await?;
-        container::start(engine, &self.0.id, self.name()).await?;
-        let state = self.state().await.ok();
-        self.live(output, None, state)
+    pub fn start(&self) -> BoxFuture<'_, Result<(Life, NodePipes), DockerError>> {
+        async move {
+            let engine = &self.0.engine;
+            let (_input, output) = attach(engine, &self.0.id, false).await?;
+            container::start(engine, &self.0.id, self.name()).await?;
+            let state = self.state().await.ok();
+            self.live(output, None, state)
+        }
+        .boxed()
     }
 
     /// The life that it has already, with what the engine's log has of it and of those before it since this second of

@@ -14,6 +14,7 @@ use bollard::models::{
     EndpointIpamConfig, EndpointSettings, Mount, MountType, MountVolumeOptions, NetworkingConfig,
     VolumeCreateRequest,
 };
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::mpsc;
 
 use super::container::{DockerError, record};
@@ -152,8 +153,8 @@ impl Pod {
     }
 
     /// Makes the node's container. It is not started yet.
-    pub async fn node(&self, spec: NodeSpec) -> Result<Node, DockerError> {
-        Node::make(self, spec).await
+    pub fn node(&self, spec: NodeSpec) -> BoxFuture<'_, Result<Node, DockerError>> {
+        async move { Node::make(self, spec).await }.boxed()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -79,21 +80,24 @@ pub struct Progress {
 impl DockerRun {
     /// Records what will be made, then makes the keeper and the network. What was made is removed
     /// again if that fails.
-    pub async fn begin(
-        engine: &Engine,
+    pub fn begin<'a>(
+        engine: &'a Engine,
         spec: RunSpec,
-        ledger: &Ledger,
-    ) -> Result<Self, DockerError> {
-        let made = Self::make(engine, spec, ledger).await;
-        if made.is_err() {
-            for left in remove_recorded(engine, &ledger.entries(), UNMAKE_BOUND)
-                .await
-                .left
-            {
-                tracing::warn!(%left, "a run that could not begin left something");
+        ledger: &'a Ledger,
+    ) -> BoxFuture<'a, Result<Self, DockerError>> {
+        async move {
+            let made = Self::make(engine, spec, ledger).await;
+            if made.is_err() {
+                for left in remove_recorded(engine, &ledger.entries(), UNMAKE_BOUND)
+                    .await
+                    .left
+                {
+                    tracing::warn!(%left, "a run that could not begin left something");
+                }
             }
+            made
         }
-        made
+        .boxed()
     }
 
     async fn make(engine: &Engine, spec: RunSpec, ledger: &Ledger) -> Result<Self, DockerError> {
@@ -140,14 +144,17 @@ impl DockerRun {
     }
 
     /// Makes one pod.
-    pub async fn pod(&self, spec: PodSpec) -> Result<Pod, DockerError> {
-        let _turn = self
-            .0
-            .at_once
-            .acquire()
-            .await
-            .map_err(|error| DockerError::Spec(error.to_string()))?;
-        Pod::make(self, spec).await
+    pub fn pod(&self, spec: PodSpec) -> BoxFuture<'_, Result<Pod, DockerError>> {
+        async move {
+            let _turn = self
+                .0
+                .at_once
+                .acquire()
+                .await
+                .map_err(|error| DockerError::Spec(error.to_string()))?;
+            Pod::make(self, spec).await
+        }
+        .boxed()
     }
 
     /// Makes many pods at once, as the engine can stand; tells each that is made. After a

@@ -74,27 +74,30 @@ impl AttachedGround {
     ///
     /// # Errors
     /// The engine refuses; its words.
-    pub async fn reach(
+    pub fn reach(
         project: Project,
         nonce: Nonce,
         executable: &Path,
         words: Words,
         who: String,
         ledger: Ledger,
-    ) -> Result<Self, String> {
-        let image = own_image(&project.engine, executable).await;
-        let image = image.map_err(|error| error.to_string())?;
-        Ok(Self {
-            project,
-            own: Own {
-                nonce,
-                image,
-                words,
-            },
-            who,
-            ledger,
-            again: Arc::default(),
-        })
+    ) -> BoxFuture<'_, Result<Self, String>> {
+        async move {
+            let image = own_image(&project.engine, executable).await;
+            let image = image.map_err(|error| error.to_string())?;
+            Ok(Self {
+                project,
+                own: Own {
+                    nonce,
+                    image,
+                    words,
+                },
+                who,
+                ledger,
+                again: Arc::default(),
+            })
+        }
+        .boxed()
     }
 
     async fn make(&self, request: Request) -> Result<Arc<dyn Substrate>, String> {

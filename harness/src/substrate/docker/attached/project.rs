@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
 use futures_util::TryStreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use tweedledum_core::plan::Plan;
 
 use super::super::container::DockerError;
@@ -141,108 +141,111 @@ impl Project {
     ///
     /// # Errors
     /// What is missing, does not run, or is another network than the plan's.
-    pub async fn find(name: &str, plan: &Plan) -> Result<Self, Unfit> {
-        let engine = Engine::find().await;
-        let engine = engine.map_err(|error| Unfit::Engine(error.to_string()))?;
-        // Nodes that another run has stopped would be told to be missing.
-        let alone = alone::make_sure(&engine, name, None).await;
-        alone.map_err(|error| match error {
-            DockerError::Spec(why) => Unfit::Taken(why),
-            error => Unfit::Engine(error.to_string()),
-        })?;
-        let listed = containers(&engine).await;
-        let listed = listed.map_err(|error| Unfit::Engine(error.to_string()))?;
-        let there: Vec<_> = listed
-            .iter()
-            .filter(|it| label(it, PROJECT).is_some_and(|it| it == name))
-            .collect();
-        if there.is_empty() {
-            let others = listed.iter().filter_map(|it| label(it, PROJECT).cloned());
-            return Err(Unfit::Missing {
-                name: name.to_owned(),
-                others: others.collect(),
-            });
-        }
-        let mut found = BTreeMap::new();
-        let mut wrong = Vec::new();
-        for node in &plan.nodes {
-            let mut own = there
+    pub fn find<'a>(name: &'a str, plan: &'a Plan) -> BoxFuture<'a, Result<Self, Unfit>> {
+        async move {
+            let engine = Engine::find().await;
+            let engine = engine.map_err(|error| Unfit::Engine(error.to_string()))?;
+            // Nodes that another run has stopped would be told to be missing.
+            let alone = alone::make_sure(&engine, name, None).await;
+            alone.map_err(|error| match error {
+                DockerError::Spec(why) => Unfit::Taken(why),
+                error => Unfit::Engine(error.to_string()),
+            })?;
+            let listed = containers(&engine).await;
+            let listed = listed.map_err(|error| Unfit::Engine(error.to_string()))?;
+            let there: Vec<_> = listed
                 .iter()
-                .filter(|it| label(it, SERVICE) == Some(&node.name));
-            match (own.next(), own.next()) {
-                (Some(one), None) => match up(&engine, one).await {
-                    Ok(container) => {
-                        found.insert(node.name.clone(), container);
+                .filter(|it| label(it, PROJECT).is_some_and(|it| it == name))
+                .collect();
+            if there.is_empty() {
+                let others = listed.iter().filter_map(|it| label(it, PROJECT).cloned());
+                return Err(Unfit::Missing {
+                    name: name.to_owned(),
+                    others: others.collect(),
+                });
+            }
+            let mut found = BTreeMap::new();
+            let mut wrong = Vec::new();
+            for node in &plan.nodes {
+                let mut own = there
+                    .iter()
+                    .filter(|it| label(it, SERVICE) == Some(&node.name));
+                match (own.next(), own.next()) {
+                    (Some(one), None) => match up(&engine, one).await {
+                        Ok(container) => {
+                            found.insert(node.name.clone(), container);
+                        }
+                        Err(why) => wrong.push(format!("{}: {why}", node.name)),
+                    },
+                    (None, _) => wrong.push(format!("it has no service `{}`", node.name)),
+                    (Some(_), Some(_)) => {
+                        wrong.push(format!("`{}` has more than one container", node.name));
                     }
-                    Err(why) => wrong.push(format!("{}: {why}", node.name)),
-                },
-                (None, _) => wrong.push(format!("it has no service `{}`", node.name)),
-                (Some(_), Some(_)) => {
-                    wrong.push(format!("`{}` has more than one container", node.name));
                 }
             }
-        }
-        let refused = |wrong: Vec<String>| Unfit::Another {
-            name: name.to_owned(),
-            wrong,
-        };
-        if !wrong.is_empty() {
-            return Err(refused(wrong));
-        }
-        let reading = found.iter().map(async |(node, up)| {
-            let facts = read_facts(&engine, &up.id, &up.network).await;
-            facts
-                .map(|facts| (node, facts))
-                .map_err(|why| format!("{node}: {why}"))
-        });
-        let mut read = Vec::new();
-        for one in join_all(reading).await {
-            match one {
-                Ok(one) => read.push(one),
-                Err(why) => wrong.push(why),
+            let refused = |wrong: Vec<String>| Unfit::Another {
+                name: name.to_owned(),
+                wrong,
+            };
+            if !wrong.is_empty() {
+                return Err(refused(wrong));
             }
-        }
-        if !wrong.is_empty() {
-            return Err(refused(wrong));
-        }
-        let Some((first, facts)) = read.first() else {
-            return Err(refused(vec!["the plan has no nodes".to_owned()]));
-        };
-        wrong.extend(facts.unlike(plan));
-        for (node, own) in &read {
-            wrong.extend(own.unlike_others(node, first, facts));
-        }
-        let facts = facts.clone();
-        let mut members = BTreeMap::new();
-        for (node, up) in found {
-            let Some(address) = facts.address(&node) else {
-                wrong.push(format!("its network file has no address of {node}"));
-                continue;
+            let reading = found.iter().map(async |(node, up)| {
+                let facts = read_facts(&engine, &up.id, &up.network).await;
+                facts
+                    .map(|facts| (node, facts))
+                    .map_err(|why| format!("{node}: {why}"))
+            });
+            let mut read = Vec::new();
+            for one in join_all(reading).await {
+                match one {
+                    Ok(one) => read.push(one),
+                    Err(why) => wrong.push(why),
+                }
+            }
+            if !wrong.is_empty() {
+                return Err(refused(wrong));
+            }
+            let Some((first, facts)) = read.first() else {
+                return Err(refused(vec!["the plan has no nodes".to_owned()]));
             };
-            let Up {
-                id,
-                container,
-                image,
-                network,
-            } = up;
-            let member = Member {
-                id,
-                container,
-                image,
-                address,
-                network,
-            };
-            members.insert(node, member);
+            wrong.extend(facts.unlike(plan));
+            for (node, own) in &read {
+                wrong.extend(own.unlike_others(node, first, facts));
+            }
+            let facts = facts.clone();
+            let mut members = BTreeMap::new();
+            for (node, up) in found {
+                let Some(address) = facts.address(&node) else {
+                    wrong.push(format!("its network file has no address of {node}"));
+                    continue;
+                };
+                let Up {
+                    id,
+                    container,
+                    image,
+                    network,
+                } = up;
+                let member = Member {
+                    id,
+                    container,
+                    image,
+                    address,
+                    network,
+                };
+                members.insert(node, member);
+            }
+            if !wrong.is_empty() {
+                return Err(refused(wrong));
+            }
+            Ok(Self {
+                name: name.to_owned(),
+                engine,
+                members,
+                facts,
+            })
         }
-        if !wrong.is_empty() {
-            return Err(refused(wrong));
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            engine,
-            members,
-            facts,
-        })
+        .boxed()
     }
 }
 
