@@ -6,20 +6,16 @@
 //! Pure functions: keys, nonces, netid and timestamps are arguments. No clock, no entropy, no I/O.
 //! To add a discovery message, add a `KIND_` constant, and its body beside [`Addresses`].
 
-use crypto_box::aead::AeadInPlace as _;
-use crypto_box::{Nonce as BoxNonce, SalsaBox, Tag};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+
+use tweedledum_crypto::sealed::{Sealer, Tag};
 
 pub use super::codec::WireError;
 use super::codec::{Reader, Writer};
 
-/// An x25519 secret key: what a node's identity is made from.
-pub type SecretKey = [u8; 32];
-/// An x25519 public key: the sender named at the front of each datagram.
-pub type PublicKey = [u8; 32];
-/// 24 bytes that are never used twice with one pair of keys.
-pub type Nonce = [u8; 24];
+/// Keys, of which a secret one is what a node's identity is made from and a public one is named at the front of each datagram.
+pub use tweedledum_crypto::sealed::{Nonce, PublicKey, SecretKey, public_key};
 
 /// Bytes in front of the box: key and nonce.
 pub const HEADER_LEN: usize = 32 + NONCE_LEN;
@@ -44,11 +40,6 @@ pub(crate) const TAG_LEN: usize = 16;
 const MAX_NAME: u16 = 64;
 /// 300 addresses take at most 15.6 kB, so this limit is never reached by our own messages.
 const MAX_BODY: u16 = 20_000;
-
-/// The x25519 public key of a 32-byte secret.
-pub fn public_key(secret: &SecretKey) -> PublicKey {
-    *crypto_box::SecretKey::from(*secret).public_key().as_bytes()
-}
 
 /// A well-formed discovery ping as one whole datagram from `secret`'s owner to `target`.
 ///
@@ -147,7 +138,7 @@ pub fn sender_of(datagram: &[u8]) -> Result<PublicKey, WireError> {
 
 /// The precomputed key between two nodes, the same from either side.
 #[derive(Clone)]
-pub struct SharedKey(Arc<SalsaBox>);
+pub struct SharedKey(Arc<Sealer>);
 
 impl std::fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,7 +149,7 @@ impl std::fmt::Debug for SharedKey {
 impl SharedKey {
     /// One Diffie-Hellman exchange, some 40 µs.
     pub fn new(mine: &SecretKey, theirs: &PublicKey) -> Self {
-        Self(Arc::new(SalsaBox::new(&(*theirs).into(), &(*mine).into())))
+        Self(Arc::new(Sealer::new(mine, theirs)))
     }
 
     /// `[sender][nonce][box]`.
@@ -187,10 +178,7 @@ impl SharedKey {
         let text_at = out.len();
         out.extend_from_slice(payload);
         // xsalsa20-poly1305 fails only above 2^38 bytes, so an all-zero tag is never sent.
-        if let Ok(tag) =
-            self.0
-                .encrypt_in_place_detached(&BoxNonce::from(*nonce), b"", &mut out[text_at..])
-        {
+        if let Some(tag) = self.0.seal(nonce, &mut out[text_at..]) {
             out[tag_at..text_at].copy_from_slice(&tag);
         }
     }
@@ -199,11 +187,11 @@ impl SharedKey {
     pub(crate) fn open_box(&self, sealed: &[u8]) -> Result<Vec<u8>, WireError> {
         let mut reader = Reader::new(sealed);
         let nonce: Nonce = reader.array("the nonce")?;
-        let tag: [u8; TAG_LEN] = reader.array("the box")?;
+        let tag: Tag = reader.array("the box")?;
         let mut text = reader.rest().to_vec();
-        self.0
-            .decrypt_in_place_detached(&BoxNonce::from(nonce), b"", &mut text, &Tag::from(tag))
-            .map_err(|_| WireError::Sealed)?;
+        if !self.0.open(&nonce, &tag, &mut text) {
+            return Err(WireError::Sealed);
+        }
         Ok(text)
     }
 }

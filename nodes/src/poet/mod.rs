@@ -15,7 +15,6 @@ pub(crate) mod broadcaster;
 pub mod challenges;
 pub(crate) mod execution;
 pub(crate) mod gateway;
-mod hash;
 pub mod members;
 pub(crate) mod messages;
 pub(crate) mod new_round;
@@ -29,8 +28,10 @@ pub mod store;
 pub mod tree;
 pub mod work;
 
-pub use hash::Node;
+pub use tweedledum_crypto::hash::Node;
+
 pub use state::{Execution, RoundState, ServiceState};
+use tweedledum_crypto::hash;
 
 /// Which round of a PoET: rounds are numbered from 0, and their directories are called by the number.
 pub type RoundId = u32;

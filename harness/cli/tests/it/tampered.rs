@@ -10,6 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::bad_support::{RUN_BOUND, Scene, layer, network_lock, wait_until};
+use crate::support::Bench;
 
 const BEAT: &str = "trap 'exit 0' TERM\nn=0\nwhile :; do n=$((n + 1)); echo \"{\\\"event\\\":\\\"beat\\\",\\\"n\\\":$n}\"; sleep 0.05; done";
 
@@ -59,7 +60,7 @@ fn sha256(path: &Path) -> String {
 
 #[test]
 fn a_script_that_is_overwritten_between_two_lives_ends_the_run() {
-    let _lock = network_lock();
+    let _beside_others = Bench::new();
     let scene = killed("script-0");
     let script = scene.path().join("beat.sh");
     let was = sha256(&script);
@@ -110,7 +111,7 @@ fn what_is_run_and_judged_is_what_was_there_at_the_start() {
 
 #[test]
 fn a_history_that_is_edited_during_its_run_is_not_believed() {
-    let _lock = network_lock();
+    let _beside_others = Bench::new();
     let scene = scene("");
     let going = scene.start(&RUN);
     scene.wait_for_record("fixed", "a layer", layer(1));

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256, compress256};
 pub type Node = [u8; 32];
 
 /// What stands where a node has no sibling in an unbalanced tree.
-pub(super) const PADDING: Node = [0; 32];
+pub const PADDING: Node = [0; 32];
 
 /// Bytes that a label hashes before the siblings: the statement and the label's number.
 const LABEL_PREFIX: u64 = 32 + 8;
@@ -33,7 +33,7 @@ const INITIAL: [u32; 8] = [
 
 /// Label `index`: SHA-256 over the statement, the number as 8 big-endian bytes and the left siblings
 /// on its path from the leaf upwards, hashed again until `depth` calls are made.
-pub(super) fn label<'a>(
+pub fn label<'a>(
     statement: &Node,
     index: u64,
     left_siblings: impl Iterator<Item = &'a Node>,
@@ -49,7 +49,7 @@ pub(super) fn label<'a>(
 }
 
 /// SHA-256 of SHA-256 of ... of `start`, `times` deep.
-pub(super) fn nested(start: &Node, times: u32) -> Node {
+pub fn nested(start: &Node, times: u32) -> Node {
     let mut block = Block::default();
     block[..32].copy_from_slice(start);
     pad(&mut block, 32, 32);
@@ -64,7 +64,7 @@ pub(super) fn nested(start: &Node, times: u32) -> Node {
 }
 
 /// An inner node of the work's tree: SHA-256 over the statement and both children.
-pub(super) fn inner(statement: &Node, left: &Node, right: &Node) -> Node {
+pub fn inner(statement: &Node, left: &Node, right: &Node) -> Node {
     let mut blocks = [Block::default(); 2];
     blocks[0][..32].copy_from_slice(statement);
     blocks[0][32..].copy_from_slice(left);
@@ -78,7 +78,7 @@ pub(super) fn inner(statement: &Node, left: &Node, right: &Node) -> Node {
 }
 
 /// A node of the members' tree: SHA-256 over both children, without domain separation as in 2020.
-pub(super) fn pair(left: &Node, right: &Node) -> Node {
+pub fn pair(left: &Node, right: &Node) -> Node {
     Sha256::new()
         .chain_update(left)
         .chain_update(right)
@@ -87,7 +87,7 @@ pub(super) fn pair(left: &Node, right: &Node) -> Node {
 }
 
 /// Compressions of a tree of 2^`log2_leaves` labels of this depth, tree included.
-pub(super) fn compressions(log2_leaves: u32, depth: u32) -> u64 {
+pub fn compressions(log2_leaves: u32, depth: u32) -> u64 {
     let leaves = 1_u64 << log2_leaves;
     // As many leaves have k left siblings as there are ways to choose k bits of n.
     let mut labels = 0;
