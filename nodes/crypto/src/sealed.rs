@@ -19,15 +19,15 @@ pub fn public_key(secret: &SecretKey) -> PublicKey {
 }
 
 /// The precomputed key between two owners of keys, the same from either side.
-pub struct Sealer(SalsaBox);
+pub struct PairKey(SalsaBox);
 
-impl std::fmt::Debug for Sealer {
+impl std::fmt::Debug for PairKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sealer(..)")
+        f.write_str("PairKey(..)")
     }
 }
 
-impl Sealer {
+impl PairKey {
     /// One Diffie-Hellman exchange, some 40 µs.
     pub fn new(mine: &SecretKey, theirs: &PublicKey) -> Self {
         Self(SalsaBox::new(&(*theirs).into(), &(*mine).into()))

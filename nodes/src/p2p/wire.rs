@@ -9,12 +9,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use tweedledum_crypto::sealed::{Sealer, Tag};
+use tweedledum_crypto::sealed::{PairKey, Tag};
 
 pub use super::codec::WireError;
 use super::codec::{Reader, Writer};
 
-/// Keys, of which a secret one is what a node's identity is made from and a public one is named at the front of each datagram.
+// A secret key is what a node's identity is made from; a public one names the sender at the front of each datagram.
 pub use tweedledum_crypto::sealed::{Nonce, PublicKey, SecretKey, public_key};
 
 /// Bytes in front of the box: key and nonce.
@@ -138,7 +138,7 @@ pub fn sender_of(datagram: &[u8]) -> Result<PublicKey, WireError> {
 
 /// The precomputed key between two nodes, the same from either side.
 #[derive(Clone)]
-pub struct SharedKey(Arc<Sealer>);
+pub struct SharedKey(Arc<PairKey>);
 
 impl std::fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -149,7 +149,7 @@ impl std::fmt::Debug for SharedKey {
 impl SharedKey {
     /// One Diffie-Hellman exchange, some 40 µs.
     pub fn new(mine: &SecretKey, theirs: &PublicKey) -> Self {
-        Self(Arc::new(Sealer::new(mine, theirs)))
+        Self(Arc::new(PairKey::new(mine, theirs)))
     }
 
     /// `[sender][nonce][box]`.

@@ -3,7 +3,7 @@
 //! The sequential work of 2020: the merkle root of a round's members is the statement ([`members`]); labels are
 //! computed one after the other, each over the tree so far ([`work`]); a proof opens leaves that the
 //! root itself picks ([`proof`]). [`tree`] reads the layers back from disk, [`store`] and [`challenges`]
-//! are what lies in a data directory, [`rate`] measures a host. To change what the network proves,
+//! are what lies in a data directory, [`rate`] measures a host; the hashes are in `nodes/crypto`. To change what the network proves,
 //! change [`Params`]: all nodes must agree on them. None of these speaks to a network, sleeps, or knows
 //! when rounds open and close.
 //!
@@ -31,6 +31,7 @@ pub mod work;
 pub use tweedledum_crypto::hash::Node;
 
 pub use state::{Execution, RoundState, ServiceState};
+// For the modules here: `super::hash`.
 use tweedledum_crypto::hash;
 
 /// Which round of a PoET: rounds are numbered from 0, and their directories are called by the number.

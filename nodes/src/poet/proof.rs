@@ -404,10 +404,10 @@ impl Part {
     /// siblings on its path.
     fn verify_labels(&self, statement: &Node, params: Params) -> Result<(), ProofError> {
         for &leaf in &self.opened {
-            let parked = (0..self.height)
+            let mut parked = (0..self.height)
                 .filter(|layer| (leaf >> layer) & 1 == 1)
                 .filter_map(|layer| self.nodes.get(&(layer, (leaf >> layer) - 1)));
-            let label = hash::label(statement, leaf, parked, params.depth());
+            let label = hash::label(statement, leaf, &mut parked, params.depth());
             if self.nodes.get(&(0, leaf)) != Some(&label) {
                 return Err(ProofError::Label { leaf });
             }

@@ -8,7 +8,6 @@
 use super::Params;
 use super::hash::{self, Node};
 use super::work::{Checkpoint, Worker};
-use sha2::{Digest as _, Sha256};
 use std::hint::black_box;
 use std::io;
 use std::time::{Duration, Instant};
@@ -88,11 +87,7 @@ fn compute(params: Params, labels: u64) -> u64 {
 }
 
 fn raw_loop(compressions: u64) -> Node {
-    let mut node = [7; 32];
-    for _ in 0..compressions {
-        node = Sha256::digest(node).into();
-    }
-    node
+    hash::nested_plainly(&[7; 32], compressions)
 }
 
 fn bare_loop(compressions: u64) -> Node {

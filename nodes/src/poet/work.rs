@@ -224,8 +224,8 @@ impl<W: Write> Worker<W> {
 
     fn add_label(&mut self) {
         let leaf = self.next_leaf;
-        let siblings = set_bits(leaf).map(|layer| &self.parked[layer]);
-        let mut node = hash::label(&self.statement, leaf, siblings, self.params.depth());
+        let mut siblings = set_bits(leaf).map(|layer| &self.parked[layer]);
+        let mut node = hash::label(&self.statement, leaf, &mut siblings, self.params.depth());
         let mut layer = 0;
         loop {
             if let Some(written) = self.layers.get_mut(layer) {

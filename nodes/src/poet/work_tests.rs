@@ -19,7 +19,7 @@ fn by_definition(log2_leaves: u32) -> Vec<Vec<Node>> {
             .filter(|layer| (leaf >> layer) & 1 == 1)
             .map(|layer| layers[layer][usize::try_from(leaf >> layer).unwrap() - 1])
             .collect();
-        layers[0].push(hash::label(&STATEMENT, leaf, left.iter(), 3));
+        layers[0].push(hash::label(&STATEMENT, leaf, &mut left.iter(), 3));
         for layer in 0..log2_leaves as usize {
             if let (Some([left, right]), 0) = (layers[layer].last_chunk(), layers[layer].len() % 2)
                 && layers[layer + 1].len() < layers[layer].len() / 2

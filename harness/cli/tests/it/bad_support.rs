@@ -1,8 +1,7 @@
 //! Support of the tests of what goes wrong: a directory for plans and scripts, runs as child processes, what is left.
 //!
-//! Networks of different tests make each other late, so a test whose run must decide something, or be over in time, holds
-//! [`network_lock`]; what comes to the same on a late host holds a `Bench` beside others. Waits are for conditions and say
-//! what was missing. It knows nothing of what a test expects.
+//! Whoever starts a network holds a [`crate::support::Machine`]. Waits are for conditions and say what was missing. It knows
+//! nothing of what a test expects.
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
@@ -22,19 +21,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a whole run of these tests may take.
 pub(crate) const RUN_BOUND: Duration = Duration::from_mins(1);
-
-/// Until it is dropped, no other test has a network.
-pub(crate) fn network_lock() -> File {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .unwrap();
-    file.lock().unwrap();
-    file
-}
 
 /// A directory of its own with plans, scripts and runs.
 #[derive(Debug)]

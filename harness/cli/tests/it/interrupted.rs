@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tweedledum_harness::substrate::process::identity::read_stat;
 
-use crate::bad_support::{PATIENCE, RUN_BOUND, Scene, network_lock, wait_until};
+use crate::bad_support::{PATIENCE, RUN_BOUND, Scene, wait_until};
+use crate::support::Machine;
 
 /// A miner is frozen for much longer than anybody waits.
 const PAUSED: &str = "\
@@ -38,7 +39,7 @@ fn is_applied(record: &Value) -> bool {
 
 #[test]
 fn the_first_signal_heals_tears_down_reports_and_says_so() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     for (signal, number, code, format) in [
         (Signal::INT, 2, 130, "json"),
         (Signal::TERM, 15, 143, "junit"),
@@ -106,7 +107,7 @@ fn the_first_signal_heals_tears_down_reports_and_says_so() {
 
 #[test]
 fn a_second_signal_kills_at_once() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = Scene::new();
     scene.file("plan.yaml", SLOW);
     scene.script(
@@ -147,7 +148,7 @@ fn a_second_signal_kills_at_once() {
 
 #[test]
 fn a_run_that_takes_too_long_is_given_up_in_order() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = Scene::new();
     scene.file("plan.yaml", PAUSED);
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed", "--timeout", "1s"]);

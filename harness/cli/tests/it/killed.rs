@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tweedledum_harness::substrate::process::identity::carriers;
 
-use crate::bad_support::{
-    Going, Known, RUN_BOUND, Scene, kill, layer, network_lock, pause, wait_until,
-};
+use crate::bad_support::{Going, Known, RUN_BOUND, Scene, kill, layer, pause, wait_until};
+use crate::support::Machine;
 
 /// How many rounds; the default is what CI has time for.
 const ROUNDS: &str = "TWEEDLEDUM_KILLED_ROUNDS";
@@ -138,7 +137,7 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
         std::env::var(name).map_or(default, |text| text.parse().unwrap())
     };
     let (rounds, from) = (number(ROUNDS, 6), number(FROM, 0));
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = Scene::new();
     plan(&scene, "victim", "100ms");
     // Clean-up must never touch a run that lives; this one lives beside all others.
@@ -173,7 +172,7 @@ fn ready(scene: &Scene, going: &Going) -> Known {
 
 #[test]
 fn after_a_normal_run_nothing_is_left_and_there_is_nothing_to_clean() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = Scene::new();
     let plan = plan(&scene, "normal", "100ms");
     let going = scene.start(&["run", &plan, "--release", "fixed"]);

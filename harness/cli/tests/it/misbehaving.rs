@@ -10,9 +10,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tweedledum_harness::substrate::process::identity::carriers;
 
-use crate::bad_support::{
-    Ended, PATIENCE, RUN_BOUND, Scene, kill, layer, network_lock, wait_until,
-};
+use crate::bad_support::{Ended, PATIENCE, RUN_BOUND, Scene, kill, layer, wait_until};
+use crate::support::Machine;
 
 /// The scripts, all in one directory, and a plan `plan.yaml` over them.
 fn scene(nodes: &str, advancing: &str) -> Scene {
@@ -137,7 +136,7 @@ fn reasons(verdict: &Value) -> BTreeSet<String> {
 
 #[test]
 fn a_node_that_exits_at_once_ends_the_run_with_its_last_words() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene("beat: 1, exits: 1", "beats, of: every beat");
     let ended = run(&scene).gave(4).says(&[
         "exits-0 exited with code 7 before genesis",
@@ -159,7 +158,7 @@ fn a_node_that_exits_at_once_ends_the_run_with_its_last_words() {
 
 #[test]
 fn nodes_that_never_get_ready_are_named_with_what_they_answered_last() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene(
         "beat: 1, no-tcp: 1, no-http: 1, no-log: 1, no-exec: 1",
         "beats, of: every beat",
@@ -182,7 +181,7 @@ fn nodes_that_never_get_ready_are_named_with_what_they_answered_last() {
 
 #[test]
 fn nodes_get_ready_in_every_way_and_children_of_nodes_end_with_the_run() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene(
         "beat: 1, by-exec: 1, by-tcp: 1, forks: 2",
         "beats, of: every beat",
@@ -201,7 +200,7 @@ fn nodes_get_ready_in_every_way_and_children_of_nodes_end_with_the_run() {
 
 #[test]
 fn garbage_on_stdout_is_no_data() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene("beat: 1, garbage: 1", "beats, of: every garbage");
     run(&scene).gave(3).says(&["no-data", "0 of at least 1"]);
     let verdict = scene.verdict("fixed");
@@ -213,7 +212,7 @@ fn garbage_on_stdout_is_no_data() {
 #[test]
 fn a_gigabyte_a_second_on_stdout_is_judged_on_within_bounds() {
     const MIB: u64 = 1 << 20;
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene("beat: 1, loud: 1", "beats, of: every beat");
     let going = scene.start(&["run", "plan.yaml", "--release", "fixed"]);
     let known = scene.wait_for_known(&going, "the controller", |known| known.controller.is_some());
@@ -260,7 +259,7 @@ fn a_gigabyte_a_second_on_stdout_is_judged_on_within_bounds() {
 /// was not.
 #[test]
 fn a_node_that_prints_more_than_is_read_ends_inconclusive() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = scene("chatty: 1", "beats, of: every chatty");
     run(&scene).gave(3).says(&[
         "observer-gap",
@@ -287,7 +286,7 @@ fn a_node_that_prints_more_than_is_read_ends_inconclusive() {
 
 #[test]
 fn every_way_to_die_hang_or_refuse_to_stop_is_told_apart() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let nodes = "beat: 1, quits: 1, panics: 1, victim: 1, stubborn: 1, lenient: 1, miner: 2";
     let scene = scene(nodes, "beats, of: every beat");
     let going = scene.start(&[
@@ -347,7 +346,7 @@ fn every_way_to_die_hang_or_refuse_to_stop_is_told_apart() {
 
 #[test]
 fn who_only_ignores_its_stop_signal_fails_where_its_role_says_how_it_ends() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     for (role, code) in [("stubborn", 1), ("lenient", 0)] {
         let scene = scene(&format!("{role}: 1"), &format!("beats, of: every {role}"));
         run(&scene).gave(code).says(&["stop/ignored"]);

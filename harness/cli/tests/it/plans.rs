@@ -187,7 +187,7 @@ fn a_release_by_itself_is_judged_plainly_and_with_any_seed() {
 /// One core may be too slow to say anything, which is then said; it never makes a wrong verdict.
 #[test]
 fn one_core_gives_no_wrong_verdict() {
-    let bench = Bench::new();
+    let bench = Bench::alone();
     let run = pinned(&bench, &plan("flood"));
     assert!(
         [0, 3].contains(&run.said.code),

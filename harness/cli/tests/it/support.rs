@@ -67,26 +67,55 @@ pub(crate) fn plan(name: &str) -> PathBuf {
 /// The exit code of a run that decided nothing.
 const UNDECIDED: i32 = 3;
 
-/// A directory of its own for plans and runs, beside those of other tests.
+/// The right to start a network, until it is dropped. Networks of different tests make each other late.
+#[derive(Debug)]
+pub(crate) struct Machine(File);
+
+impl Machine {
+    fn open() -> File {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e.lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path);
+        file.unwrap()
+    }
+
+    /// Beside others: for what comes to the same on a late host, or is made again alone.
+    pub(crate) fn shared() -> Self {
+        let file = Self::open();
+        file.lock_shared().unwrap();
+        Self(file)
+    }
+
+    /// For what must decide at the first try, or be over in time.
+    pub(crate) fn alone() -> Self {
+        let file = Self::open();
+        file.lock().unwrap();
+        Self(file)
+    }
+}
+
+/// A directory of its own for plans and runs.
 #[derive(Debug)]
 pub(crate) struct Bench {
     directory: TempDir,
-    /// Held by every bench; by one alone while the machine is to be its own.
-    machine: File,
+    machine: Machine,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let machine = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(tmp.join("e2e.lock"))
-            .unwrap();
-        machine.lock_shared().unwrap();
+        Self::with(Machine::shared())
+    }
+
+    pub(crate) fn alone() -> Self {
+        Self::with(Machine::alone())
+    }
+
+    fn with(machine: Machine) -> Self {
         Self {
-            directory: tempfile::tempdir_in(tmp).unwrap(),
+            directory: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
             machine,
         }
     }
@@ -125,7 +154,7 @@ impl Bench {
         run
     }
 
-    /// A run that must decide something. Two at once make each other late on a slow machine, and then neither says anything:
+    /// A run that must decide something. Several at once make each other late on a slow machine, and then neither says anything:
     /// one that decided nothing beside others is made again with the machine for itself, and that one counts.
     pub(crate) fn decided(&self, plan: &Path, words: &[&str]) -> Run {
         let run = self.run(plan, words);
@@ -133,11 +162,12 @@ impl Bench {
             return run;
         }
         println!("undecided beside other tests, made again alone\n{run}");
-        self.machine.unlock().unwrap();
-        self.machine.lock().unwrap();
+        let Machine(file) = &self.machine;
+        file.unlock().unwrap();
+        file.lock().unwrap();
         let run = self.run(plan, words);
-        self.machine.unlock().unwrap();
-        self.machine.lock_shared().unwrap();
+        file.unlock().unwrap();
+        file.lock_shared().unwrap();
         run
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::bad_support::{RUN_BOUND, Scene, layer, network_lock, wait_until};
-use crate::support::Bench;
+use crate::bad_support::{RUN_BOUND, Scene, layer, wait_until};
+use crate::support::Machine;
 
 const BEAT: &str = "trap 'exit 0' TERM\nn=0\nwhile :; do n=$((n + 1)); echo \"{\\\"event\\\":\\\"beat\\\",\\\"n\\\":$n}\"; sleep 0.05; done";
 
@@ -46,7 +46,7 @@ const RUN: [&str; 4] = ["run", "plan.yaml", "--release", "fixed"];
 /// A node dies in the middle of the run and is started again by the heal.
 fn killed(node: &str) -> Scene {
     scene(&format!(
-        "timeline:\n  - {{ at: epoch 2, name: cut, kill: {{ target: {node} }} }}\n  - {{ at: epoch 5, heal: all }}"
+        "timeline:\n  - {{ at: epoch 2, name: cut, kill: {{ target: {node} }} }}\n  - {{ at: epoch 9, heal: all }}"
     ))
 }
 
@@ -60,7 +60,7 @@ fn sha256(path: &Path) -> String {
 
 #[test]
 fn a_script_that_is_overwritten_between_two_lives_ends_the_run() {
-    let _beside_others = Bench::new();
+    let _machine = Machine::shared();
     let scene = killed("script-0");
     let script = scene.path().join("beat.sh");
     let was = sha256(&script);
@@ -80,7 +80,7 @@ fn a_script_that_is_overwritten_between_two_lives_ends_the_run() {
 
 #[test]
 fn what_is_run_and_judged_is_what_was_there_at_the_start() {
-    let _lock = network_lock();
+    let _machine = Machine::alone();
     let scene = killed("binary-0");
     let plan = fs::read(scene.path().join("plan.yaml")).unwrap();
     let was = sha256(&scene.path().join("shell"));
@@ -111,8 +111,8 @@ fn what_is_run_and_judged_is_what_was_there_at_the_start() {
 
 #[test]
 fn a_history_that_is_edited_during_its_run_is_not_believed() {
-    let _beside_others = Bench::new();
-    let scene = scene("");
+    let _machine = Machine::shared();
+    let scene = scene("until: epoch 9");
     let going = scene.start(&RUN);
     scene.wait_for_record("fixed", "a layer", layer(1));
     // The boot id means nothing to any oracle, so but for the bytes nothing is wrong.

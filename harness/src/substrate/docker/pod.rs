@@ -154,7 +154,7 @@ impl Pod {
 
     /// Makes the node's container. It is not started yet.
     pub fn node(&self, spec: NodeSpec) -> BoxFuture<'_, Result<Node, DockerError>> {
-        async move { Node::make(self, spec).await }.boxed()
+        Node::make(self, spec).boxed()
     }
 }
 
