@@ -158,7 +158,7 @@ fn a_node_that_exits_at_once_ends_the_run_with_its_last_words() {
 
 #[test]
 fn nodes_that_never_get_ready_are_named_with_what_they_answered_last() {
-    let _machine = Machine::alone();
+    let _machine = Machine::shared();
     let scene = scene(
         "beat: 1, no-tcp: 1, no-http: 1, no-log: 1, no-exec: 1",
         "beats, of: every beat",
@@ -200,7 +200,7 @@ fn nodes_get_ready_in_every_way_and_children_of_nodes_end_with_the_run() {
 
 #[test]
 fn garbage_on_stdout_is_no_data() {
-    let _machine = Machine::alone();
+    let _machine = Machine::shared();
     let scene = scene("beat: 1, garbage: 1", "beats, of: every garbage");
     run(&scene).gave(3).says(&["no-data", "0 of at least 1"]);
     let verdict = scene.verdict("fixed");

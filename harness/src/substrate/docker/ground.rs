@@ -211,9 +211,11 @@ impl Network {
             self.nodes().insert(launch.node.clone(), node.clone());
             node
         };
-        let (life, pipes) = node.start().await.map_err(|error| error.to_string())?;
         let agent = home.pod.agent().clone();
-        Ok((Arc::new(ContainerLife::new(life, Some(agent))), pipes))
+        let oom_kills = agent.oom_kills().await.unwrap_or_default();
+        let (life, pipes) = node.start().await.map_err(|error| error.to_string())?;
+        let life = ContainerLife::new(life, Some(agent), oom_kills);
+        Ok((Arc::new(life), pipes))
     }
 
     async fn spec(&self, launch: &Launch) -> Result<NodeSpec, String> {

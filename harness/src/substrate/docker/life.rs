@@ -11,7 +11,7 @@ use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 
 use super::container::{DockerError, State};
-use super::link::AgentLink;
+use super::link::{AgentLink, LinkError};
 use super::node;
 use super::wire::Working;
 use crate::substrate::cgroup::Share;
@@ -24,24 +24,24 @@ const PAGE: u64 = 4096;
 /// Why a node that was killed is not known to have stayed dead.
 const REMOVED: &str = "somebody has removed its container while it had to be down";
 
-/// How long the end of a dead agent's stream may take to come.
-const GONE_BOUND: Duration = Duration::from_secs(1);
-
 /// A life of a node.
 #[derive(Debug)]
 pub(super) struct ContainerLife {
     life: node::Life,
     /// Where an agent shares the node's process namespace.
     agent: Option<AgentLink>,
+    /// What the agent's kernel had killed for lack of memory before this life.
+    oom_kills: Option<u64>,
     /// Who there was, and how long each had worked, when it stood still.
     at_rest: Mutex<BTreeMap<i32, Working>>,
 }
 
 impl ContainerLife {
-    pub(super) fn new(life: node::Life, agent: Option<AgentLink>) -> Self {
+    pub(super) fn new(life: node::Life, agent: Option<AgentLink>, oom_kills: Option<u64>) -> Self {
         Self {
             life,
             agent,
+            oom_kills,
             at_rest: Mutex::default(),
         }
     }
@@ -121,22 +121,31 @@ fn refused(resource: Resource, error: &DockerError) -> String {
     why
 }
 
-/// A death beside an agent that shares its process namespace. With an agent the kernel kills all that is in there, so a
-/// kill is the host's if the agent is gone too. A container that somebody else has touched died of who knows what.
-async fn beside(agent: Option<&AgentLink>, death: Death, touched: bool) -> Death {
-    if touched {
-        return Death {
-            status: ExitStatus::Foreign,
-            ..death
-        };
-    }
+/// A death beside an agent that shares its process namespace. A container that somebody else has touched died of who knows
+/// what.
+async fn beside(
+    agent: Option<&AgentLink>,
+    oom_kills: Option<u64>,
+    death: Death,
+    touched: bool,
+) -> Death {
     let killed = death.status == ExitStatus::Signal(libc::SIGKILL);
-    match agent {
-        Some(agent) if killed && agent.is_gone(GONE_BOUND).await => Death {
-            status: ExitStatus::HostGone,
-            ..death
-        },
-        _ => death,
+    let status = match agent {
+        _ if touched => ExitStatus::Foreign,
+        Some(agent) if killed => killed_beside(oom_kills, &agent.oom_kills().await),
+        _ => death.status,
+    };
+    Death { status, ..death }
+}
+
+/// What a kill was, by what the agent says of its kernel. With an agent the kernel kills all that is in its process
+/// namespace, so a kill is the host's if the agent is gone too. With cgroup v1 engines do not tell of what the host itself
+/// killed for lack of memory, so a kill while the kernel killed for that is taken for one of those.
+fn killed_beside(before: Option<u64>, says: &Result<Option<u64>, LinkError>) -> ExitStatus {
+    match (before, says) {
+        (_, Err(LinkError::Gone { .. })) => ExitStatus::HostGone,
+        (Some(before), Ok(Some(now))) if *now > before => ExitStatus::HostOutOfMemory,
+        _ => ExitStatus::Signal(libc::SIGKILL),
     }
 }
 
@@ -171,7 +180,7 @@ impl Life for ContainerLife {
     fn died(&self) -> BoxFuture<'_, Death> {
         async {
             let death = self.life.died().await;
-            beside(self.agent.as_ref(), death, self.touched()).await
+            beside(self.agent.as_ref(), self.oom_kills, death, self.touched()).await
         }
         .boxed()
     }
@@ -189,7 +198,13 @@ impl Life for ContainerLife {
             let ended = self.life.terminate(grace).await;
             let (_, stopped) = told(ended)?;
             Ok(Stopped {
-                death: beside(self.agent.as_ref(), stopped.death, self.touched()).await,
+                death: beside(
+                    self.agent.as_ref(),
+                    self.oom_kills,
+                    stopped.death,
+                    self.touched(),
+                )
+                .await,
                 ..stopped
             })
         }
@@ -281,10 +296,28 @@ mod tests {
             (None, kill, kill),
         ] {
             let death = Death { status, seen_ns: 7 };
-            let seen = beside(agent, death, false).await;
+            let seen = beside(agent, Some(0), death, false).await;
             assert_eq!((seen.status, seen.seen_ns), (want, 7), "{status:?}");
-            let touched = beside(agent, death, true).await;
+            let touched = beside(agent, Some(0), death, true).await;
             assert_eq!(touched.status, ExitStatus::Foreign, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_kill_while_the_kernel_killed_for_lack_of_memory_is_the_hosts() {
+        let killed = ExitStatus::Signal(9);
+        let silent = LinkError::Silent {
+            node: "x".to_owned(),
+            bound: Duration::from_secs(1),
+        };
+        for (before, says, want) in [
+            (Some(7), Ok(Some(8)), ExitStatus::HostOutOfMemory),
+            (Some(7), Ok(Some(7)), killed),
+            (None, Ok(Some(8)), killed),
+            (Some(7), Ok(None), killed),
+            (Some(7), Err(silent), killed),
+        ] {
+            assert_eq!(killed_beside(before, &says), want, "{before:?} {says:?}");
         }
     }
 

@@ -46,6 +46,9 @@ const WALL_OFF: u32 = 5;
 /// What an agent says on its standard error is kept up to here, for the reason of its death.
 const LAST_WORDS: usize = 2048;
 
+/// How long the end of a dead agent's stream may take to come.
+const GONE_BOUND: Duration = Duration::from_secs(1);
+
 /// Why an agent did not do something.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LinkError {
@@ -420,10 +423,13 @@ impl AgentLink {
         told.unwrap_or_else(|| "its link was closed".to_owned())
     }
 
-    /// Asks whether it is gone: who answers is not. One that says nothing within the bound is not known to be.
-    pub(crate) async fn is_gone(&self, bound: Duration) -> bool {
-        let asked = self.ask(Order::Clock, bound).await;
-        matches!(asked, Err(LinkError::Gone { .. }))
+    /// How many processes its kernel has killed for lack of memory so far, where that counts them. Whoever answers is not
+    /// gone; one that says nothing within a second is not known to be.
+    pub(crate) async fn oom_kills(&self) -> Result<Option<u64>, LinkError> {
+        match self.ask(Order::Clock, GONE_BOUND).await? {
+            Answer::Clock(clocks) => Ok(clocks.oom_kills),
+            _ => Err(self.other()),
+        }
     }
 
     async fn done(&self, order: Order) -> Result<(), LinkError> {

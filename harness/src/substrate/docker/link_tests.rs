@@ -336,6 +336,7 @@ async fn times_of_another_kernel_are_brought_to_this_clock() {
                 monotonic_ns: monotonic_ns() + HOUR,
                 unix_ns: unix_ns(),
                 boot: "other".to_owned(),
+                oom_kills: None,
             }),
         });
         let sight = Sight::Ping {
@@ -384,6 +385,7 @@ async fn an_engine_with_another_time_of_day_is_refused() {
                     monotonic_ns: monotonic_ns() + HOUR,
                     unix_ns: unix_ns().saturating_add_signed(ahead_ns),
                     boot: boot.clone(),
+                    oom_kills: None,
                 }),
             });
             vec![Said::Answer { id, result }]

@@ -581,9 +581,9 @@ async fn find(
     id: Option<&str>,
 ) -> Result<Option<String>, DockerError> {
     let docker = engine.docker();
-    let nonce = nonce.to_string();
+    let its_nonce = nonce.to_string();
     let ours = |labels: Option<HashMap<String, String>>| {
-        labels.is_some_and(|labels| labels.get(NONCE_LABEL) == Some(&nonce))
+        labels.is_some_and(|labels| labels.get(NONCE_LABEL) == Some(&its_nonce))
     };
     let found = match (thing.role.kind(), id) {
         (Kind::Container, Some(id)) => {
@@ -629,6 +629,10 @@ async fn find(
         }
     };
     match found {
+        // What was made in its place, when the run died before that was recorded, has its name.
+        Err(error) if status_of(&error) == Some(404) && id.is_some() => {
+            Box::pin(find(engine, nonce, thing, None)).await
+        }
         Err(error) if status_of(&error) == Some(404) => Ok(None),
         Err(error) => {
             let what = format!("show the {} {}", thing.role.kind(), thing.name);

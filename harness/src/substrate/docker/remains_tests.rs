@@ -55,6 +55,33 @@ async fn what_appears_late_is_removed_before_what_it_uses() {
     assert_eq!((removal.left, removal.removed), (vec![], 2));
 }
 
+/// An agent is made anew under its name after its node's restart; a run that dies in between has only recorded the former.
+#[tokio::test]
+async fn what_was_made_anew_and_not_recorded_is_removed() {
+    let nonce = Nonce::from_bytes([7; 16]);
+    let labels = json!({ NONCE_LABEL: nonce.to_string() });
+    let agent = Thing::of(&nonce, Role::Agent, Some("gateway-0"));
+    let (name, gone) = (agent.name.clone(), AtomicBool::new(false));
+    let fake = FakeEngine::serve(move |method, parts| match (method, parts) {
+        ("GET", ["containers", "A", "json"]) => (404, json!({ "message": "no such container" })),
+        ("GET", ["containers", "json"]) => {
+            let it = json!({ "Id": "B", "Names": [format!("/{name}")], "Labels": labels });
+            let there = !gone.load(Ordering::SeqCst);
+            (200, if there { json!([it]) } else { json!([]) })
+        }
+        ("DELETE", ["containers", "B"]) => {
+            gone.store(true, Ordering::SeqCst);
+            (204, json!(null))
+        }
+        other => panic!("{other:?} was not asked for"),
+    });
+    let engine = Engine::connect(fake.address()).await.unwrap();
+    let (thing, id) = (agent, "A".to_owned());
+    let entries = [fake.entry(), Entry::Made { thing, id }];
+    let removal = remove_recorded(&engine, &entries, Duration::from_secs(20)).await;
+    assert_eq!((removal.left, removal.removed), (vec![], 1));
+}
+
 /// Intents lie where nodes of the same user can write: an id in them is no proof that a container is the run's.
 #[tokio::test]
 async fn what_does_not_carry_the_nonce_is_not_removed() {

@@ -182,7 +182,7 @@ pub(crate) enum Answer {
     Share(Share),
 }
 
-/// The agent's clocks at one moment.
+/// The agent's clocks at one moment, and what its kernel has counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Clocks {
     pub(crate) monotonic_ns: u64,
@@ -190,6 +190,8 @@ pub(crate) struct Clocks {
     pub(crate) unix_ns: u64,
     /// Of the kernel: with the same one, monotonic clocks are the same too.
     pub(crate) boot: String,
+    /// How many processes the kernel has killed for lack of memory so far, where it counts them.
+    pub(crate) oom_kills: Option<u64>,
 }
 
 /// How full a data volume is, in bytes.

@@ -39,7 +39,7 @@ pub(super) struct AttachedLife {
 impl AttachedLife {
     pub(super) fn new(life: node::Life, member: Member, deeds: Deeds) -> Self {
         Self {
-            inner: ContainerLife::new(life.clone(), None),
+            inner: ContainerLife::new(life.clone(), None, None),
             life,
             member,
             deeds,

@@ -21,6 +21,7 @@ use crate::agent::drift::Drift;
 use crate::agent::local::{LocalAgent, LocalSpec};
 use crate::clock::{monotonic_ns, unix_ns};
 use crate::observe::poll::http_client;
+use crate::observe::procfs::oom_kills;
 use crate::observe::{NodeName, Observation};
 use crate::substrate::cgroup::{self, Share};
 use crate::substrate::process::ProcStat;
@@ -306,6 +307,7 @@ fn clocks() -> Result<Clocks, String> {
         monotonic_ns: monotonic_ns(),
         unix_ns: unix_ns(),
         boot,
+        oom_kills: oom_kills(),
     })
 }
 
