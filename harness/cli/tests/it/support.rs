@@ -97,7 +97,7 @@ impl Machine {
     }
 }
 
-/// A directory of its own for plans and runs.
+/// A directory of its own for plans and runs, beside those of other tests.
 #[derive(Debug)]
 pub(crate) struct Bench {
     directory: TempDir,
@@ -106,17 +106,9 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        Self::with(Machine::shared())
-    }
-
-    pub(crate) fn alone() -> Self {
-        Self::with(Machine::alone())
-    }
-
-    fn with(machine: Machine) -> Self {
         Self {
+            machine: Machine::shared(),
             directory: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-            machine,
         }
     }
 
