@@ -72,8 +72,8 @@ const UNDECIDED: i32 = 3;
 pub(crate) struct Machine(File);
 
 impl Machine {
-    fn open() -> File {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e.lock");
+    fn open(name: &str) -> File {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -82,17 +82,24 @@ impl Machine {
         file.unwrap()
     }
 
-    /// Beside others: for what comes to the same on a late host, or is made again alone.
+    /// Whoever waits for the machine keeps the door meanwhile, or those who share it would let nobody have it alone.
+    fn take(file: &File, how: fn(&File) -> std::io::Result<()>) {
+        let door = Self::open("e2e.door");
+        door.lock().unwrap();
+        how(file).unwrap();
+    }
+
+    /// Beside others: for what comes to the same on a late host, or is made again alone. Not twice in one test.
     pub(crate) fn shared() -> Self {
-        let file = Self::open();
-        file.lock_shared().unwrap();
+        let file = Self::open("e2e.lock");
+        Self::take(&file, File::lock_shared);
         Self(file)
     }
 
     /// For what must decide at the first try, or be over in time.
     pub(crate) fn alone() -> Self {
-        let file = Self::open();
-        file.lock().unwrap();
+        let file = Self::open("e2e.lock");
+        Self::take(&file, File::lock);
         Self(file)
     }
 }
@@ -156,10 +163,10 @@ impl Bench {
         println!("undecided beside other tests, made again alone\n{run}");
         let Machine(file) = &self.machine;
         file.unlock().unwrap();
-        file.lock().unwrap();
+        Machine::take(file, File::lock);
         let run = self.run(plan, words);
         file.unlock().unwrap();
-        file.lock_shared().unwrap();
+        Machine::take(file, File::lock_shared);
         run
     }
 }
