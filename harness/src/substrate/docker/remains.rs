@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::{
     InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
     RemoveVolumeOptions,
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::bring_up::{Downed, bring_up, down, still_up, unseen};
-use super::container::{self, DockerError, inspect};
+use super::container::{self, DockerError, State, inspect};
 use super::engine::{Engine, EngineAddress, EngineError, status_of};
 use super::inside::AFTER;
 use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
@@ -32,6 +32,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
 /// died was seen to be carried out within 2 s on a busy host.
 const QUIET: Duration = Duration::from_secs(4);
+/// How long a container that was only made is left to begin: when two processors make and start all of a run's at once,
+/// that much passes between the engine's reading that one is to be started and its doing so.
+const BEGINS: Duration = Duration::from_millis(1500);
 /// How much later than it should a keeper may go.
 const KEEPER_LATE: Duration = Duration::from_secs(10);
 
@@ -522,6 +525,9 @@ async fn remove_one(
     let Some(there) = find().await? else {
         return Ok(false);
     };
+    if thing.role == Role::Agent {
+        until_begun(engine, &there, deadline).await;
+    }
     let removing = remove(engine, thing.role.kind(), &there);
     in_time(deadline, "remove it", removing).await?;
     if find().await?.is_some() {
@@ -533,6 +539,22 @@ async fn remove_one(
         });
     }
     Ok(true)
+}
+
+/// Waits while what a dead run asked for last may still start a container that has an address of its own. An engine that
+/// removes one while it starts it (20.10 was seen to) takes its address off the network twice, which spoils its count of
+/// what is on it: the network can never be removed.
+async fn until_begun(engine: &Engine, id: &str, deadline: Instant) {
+    let until = deadline.min(Instant::now() + BEGINS);
+    let created = ContainerStateStatusEnum::CREATED;
+    loop {
+        let looked = in_time(deadline, "show it", inspect(engine, id)).await;
+        let waits = |it: State| it.status == created.as_ref() && it.error.is_empty();
+        if !looked.is_ok_and(waits) || Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }
 
 /// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.

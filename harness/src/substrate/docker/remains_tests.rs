@@ -82,6 +82,56 @@ async fn what_was_made_anew_and_not_recorded_is_removed() {
     assert_eq!((removal.left, removal.removed), (vec![], 1));
 }
 
+/// An agent's start was under way when the run died: an engine that is told to remove it before spoils the network. One
+/// that could not be started, and one that nobody starts, are removed as they are.
+#[tokio::test]
+async fn an_agent_that_is_about_to_start_is_removed_when_it_has() {
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Then {
+        Starts,
+        Fails,
+        Stays,
+    }
+    for then in [Then::Starts, Then::Fails, Then::Stays] {
+        let nonce = Nonce::from_bytes([7; 16]);
+        let labels = json!({ NONCE_LABEL: nonce.to_string() });
+        let (looks, gone) = (Arc::new(AtomicUsize::new(0)), AtomicBool::new(false));
+        let looked = Arc::clone(&looks);
+        let fake = FakeEngine::serve(move |method, parts| match (method, parts) {
+            ("GET", ["containers", "json"]) => (200, json!([])),
+            ("GET", _) if gone.load(Ordering::SeqCst) => (404, json!({ "message": "no such" })),
+            ("GET", ["containers", "A", "json"]) => {
+                let late = looked.fetch_add(1, Ordering::SeqCst) > 3;
+                let state = match then {
+                    Then::Starts if late => json!({ "Status": "running", "Running": true }),
+                    Then::Fails if late => json!({ "Status": "created", "Error": "no memory" }),
+                    _ => json!({ "Status": "created" }),
+                };
+                let config = json!({ "Labels": labels });
+                (200, json!({ "Id": "A", "State": state, "Config": config }))
+            }
+            ("DELETE", ["containers", "A"]) => {
+                gone.store(true, Ordering::SeqCst);
+                (204, json!(null))
+            }
+            other => panic!("{other:?} was not asked for"),
+        });
+        let engine = Engine::connect(fake.address()).await.unwrap();
+        let thing = Thing::of(&nonce, Role::Agent, Some("miner-0"));
+        let id = "A".to_owned();
+        let entries = [fake.entry(), Entry::Made { thing, id }];
+        let began = Instant::now();
+        let removal = remove_recorded(&engine, &entries, Duration::from_secs(20)).await;
+        assert_eq!((removal.left, removal.removed), (vec![], 1), "{then:?}");
+        let looks = looks.load(Ordering::SeqCst);
+        if then == Then::Stays {
+            assert!(began.elapsed() >= BEGINS, "{looks} looks");
+        } else {
+            assert_eq!(looks, 5, "{then:?}");
+        }
+    }
+}
+
 /// Intents lie where nodes of the same user can write: an id in them is no proof that a container is the run's.
 #[tokio::test]
 async fn what_does_not_carry_the_nonce_is_not_removed() {
