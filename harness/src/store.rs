@@ -13,6 +13,7 @@
 //! The contents of records belong to the core; this module knows lines, sizes and directories.
 
 mod history;
+pub(crate) mod lines;
 
 pub use history::{FullNote, HistoryError, HistoryWriter, read_lines, read_written};
 

@@ -14,7 +14,7 @@ mod dead;
 pub use dead::{CleanError, CleanReport, CleanedRun, RunState, clean};
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -22,9 +22,11 @@ use std::time::Duration;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use crate::store::lines;
 use crate::substrate::docker::ledger::{Entry, Ledger};
 use crate::substrate::docker::remains::{Left, remove_blocking};
 use crate::substrate::process::group;
+use crate::substrate::process::identity::pid_namespace;
 use crate::substrate::process::{Leftover, Nonce, ProcessId};
 
 /// Where intents lie, below the directory of runs.
@@ -54,6 +56,9 @@ pub enum Intent {
         nonce: Nonce,
         /// Its stub.
         stub: ProcessId,
+        /// The inode of the pid namespace in which its processes are what they are called here. Earlier releases did not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid_namespace: Option<u64>,
     },
     /// A member of the chain was started.
     Member {
@@ -97,11 +102,12 @@ impl IntentLog {
         let directory = runs.join(DIRECTORY);
         fs::create_dir_all(&directory)?;
         let path = std::path::absolute(directory.join(format!("{nonce}.jsonl")))?;
-        let line = line(&Intent::Run {
+        let begins = Intent::Run {
             nonce: *nonce,
             stub: stub.clone(),
-        })?;
-        crate::store::write_atomic(&path, &line)?;
+            pid_namespace: Some(pid_namespace()?),
+        };
+        crate::store::write_atomic(&path, &first_line(&begins)?)?;
         Self::open(&path)
     }
 
@@ -116,8 +122,7 @@ impl IntentLog {
 
     /// Appends a line, and returns when it is on the disk.
     pub fn append(&mut self, intent: &Intent) -> io::Result<()> {
-        self.file.write_all(&line(intent)?)?;
-        self.file.sync_data()
+        lines::append(&mut self.file, intent)
     }
 
     /// Where the file lies.
@@ -126,7 +131,7 @@ impl IntentLog {
     }
 }
 
-fn line(intent: &Intent) -> io::Result<Vec<u8>> {
+fn first_line(intent: &Intent) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(intent)?;
     line.push(b'\n');
     Ok(line)
@@ -172,24 +177,6 @@ fn intent_files(runs: &Path) -> io::Result<Vec<(PathBuf, Option<Nonce>)>> {
     Ok(files)
 }
 
-/// Reads an intent file. The last line may have been cut by a crash and is then left out.
-fn read_intents(path: &Path) -> io::Result<Vec<Intent>> {
-    let text = fs::read_to_string(path)?;
-    let lines: Vec<&str> = text.lines().collect();
-    let mut intents = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(intent) => intents.push(intent),
-            Err(_) if index > 0 && index + 1 == lines.len() => {}
-            Err(error) => {
-                let text = format!("line {} is not an intent: {error}", index + 1);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        }
-    }
-    Ok(intents)
-}
-
 /// A ledger whose entries are intents of this run.
 pub fn ledger(path: &Path) -> io::Result<Ledger> {
     let log = Mutex::new(IntentLog::open(path)?);
@@ -204,7 +191,7 @@ pub fn ledger(path: &Path) -> io::Result<Ledger> {
 /// What a guard does when its run is over and its processes are gone: removes from engines, and of control groups, what
 /// the run's intents name. Returns what is left.
 pub(crate) fn remove_recorded(path: &Path) -> Vec<Leftover> {
-    match read_intents(path) {
+    match lines::read::<Intent>(path) {
         Ok(intents) => {
             let mut left = on_engine(&remove_blocking(&entries_of(&intents), ENGINE_BOUND).left);
             left.extend(of_groups(&intents));
@@ -272,10 +259,10 @@ mod tests {
         let text = fs::read(log.path()).unwrap();
         for end in 0..=text.len() {
             fs::write(log.path(), &text[..end]).unwrap();
-            if let Ok(intents) = read_intents(log.path()) {
+            if let Ok(intents) = lines::read::<Intent>(log.path()) {
                 assert!(intents.len() <= 2);
             }
         }
-        assert_eq!(read_intents(log.path()).unwrap().len(), 2);
+        assert_eq!(lines::read::<Intent>(log.path()).unwrap().len(), 2);
     }
 }

@@ -10,9 +10,9 @@ use thiserror::Error;
 
 use super::{
     DIRECTORY, ENGINE_BOUND, Intent, Part, entries_of, forget, intent_files, of_engine, of_groups,
-    on_engine, read_intents,
+    on_engine,
 };
-use crate::store::read_marker;
+use crate::store::{lines, read_marker};
 use crate::substrate::docker::remains::{Cleaned, clean_blocking};
 use crate::substrate::process::holders::holders;
 use crate::substrate::process::remains::Hunt;
@@ -27,6 +27,9 @@ const CLEAN_BOUND: Duration = Duration::from_secs(5);
 pub enum RunState {
     /// It runs; nothing was touched.
     Live,
+    /// Its processes have other pids here, if any, since it was started in another pid namespace of this machine, so nobody
+    /// here can tell whether it lives; nothing was touched.
+    Elsewhere,
     /// It was dead; all that it left is gone now, and its intents are forgotten.
     Cleaned {
         /// How many processes were killed.
@@ -119,11 +122,16 @@ fn writer_of(name: &str) -> Option<i32> {
 }
 
 fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
-    let intents = match read_intents(&path) {
+    let intents = match lines::read::<Intent>(&path) {
         Ok(intents) => intents,
         Err(error) => return Ok(unreadable(path, error.to_string())),
     };
-    let Some(Intent::Run { nonce, .. }) = intents.first() else {
+    let Some(Intent::Run {
+        nonce,
+        pid_namespace,
+        ..
+    }) = intents.first()
+    else {
         return Ok(unreadable(
             path,
             "its first line is not about a run".to_owned(),
@@ -143,7 +151,13 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
         })
         .collect();
     let (mut removed, mut brought_up) = (0, 0);
-    let state = if is_live(&intents)? {
+    let elsewhere = match pid_namespace {
+        Some(namespace) => *namespace != identity::pid_namespace()? && of_this_boot(&intents)?,
+        None => false,
+    };
+    let state = if elsewhere {
+        RunState::Elsewhere
+    } else if is_live(&intents)? {
         RunState::Live
     } else {
         // Agents and their nodes are on the engine's machine, also where the engine's containers are seen as processes.
@@ -324,7 +338,7 @@ fn of_this_boot(intents: &[Intent]) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::substrate::process::ProcessId;
-    use crate::undo::{IntentLog, line, unfinished};
+    use crate::undo::{IntentLog, first_line, unfinished};
 
     fn dead(own: &ProcessId) -> ProcessId {
         ProcessId {
@@ -353,12 +367,42 @@ mod tests {
         assert!(!report.anything_left());
     }
 
+    /// A container and its host may share a directory of runs.
+    #[test]
+    fn a_run_of_another_pid_namespace_is_left_alone_until_the_next_boot() {
+        let runs = tempfile::tempdir().unwrap();
+        let nonce = Nonce::from_bytes([7; 16]);
+        let own = dead(&ProcessId::own().unwrap());
+        let log = IntentLog::create(runs.path(), &nonce, &own).unwrap();
+        let here = identity::pid_namespace().unwrap();
+        let earlier = ProcessId {
+            boot_id: "another".to_owned(),
+            ..own.clone()
+        };
+        for (namespace, stub, want) in [
+            (here + 1, own.clone(), RunState::Elsewhere),
+            (here + 1, earlier, RunState::Cleaned { killed: 0 }),
+            (here, own, RunState::Cleaned { killed: 0 }),
+        ] {
+            let run = Intent::Run {
+                nonce,
+                stub,
+                pid_namespace: Some(namespace),
+            };
+            fs::write(log.path(), first_line(&run).unwrap()).unwrap();
+            let report = clean(runs.path()).unwrap();
+            assert_eq!(report.runs[0].state, want);
+            assert_eq!(log.path().exists(), want == RunState::Elsewhere);
+        }
+    }
+
     #[test]
     fn any_living_member_or_lock_keeps_a_run_alive() {
         let own = ProcessId::own().unwrap();
         let run = Intent::Run {
             nonce: Nonce::from_bytes([3; 16]),
             stub: dead(&own),
+            pid_namespace: None,
         };
         let member = |part, id: &ProcessId| Intent::Member {
             part,
@@ -391,8 +435,9 @@ mod tests {
         let run = Intent::Run {
             nonce: Nonce::from_bytes([4; 16]),
             stub: dead(&own),
+            pid_namespace: None,
         };
-        fs::write(directory.join("c.jsonl"), line(&run).unwrap()).unwrap();
+        fs::write(directory.join("c.jsonl"), first_line(&run).unwrap()).unwrap();
         let report = clean(runs.path()).unwrap();
         assert_eq!(report.runs.len(), 3);
         for run in report.runs {

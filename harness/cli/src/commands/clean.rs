@@ -31,6 +31,11 @@ fn told(run: &CleanedRun) -> String {
     let intents = run.intents.display();
     let mut text = match &run.state {
         RunState::Live => format!("{intents}: the run lives; nothing was touched"),
+        RunState::Elsewhere => format!(
+            "{intents}: the run was started in another pid namespace of this machine (in a container, or outside of this one), \
+             and only there anybody can tell whether it lives; nothing was touched: run `tweedledum clean` there, or remove the \
+             file if that container is gone"
+        ),
         RunState::Cleaned { killed: 0 } if run.removed + run.brought_up == 0 => {
             format!("{intents}: the run is dead and nothing of it was found")
         }
@@ -116,6 +121,7 @@ mod tests {
                 RunState::Live,
                 "runs/.intents/x.jsonl: the run lives; nothing was touched",
             ),
+            (RunState::Elsewhere, "another pid namespace of this machine"),
             (
                 RunState::Cleaned { killed: 0 },
                 "the run is dead and nothing of it was found",

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::engine::EngineAddress;
+use crate::store::lines;
 use crate::substrate::process::Nonce;
 
 /// The label that carries the run's nonce.
@@ -213,11 +214,8 @@ impl Ledger {
             .open(path)?;
         let file = Mutex::new(file);
         Ok(Self::new(move |entry| {
-            let mut line = serde_json::to_vec(entry)?;
-            line.push(b'\n');
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(&line)?;
-            file.sync_data()
+            lines::append(&mut file, entry)
         }))
     }
 
@@ -241,26 +239,9 @@ impl Ledger {
     }
 }
 
-/// Reads entries back, one a line. The last line may have been cut by a crash.
+/// Reads entries back.
 pub fn read_entries(path: &Path) -> io::Result<Vec<Entry>> {
-    let text = fs::read_to_string(path)?;
-    let lines: Vec<&str> = text.lines().collect();
-    let mut entries = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(entry) => entries.push(entry),
-            Err(_) if index > 0 && index + 1 == lines.len() => {}
-            Err(error) => {
-                let text = format!(
-                    "{}: line {} is no entry: {error}",
-                    path.display(),
-                    index + 1
-                );
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-        }
-    }
-    Ok(entries)
+    lines::read(path)
 }
 
 #[cfg(test)]

@@ -122,6 +122,12 @@ pub fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_pid()
 }
 
+/// The inode of the pid namespace that the caller is in: only there a pid means the same process.
+pub fn pid_namespace() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
 /// The identifier of this boot of the kernel.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
