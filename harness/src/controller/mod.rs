@@ -104,7 +104,8 @@ pub enum RunError {
     Substrate(String),
     /// Where nodes live took too long.
     #[error(
-        "the places of the nodes were not ready after {0:?}; see whether the engine answers and what it is pulling, or give          it more with --timeout"
+        "the places of the nodes were not ready after {0:?}; see whether the engine answers and what it is pulling, or give \
+         it more with --timeout"
     )]
     NotReady(Duration),
     /// The substrate has no place for a node.

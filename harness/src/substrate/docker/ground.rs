@@ -10,6 +10,7 @@ use tweedledum_core::launch::{Launch, Program};
 use tweedledum_core::run::Pace;
 
 use super::engine::Engine;
+use super::gate::Gate;
 use super::held::{HeldDisk, size_of};
 use super::image::{Image, own_image, users_image};
 use super::ledger::Ledger;
@@ -152,6 +153,7 @@ impl DockerGround {
             images: tokio::sync::Mutex::default(),
             homes,
             nodes: Mutex::default(),
+            gate: Gate::default(),
         })
     }
 }
@@ -192,6 +194,8 @@ struct Network {
     homes: BTreeMap<String, Home>,
     /// Nodes that had a life.
     nodes: Mutex<BTreeMap<String, Node>>,
+    /// The end waits for nodes that are being made.
+    gate: Gate,
 }
 
 impl Network {
@@ -200,6 +204,7 @@ impl Network {
     }
 
     async fn begin(&self, launch: Launch) -> Result<(Arc<dyn Life>, NodePipes), String> {
+        let _inside = self.gate.enter().await?;
         let home = self.homes.get(&launch.node).ok_or("no such node")?;
         let known = self.nodes().get(&launch.node).cloned();
         // A later life is one of the same container, on what it has left there.
@@ -313,6 +318,7 @@ impl Substrate for Network {
 
     fn tear_down(&self) -> BoxFuture<'_, Vec<String>> {
         async move {
+            self.gate.close().await;
             let removal = self.run.tear_down(REMOVE_BOUND).await;
             removal.left.iter().map(ToString::to_string).collect()
         }

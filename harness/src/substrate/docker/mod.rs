@@ -26,6 +26,7 @@ pub mod engine;
 mod exec;
 #[cfg(test)]
 mod fake_engine;
+mod gate;
 pub mod ground;
 mod held;
 pub mod image;

@@ -13,9 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bollard::models::{EventMessage, EventMessageTypeEnum};
 use bollard::query_parameters::EventsOptions;
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::container::{DockerError, inspect};
+use super::container::{DockerError, State, inspect};
 use super::engine::Engine;
 
 /// What can be done to a container behind our back.
@@ -81,13 +82,13 @@ struct Followed {
 }
 
 impl Others {
-    /// Follows a container from now on.
+    /// Follows a container from now on, if it is not followed yet.
     pub(super) fn follow(&self, id: &str, name: &str) {
-        let followed = Followed {
+        let mut all = self.lock();
+        all.entry(id.to_owned()).or_insert_with(|| Followed {
             name: name.to_owned(),
             ..Followed::default()
-        };
-        self.lock().insert(id.to_owned(), followed);
+        });
     }
 
     fn follows(&self, id: &str) -> bool {
@@ -188,12 +189,12 @@ pub(super) async fn watch(engine: Engine, tell: watch::Sender<Option<String>>) {
                 let Some((id, act)) = deed(&event) else {
                     continue;
                 };
-                // A container that ends is taken out of its networks as well. What is not followed need not be looked at.
+                // What is not followed need not be looked at.
                 if act == Act::Disconnect
                     && engine.others().follows(&id)
                     && inspect(&engine, &id)
                         .await
-                        .is_ok_and(|state| !state.lives())
+                        .is_ok_and(|state| is_an_end(&event, &state))
                 {
                     continue;
                 }
@@ -224,6 +225,15 @@ fn tell_first(tell: &watch::Sender<Option<String>>, why: impl FnOnce() -> String
 
 fn unheard(why: &str) -> String {
     format!("the engine does not tell any more what others do to the run's containers: {why}")
+}
+
+/// Whether a container was disconnected because it ended, of which the engine tells in the same words: it does not live, or
+/// does so again only since after that.
+fn is_an_end(disconnect: &EventMessage, state: &State) -> bool {
+    let at = disconnect.time_nano.map(i128::from);
+    let at = at.and_then(|at| Timestamp::from_nanosecond(at).ok());
+    let began = state.started.parse::<Timestamp>().ok();
+    !state.lives() || at.zip(began).is_some_and(|(at, began)| at < began)
 }
 
 /// Which container an event is about, and what was done to it.
@@ -292,6 +302,34 @@ mod tests {
         assert_eq!(others.heard("i", Act::Unpause), touched, "another life");
         others.let_go("i");
         assert_eq!(others.heard("i", Act::Destroy), None);
+    }
+
+    /// The engine was busy, and what the harness had killed was started again before its end was looked at.
+    #[test]
+    fn an_end_is_no_deed_of_others() {
+        const BEGAN: &str = "2026-03-01T10:00:00.5Z";
+        let began: Timestamp = BEGAN.parse().unwrap();
+        let began = i64::try_from(began.as_nanosecond()).unwrap();
+        for (running, at, end) in [
+            (true, Some(began - 1), true),
+            (true, Some(began), false),
+            (true, Some(began + 1), false),
+            (true, None, false),
+            (false, Some(began + 1), true),
+            (false, None, true),
+        ] {
+            let state = State {
+                status: "running".to_owned(),
+                running,
+                started: BEGAN.to_owned(),
+                ..State::default()
+            };
+            let disconnect = EventMessage {
+                time_nano: at,
+                ..EventMessage::default()
+            };
+            assert_eq!(is_an_end(&disconnect, &state), end, "{running} {at:?}");
+        }
     }
 
     #[test]

@@ -32,9 +32,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
 /// died was seen to be carried out within 2 s on a busy host.
 const QUIET: Duration = Duration::from_secs(4);
-/// How long a container that was only made is left to begin: when two processors make and start all of a run's at once,
-/// that much passes between the engine's reading that one is to be started and its doing so.
-const BEGINS: Duration = Duration::from_millis(1500);
+/// How long an agent that was only made is left to begin, for the same reason. Not longer, since all of a run is to be gone
+/// within 10 s of its death.
+const BEGINS: Duration = Duration::from_secs(2);
 /// How much later than it should a keeper may go.
 const KEEPER_LATE: Duration = Duration::from_secs(10);
 
@@ -541,7 +541,7 @@ async fn remove_one(
     Ok(true)
 }
 
-/// Waits while what a dead run asked for last may still start a container that has an address of its own. An engine that
+/// Waits while what a dead run asked for last may still start an agent, which is what has a pod's address. An engine that
 /// removes one while it starts it (20.10 was seen to) takes its address off the network twice, which spoils its count of
 /// what is on it: the network can never be removed.
 async fn until_begun(engine: &Engine, id: &str, deadline: Instant) {

@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::Mutex;
 
 use super::super::bring_up::down;
 use super::super::container::{DockerError, record};
+use super::super::gate::{Gate, Inside};
 use super::super::ledger::{Entry, Halt, Ledger};
 use super::project::Member;
 
@@ -16,7 +17,7 @@ use super::project::Member;
 #[derive(Debug, Clone)]
 pub(super) struct Deeds {
     ledger: Ledger,
-    over: Arc<RwLock<bool>>,
+    gate: Gate,
     /// An entry holds all that was done to a life, so nobody may write one between another's look and its entry.
     writing: Arc<Mutex<()>>,
 }
@@ -27,28 +28,24 @@ pub(super) struct Deed {
     deeds: Deeds,
     /// What it has added to what is recorded, and to which life of the container.
     added: Option<(String, Halt)>,
-    _going: OwnedRwLockReadGuard<bool>,
+    _inside: Inside,
 }
 
 impl Deeds {
     pub(super) fn new(ledger: Ledger) -> Self {
         Self {
             ledger,
-            over: Arc::default(),
+            gate: Gate::default(),
             writing: Arc::default(),
         }
     }
 
     /// Begins a deed that stops nothing.
     pub(super) async fn begin(&self) -> Result<Deed, String> {
-        let going = Arc::clone(&self.over).read_owned().await;
-        if *going {
-            return Err("the run has ended, and what it had stopped is brought up".to_owned());
-        }
         Ok(Deed {
             deeds: self.clone(),
             added: None,
-            _going: going,
+            _inside: self.gate.enter().await?,
         })
     }
 
@@ -99,7 +96,7 @@ impl Deeds {
 
     /// Waits until no deed is being done; from then on none begins.
     pub(super) async fn end(&self) {
-        *self.over.write().await = true;
+        self.gate.close().await;
     }
 }
 
@@ -146,6 +143,7 @@ mod tests {
             image: "sha256:1".to_owned(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             network: String::new(),
+            on: std::collections::BTreeMap::new(),
         }
     }
 

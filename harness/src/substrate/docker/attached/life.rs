@@ -62,6 +62,8 @@ impl AttachedLife {
         };
         let usage = seen.cpu_stats.and_then(|cpu| cpu.cpu_usage);
         let total = usage.and_then(|usage| usage.total_usage);
+        // Who has started has used some.
+        let total = total.filter(|total| *total > 0);
         total.ok_or_else(|| "the engine does not count processor time".to_owned())
     }
 
@@ -238,6 +240,7 @@ mod tests {
             image: "sha256:1".to_owned(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             network: String::new(),
+            on: std::collections::BTreeMap::new(),
         };
         let node = node::Node::existing(&engine, "gateway-0", "i");
         let (life, _pipes) = node.adopt(0).await.unwrap();

@@ -129,6 +129,9 @@ impl AttachedGround {
         let says = alone::labels(name, &self.who);
         let keeper = Keeper::begin(engine, &self.ledger, self.own.clone(), agents, says).await?;
         alone::make_sure(engine, name, Some(&self.own.nonce)).await?;
+        for (node, member) in &self.project.members {
+            engine.others().follow(&member.id, node);
+        }
         let maker = Arc::new(Maker {
             project: self.project.clone(),
             keeper,
@@ -264,7 +267,7 @@ impl Attached {
         let home = self.homes.get(node).ok_or("no such node")?;
         let first = !std::mem::replace(&mut *lock(&home.lived), true);
         let begun = if first {
-            home.node.adopt(self.since).await
+            self.adopt(node, home).await
         } else {
             let deed = self.maker.deeds.begin().await?;
             self.begin_again(node, home, &deed).await
@@ -272,6 +275,20 @@ impl Attached {
         let (life, pipes) = begun.map_err(|error| error.to_string())?;
         let life = AttachedLife::new(life, home.member.clone(), self.maker.deeds.clone());
         Ok((Arc::new(life), pipes))
+    }
+
+    /// The life that a node has already. Between the project's being found and its containers' being followed somebody may
+    /// have done something to it.
+    async fn adopt(&self, node: &str, home: &Home) -> Result<(node::Life, NodePipes), DockerError> {
+        let container = &home.member.container;
+        if home.node.state().await?.paused {
+            return Err(DockerError::Spec(format!(
+                "{container} is paused, and not by this run; `docker unpause {container}` continues it"
+            )));
+        }
+        let project = &self.maker.project;
+        project.still_there(node, &home.member).await?;
+        home.node.adopt(self.since).await
     }
 
     async fn begin_again(
@@ -282,6 +299,8 @@ impl Attached {
     ) -> Result<(node::Life, NodePipes), DockerError> {
         let (life, pipes) = home.node.start().await?;
         deed.up(&home.member).await;
+        let project = &self.maker.project;
+        project.still_there(node, &home.member).await?;
         if let Err(error) = self.renew(node, home).await {
             // Nobody joins the network of a node that has died at once, and that is a death and no failure of ours.
             let died = tokio::time::timeout(DEATH_BOUND, life.died()).await;

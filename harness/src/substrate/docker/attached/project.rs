@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bollard::models::{
-    ContainerSummary, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum,
+    ContainerSummary, HostConfigLogConfig, NetworkSettings, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{DownloadFromContainerOptions, ListContainersOptions};
 use futures_util::TryStreamExt as _;
@@ -28,6 +28,9 @@ const ONE_OFF: &str = "com.docker.compose.oneoff";
 const FILE_MAX: usize = 1 << 20;
 /// An entry of an archive begins with a header of this size.
 const HEADER: usize = 512;
+
+/// Networks of an engine that a container is on, by name, with its address there; none where the engine tells none.
+type Networks = BTreeMap<String, String>;
 
 /// A project.
 #[derive(Debug, Clone)]
@@ -55,6 +58,21 @@ pub struct Member {
     pub address: IpAddr,
     /// Its network file, as it sees it.
     pub network: String,
+    /// The networks of the engine that it is on, by name, with its address there where the engine tells one.
+    pub on: Networks,
+}
+
+impl Member {
+    /// A network that it was found on, and is not now; or not with the address that others know it by. One that has died
+    /// has no address.
+    fn missing_on(&self, now: &Networks) -> Option<&str> {
+        let known = self.address.to_string();
+        let moved = |found: &str, now: &str| found == known && !now.is_empty() && now != found;
+        let mut found = self.on.iter();
+        let missing = found
+            .find(|(network, address)| now.get(*network).is_none_or(|now| moved(address, now)));
+        missing.map(|(network, _)| network.as_str())
+    }
 }
 
 /// Why a project cannot be attached to.
@@ -135,6 +153,23 @@ impl Project {
         images
             .map(|(node, member)| (node.clone(), member.image.clone()))
             .collect()
+    }
+
+    /// Makes sure that a node is where it was found. A death takes a container off its networks as well, so nobody is told
+    /// when somebody does so to one that is down.
+    pub(super) async fn still_there(&self, node: &str, member: &Member) -> Result<(), DockerError> {
+        let seen = self.engine.docker().inspect_container(&member.id, None);
+        let seen = seen.await;
+        let seen = seen.map_err(|error| DockerError::engine("show a container", &error))?;
+        let now = networks(seen.network_settings);
+        let Some(network) = member.missing_on(&now) else {
+            return Ok(());
+        };
+        Err(DockerError::Spec(format!(
+            "{} is not on the network {network} any more as it was when this run began, and that is somebody else's doing; \
+             `docker-compose -p {} up -d --force-recreate {node}` puts it there again",
+            member.container, self.name
+        )))
     }
 
     /// Finds a project and holds it against a plan. Only looks.
@@ -225,6 +260,7 @@ impl Project {
                     container,
                     image,
                     network,
+                    on,
                 } = up;
                 let member = Member {
                     id,
@@ -232,6 +268,7 @@ impl Project {
                     image,
                     address,
                     network,
+                    on,
                 };
                 members.insert(node, member);
             }
@@ -255,6 +292,7 @@ struct Up {
     container: String,
     image: String,
     network: String,
+    on: Networks,
 }
 
 /// The containers of all projects that are services and no one-offs.
@@ -320,7 +358,16 @@ async fn up(engine: &Engine, of: &ContainerSummary) -> Result<Up, String> {
         container,
         image: seen.image.unwrap_or_default(),
         network,
+        on: networks(seen.network_settings),
     })
+}
+
+fn networks(settings: Option<NetworkSettings>) -> Networks {
+    let networks = settings.and_then(|settings| settings.networks);
+    let networks = networks.unwrap_or_default().into_iter();
+    networks
+        .map(|(name, on)| (name, on.ip_address.unwrap_or_default()))
+        .collect()
 }
 
 /// The policy by which the engine starts a container again without being asked.
@@ -477,6 +524,45 @@ mod tests {
         ] {
             let why = refused(driver, options).unwrap();
             assert!(why.contains(want) && why.contains("`logging: "), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_not_where_it_was_found_is_told() {
+        let on = |networks: &[(&str, &str)]| -> Networks {
+            let networks = networks.iter();
+            networks
+                .map(|(name, address)| ((*name).to_owned(), (*address).to_owned()))
+                .collect()
+        };
+        let member = Member {
+            id: "i".to_owned(),
+            container: "p_miner-0_1".to_owned(),
+            image: String::new(),
+            address: std::net::Ipv4Addr::new(10, 0, 0, 7).into(),
+            network: String::new(),
+            on: on(&[("logs", "10.1.0.4"), ("p_net", "10.0.0.7")]),
+        };
+        for (now, missing) in [
+            (&[("logs", "10.1.0.4"), ("p_net", "10.0.0.7")][..], None),
+            // Only one of its addresses is known to others, and somebody may look at it from a network of theirs.
+            (
+                &[
+                    ("logs", "10.1.0.5"),
+                    ("p_net", "10.0.0.7"),
+                    ("watch", "10.2.0.2"),
+                ],
+                None,
+            ),
+            (&[("logs", ""), ("p_net", "")], None),
+            (&[("p_net", "10.0.0.7")], Some("logs")),
+            (
+                &[("logs", "10.1.0.4"), ("p_net", "10.0.0.8")],
+                Some("p_net"),
+            ),
+            (&[], Some("logs")),
+        ] {
+            assert_eq!(member.missing_on(&on(now)), missing, "{now:?}");
         }
     }
 
