@@ -167,7 +167,7 @@ impl Project {
         };
         Err(DockerError::Spec(format!(
             "{} is not on the network {network} any more as it was when this run began, and that is somebody else's doing; \
-             `docker-compose -p {} up -d --force-recreate {node}` puts it there again",
+             `docker-compose -p {} up -d --no-deps --force-recreate {node}` puts it there again",
             member.container, self.name
         )))
     }
