@@ -124,6 +124,30 @@ fn no_fault_is_unregistered() {
     assert_eq!(files, registered);
 }
 
+/// A plan means the same wherever its nodes live, so what carries it out and what judges it knows no substrate by name.
+#[test]
+fn nobody_asks_where_nodes_live() {
+    const ROOMS: [&str; 3] = [
+        "harness/core/src/faults/",
+        "harness/core/src/oracles/",
+        "harness/src/controller/",
+    ];
+    const NAMES: [&str; 3] = ["docker", "attached", "substratekind"];
+    let mut looked_at = BTreeSet::new();
+    for (path, text) in sources() {
+        let path = path.display().to_string();
+        let Some(room) = ROOMS.iter().find(|room| path.starts_with(**room)) else {
+            continue;
+        };
+        looked_at.insert(*room);
+        let text = text.to_lowercase();
+        for name in NAMES {
+            assert!(!text.contains(name), "{path} names `{name}`");
+        }
+    }
+    assert_eq!(looked_at, ROOMS.into(), "a room has moved");
+}
+
 #[test]
 fn no_oracle_is_unregistered() {
     let kinds = files_under(&root().join("harness/core/src/oracles"), ".rs")
