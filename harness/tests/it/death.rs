@@ -74,18 +74,21 @@ fn kill_9_of_any_one_member_at_any_instant_leaves_nothing() {
         wait_for_gone(&known, TEARDOWN_BOUND, &what);
         worst = worst.max(killed.elapsed());
         let code = chain.wait_for_end();
-        // A stub that died before it had a watchdog leaves its first intent and nothing else.
+        // A stub that died before its watchdog knew of the run leaves its first intent and nothing else. A child that it was
+        // about to spawn goes on to its exec, where it begins to carry the nonce, then finds its link closed and ends: until
+        // then `clean` may find and kill that one, but none that was recorded, for these were awaited above.
         if !unfinished(chain.runs.path()).unwrap().is_empty() {
             assert!(
                 victim == Victim::Stub && known.blocks.is_empty(),
                 "{what}: intents are left"
             );
+            let unborn = usize::from(chain.known().watchdog.is_none());
             let report = clean(chain.runs.path()).unwrap();
-            assert_eq!(
-                report.runs[0].state,
-                RunState::Cleaned { killed: 0 },
-                "{what}"
+            assert!(
+                matches!(report.runs[0].state, RunState::Cleaned { killed } if killed <= unborn),
+                "{what}: {report:?}"
             );
+            wait_for_gone(&known, TEARDOWN_BOUND, &what);
         }
         let expected = if victim == Victim::Stub { 137 } else { 4 };
         assert_eq!(code, expected, "{what}");
