@@ -25,7 +25,8 @@ use crate::clock::monotonic_ns;
 use crate::observe::Observation;
 use crate::substrate::Identities;
 use crate::substrate::docker::DockerError;
-use crate::substrate::docker::engine::{Engine, EngineAddress, EngineEnv, EngineError};
+use crate::substrate::docker::address::{AddressError, EngineAddress, EngineEnv};
+use crate::substrate::docker::engine::{Engine, EngineError};
 use crate::substrate::docker::image::{Image, own_image};
 use crate::substrate::docker::ledger::NONCE_LABEL;
 use crate::substrate::docker::link::LinkError;
@@ -142,8 +143,9 @@ impl Ground<'_> {
     }
 
     fn find(&mut self) -> Tried {
-        let env = EngineEnv::read().map_err(|error| engine_trouble(&error))?;
-        let address = EngineAddress::find(&env).map_err(|error| engine_trouble(&error))?;
+        let trouble = |error: AddressError| engine_trouble(&error.into());
+        let env = EngineEnv::read().map_err(trouble)?;
+        let address = EngineAddress::find(&env).map_err(trouble)?;
         let told = format!("{} from {}; {}", address.url, address.from, sources(&env));
         self.address = Some(address);
         Ok(told)
@@ -491,14 +493,13 @@ fn missing() -> Trouble {
 /// An error whose own words end in what to do is split there.
 fn engine_trouble(error: &EngineError) -> Trouble {
     let fix = match error {
-        EngineError::Refused { next, .. } | EngineError::NoAnswer { next, .. } => {
-            Some(next.clone())
-        }
+        EngineError::Address(AddressError::Refused { next, .. })
+        | EngineError::NoAnswer { next, .. } => Some(next.clone()),
         EngineError::Denied { .. } => Some(
             "join the socket's group (often `sudo usermod -aG docker $USER`, then log in again) or run as a user who may"
                 .to_owned(),
         ),
-        EngineError::Context { .. } => {
+        EngineError::Address(AddressError::Context { .. }) => {
             Some("choose one of `docker context ls`, or set DOCKER_HOST".to_owned())
         }
         _ => None,

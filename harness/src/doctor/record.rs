@@ -96,7 +96,7 @@ fn dead(path: &Path) -> Option<Vec<Entry>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::substrate::docker::engine::EngineAddress;
+    use crate::substrate::docker::address::EngineAddress;
 
     #[test]
     fn a_record_is_believed_when_its_owner_is_dead_and_nobody_else_could_have_written_it() {

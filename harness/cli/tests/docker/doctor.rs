@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tweedledum_core::faults;
 use tweedledum_harness::doctor::report::{Outcome, Report, StepReport};
-use tweedledum_harness::substrate::docker::engine::{EngineAddress, EngineEnv};
+use tweedledum_harness::substrate::docker::address::{EngineAddress, EngineEnv};
 
 use crate::alone;
 use crate::runs::on_engine;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
-use super::engine::EngineAddress;
+use super::address::EngineAddress;
 use super::ledger::Entry;
 use crate::substrate::process::Nonce;
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::engine::EngineAddress;
+use super::address::EngineAddress;
 use crate::store::lines;
 use crate::substrate::process::Nonce;
 

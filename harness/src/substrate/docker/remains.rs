@@ -5,36 +5,26 @@
 //! enough, since anybody can copy them. Removing what is gone already is fine, so a run's own
 //! teardown, its watchdog and `clean` may all do it, even at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use bollard::models::{ContainerStateStatusEnum, ContainerSummary};
-use bollard::query_parameters::{
-    InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
-    RemoveVolumeOptions,
-};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use super::address::EngineAddress;
 use super::bring_up::{Downed, bring_up, down, still_up, unseen};
-use super::container::{self, DockerError, State, inspect};
-use super::engine::{Engine, EngineAddress, EngineError, status_of};
+use super::container::{DockerError, inspect};
+use super::engine::{Engine, EngineError};
 use super::inside::AFTER;
-use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
+use super::ledger::{Entry, Kind, Role, Thing};
+use super::thing::{self, AGAIN, MOMENT};
 use crate::substrate::process::Nonce;
 
-/// How long the engine may take over what is asked of it when the time is over already.
-const MOMENT: Duration = Duration::from_secs(1);
-/// Pause before removing again what was in use: a network keeps its endpoints for a moment.
-const AGAIN: Duration = Duration::from_millis(100);
 /// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
 /// died was seen to be carried out within 2 s on a busy host.
 const QUIET: Duration = Duration::from_secs(4);
-/// How long an agent that was only made is left to begin, for the same reason. Not longer, since all of a run is to be gone
-/// within 10 s of its death.
-const BEGINS: Duration = Duration::from_secs(2);
 /// How much later than it should a keeper may go.
 const KEEPER_LATE: Duration = Duration::from_secs(10);
 
@@ -147,7 +137,7 @@ async fn keeping(engine: &Engine, entries: &[Entry]) -> Result<Keeping, DockerEr
         if thing.role != Role::Keeper {
             continue;
         }
-        let Some(id) = find(engine, &recorded.nonce, thing, id.as_deref()).await? else {
+        let Some(id) = thing::find(engine, &recorded.nonce, thing, id.as_deref()).await? else {
             continue;
         };
         match inspect(engine, &id).await {
@@ -281,7 +271,8 @@ async fn remove_once(
                 let (engine, nonce) = (engine.clone(), recorded.nonce);
                 let (thing, id) = (thing.clone(), id.clone());
                 removing.spawn(async move {
-                    let done = remove_one(&engine, &nonce, &thing, id.as_deref(), deadline).await;
+                    let done =
+                        thing::remove(&engine, &nonce, &thing, id.as_deref(), deadline).await;
                     (thing, done)
                 });
             }
@@ -316,37 +307,7 @@ async fn appeared(
     recorded: &Recorded,
     deadline: Instant,
 ) -> Result<bool, DockerError> {
-    let docker = engine.docker();
-    let label = vec![format!("{NONCE_LABEL}={}", recorded.nonce)];
-    let filters = HashMap::from([("label".to_owned(), label)]);
-    let containers = docker.list_containers(Some(ListContainersOptions {
-        all: true,
-        filters: Some(filters.clone()),
-        ..ListContainersOptions::default()
-    }));
-    let volumes = docker.list_volumes(Some(ListVolumesOptions {
-        filters: Some(filters.clone()),
-    }));
-    let networks = docker.list_networks(Some(ListNetworksOptions {
-        filters: Some(filters),
-    }));
-    let what = "list what it has";
-    let listing = async {
-        let listed = tokio::try_join!(containers, volumes, networks);
-        listed.map_err(|error| DockerError::engine(what, &error))
-    };
-    let (containers, volumes, networks) = in_time(deadline, what, listing).await?;
-    let containers = containers
-        .into_iter()
-        .flat_map(|it| it.names.unwrap_or_default());
-    let containers = containers.map(|name| name.trim_start_matches('/').to_owned());
-    let volumes = volumes
-        .volumes
-        .unwrap_or_default()
-        .into_iter()
-        .map(|it| it.name);
-    let networks = networks.into_iter().filter_map(|it| it.name);
-    let there: BTreeSet<String> = containers.chain(volumes).chain(networks).collect();
+    let there = thing::names(engine, &recorded.nonce, deadline).await?;
     let mut ours = recorded.things.keys();
     Ok(ours.any(|thing| thing.role != Role::Keeper && there.contains(&thing.name)))
 }
@@ -511,157 +472,6 @@ fn another_engine(engine: &Engine, recorded: &Recorded) -> DockerError {
         engine.about().address.url,
         engine.about().id
     ))
-}
-
-/// Removes one thing and looks whether it is gone. True if it was there.
-async fn remove_one(
-    engine: &Engine,
-    nonce: &Nonce,
-    thing: &Thing,
-    id: Option<&str>,
-    deadline: Instant,
-) -> Result<bool, DockerError> {
-    let find = || in_time(deadline, "show it", find(engine, nonce, thing, id));
-    let Some(there) = find().await? else {
-        return Ok(false);
-    };
-    if thing.role == Role::Agent {
-        until_begun(engine, &there, deadline).await;
-    }
-    let removing = remove(engine, thing.role.kind(), &there);
-    in_time(deadline, "remove it", removing).await?;
-    if find().await?.is_some() {
-        let what = format!("remove the {} {}", thing.role.kind(), thing.name);
-        return Err(DockerError::Engine {
-            what,
-            why: "it says that it is removed, and it is still there".to_owned(),
-            status: None,
-        });
-    }
-    Ok(true)
-}
-
-/// Waits while what a dead run asked for last may still start an agent, which is what has a pod's address. An engine that
-/// removes one while it starts it (20.10 was seen to) takes its address off the network twice, which spoils its count of
-/// what is on it: the network can never be removed.
-async fn until_begun(engine: &Engine, id: &str, deadline: Instant) {
-    let until = deadline.min(Instant::now() + BEGINS);
-    let created = ContainerStateStatusEnum::CREATED;
-    loop {
-        let looked = in_time(deadline, "show it", inspect(engine, id)).await;
-        let waits = |it: State| it.status == created.as_ref() && it.error.is_empty();
-        if !looked.is_ok_and(waits) || Instant::now() >= until {
-            return;
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.
-pub(super) async fn in_time<T>(
-    deadline: Instant,
-    what: &str,
-    asked: impl Future<Output = Result<T, DockerError>>,
-) -> Result<T, DockerError> {
-    let bound = deadline
-        .saturating_duration_since(Instant::now())
-        .max(MOMENT);
-    let answered = tokio::time::timeout(bound, Box::pin(asked)).await;
-    answered.unwrap_or_else(|_| {
-        Err(DockerError::Engine {
-            what: what.to_owned(),
-            why: format!("it has not answered for {bound:.1?}"),
-            status: None,
-        })
-    })
-}
-
-async fn remove(engine: &Engine, kind: Kind, id: &str) -> Result<(), DockerError> {
-    let docker = engine.docker();
-    let removed = match kind {
-        Kind::Container => return container::remove(engine, id).await,
-        Kind::Volume => {
-            docker
-                .remove_volume(id, Some(RemoveVolumeOptions { force: false }))
-                .await
-        }
-        Kind::Network => docker.remove_network(id).await,
-    };
-    match removed {
-        Err(error) if status_of(&error) != Some(404) => {
-            Err(DockerError::engine(format!("remove a {kind}"), &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The id of a recorded thing, if it is there and is the run's.
-async fn find(
-    engine: &Engine,
-    nonce: &Nonce,
-    thing: &Thing,
-    id: Option<&str>,
-) -> Result<Option<String>, DockerError> {
-    let docker = engine.docker();
-    let its_nonce = nonce.to_string();
-    let ours = |labels: Option<HashMap<String, String>>| {
-        labels.is_some_and(|labels| labels.get(NONCE_LABEL) == Some(&its_nonce))
-    };
-    let found = match (thing.role.kind(), id) {
-        (Kind::Container, Some(id)) => {
-            let seen = docker.inspect_container(id, None).await;
-            seen.map(|container| {
-                let labels = container.config.and_then(|config| config.labels);
-                ours(labels).then(|| id.to_owned())
-            })
-        }
-        (Kind::Container, None) => {
-            let filters = HashMap::from([
-                ("label".to_owned(), vec![format!("{NONCE_LABEL}={nonce}")]),
-                ("name".to_owned(), vec![format!("^/{}$", thing.name)]),
-            ]);
-            let options = ListContainersOptions {
-                all: true,
-                filters: Some(filters),
-                ..ListContainersOptions::default()
-            };
-            let named = format!("/{}", thing.name);
-            let listed = docker.list_containers(Some(options)).await;
-            listed.map(|listed| {
-                let is_it = |container: &ContainerSummary| {
-                    ours(container.labels.clone())
-                        && container.names.iter().flatten().any(|name| *name == named)
-                };
-                listed.into_iter().find(is_it)?.id
-            })
-        }
-        (Kind::Volume, _) => {
-            let seen = docker.inspect_volume(&thing.name).await;
-            seen.map(|volume| ours(Some(volume.labels)).then_some(volume.name))
-        }
-        (Kind::Network, id) => {
-            let asked = id.unwrap_or(&thing.name);
-            let seen = docker
-                .inspect_network(asked, None::<InspectNetworkOptions>)
-                .await;
-            seen.map(|network| {
-                let named = network.name.as_deref() == Some(&thing.name);
-                network.id.filter(|_| named && ours(network.labels))
-            })
-        }
-    };
-    match found {
-        // What was made in its place, when the run died before that was recorded, has its name.
-        Err(error) if status_of(&error) == Some(404) && id.is_some() => {
-            Box::pin(find(engine, nonce, thing, None)).await
-        }
-        Err(error) if status_of(&error) == Some(404) => Ok(None),
-        Err(error) => {
-            let what = format!("show the {} {}", thing.role.kind(), thing.name);
-            Err(DockerError::engine(what, &error))
-        }
-        Ok(found) => Ok(found),
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::super::fake_engine::FakeEngine;
+use super::super::ledger::NONCE_LABEL;
+use super::super::thing::BEGINS;
 use super::*;
 
 /// A container whose making was still under way when the run died appears after containers were looked for, and uses a
