@@ -6,7 +6,9 @@ use tweedledum_core::control::{Comparison, Gave, compare};
 use tweedledum_core::history::{Ending, Grade};
 use tweedledum_core::verdict::{Cause, Outcome};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 const STATED: &[(&str, Option<&str>)] = &[
     ("stalled/tx", Some("miner")),

@@ -7,7 +7,9 @@ use tweedledum_core::faults::Impact;
 use tweedledum_core::history::{Body, ImpactChange};
 use tweedledum_core::verdict::{Held, Outcome};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 fn all_expectations() -> Vec<tweedledum_core::history::ExpectInfo> {
     vec![

@@ -6,7 +6,9 @@ use tweedledum_core::control::Gave;
 use tweedledum_core::history::{Body, Ending, Grade, Interrupt, LimitEvidence, Phase, StepChange};
 use tweedledum_core::verdict::{Cleanup, ExitCode, Outcome};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 fn net() -> Net {
     Net::new(

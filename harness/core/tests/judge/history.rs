@@ -6,7 +6,9 @@ use tweedledum_core::history::{Body, Ending, FORMAT, Record};
 use tweedledum_core::judge::{Judge, judge_history};
 use tweedledum_core::verdict::{Outcome, Verdict};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 fn format_of(version: &str) -> String {
     format!("\"format\":\"{version}\"")

@@ -7,7 +7,9 @@ use tweedledum_core::history::Ending;
 use tweedledum_core::report::text;
 use tweedledum_core::verdict::Cause;
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 use crate::rounds::*;
 
 const STATED: &[(&str, Option<&str>)] = &[

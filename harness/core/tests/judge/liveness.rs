@@ -3,7 +3,9 @@
 use tweedledum_core::history::{Body, LayerRecord, Record};
 use tweedledum_core::verdict::{Held, Outcome};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 fn miners(within: i64) -> Vec<tweedledum_core::history::ExpectInfo> {
     vec![advance("tx", every_of("miner"), within)]

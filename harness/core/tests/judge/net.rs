@@ -1,26 +1,19 @@
 //! A network in virtual time that writes the history a controller would write of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use tweedledum_core::capability::Resource;
 use tweedledum_core::control::{ControlResult, compare};
-use tweedledum_core::faults::Impact;
-use tweedledum_core::history::read::Line;
 use tweedledum_core::history::{
-    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, FORMAT, FaultInfo,
-    Gap, Grade, Header, ImpactChange, LayerRecord, NodeChange, NodeInfo, NodeState, Panic, Phase,
-    Ping, Record, RoleInfo, Sample, SignalValue, StepChange, TornDown,
+    Body, Death, End, Ending, Event, Evidence, Exit, ExitStatus, ExpectInfo, Gap, Grade, Header,
+    ImpactChange, LayerRecord, NodeChange, NodeState, Panic, Phase, Ping, Record, Sample,
+    SignalValue, StepChange, TornDown,
 };
-use tweedledum_core::judge::{Judge, judge_history};
-use tweedledum_core::params::{Params, Value};
-use tweedledum_core::plan::Selector;
-use tweedledum_core::plan::model::{Amount, Control, FindingPattern, Relation, Tolerance};
-use tweedledum_core::schedule::{Action, Class, Datagrams, Part, Schedule, Step};
-use tweedledum_core::time::{Calendar, ProtocolTime, Span};
-use tweedledum_core::verdict::{Outcome, Verdict};
+use tweedledum_core::judge::Judge;
+use tweedledum_core::schedule::{Action, Part};
+use tweedledum_core::verdict::Verdict;
 
-pub(crate) const LAYER: u64 = 1_000_000_000;
-pub(crate) const GENESIS: u64 = 10_000_000_000;
+use crate::judged::*;
+use crate::planned::*;
 
 /// How a node behaves.
 #[expect(
@@ -55,17 +48,6 @@ pub(crate) struct Node {
     pub(crate) incarnation: u32,
 }
 
-/// A fault of the schedule.
-#[derive(Debug, Clone)]
-pub(crate) struct Fault {
-    pub(crate) entry: &'static str,
-    pub(crate) node: String,
-    pub(crate) action: Action,
-    pub(crate) undo: Option<Action>,
-    pub(crate) at: i64,
-    pub(crate) to: i64,
-}
-
 pub(crate) struct Net {
     pub(crate) header: Header,
     pub(crate) records: Vec<Record>,
@@ -83,139 +65,6 @@ pub(crate) struct Net {
     /// What will happen besides, by time.
     pub(crate) to_come: Vec<(u64, Body)>,
     now: u64,
-}
-
-/// When a layer begins.
-pub(crate) fn at(layer: i64) -> u64 {
-    GENESIS + u64::try_from(layer).unwrap() * LAYER
-}
-
-pub(crate) fn flood(node: &str, at: i64, to: i64) -> Fault {
-    Fault {
-        entry: "flood",
-        node: node.to_owned(),
-        action: Action::Flood {
-            node: node.to_owned(),
-            sources: 320,
-            over: Span::layers(1),
-            datagrams: Datagrams::WellFormed,
-            last_after_ns: None,
-        },
-        undo: Some(Action::EndFlood {
-            node: node.to_owned(),
-        }),
-        at,
-        to,
-    }
-}
-
-pub(crate) fn pause(node: &str, at: i64, to: i64) -> Fault {
-    let node = node.to_owned();
-    Fault {
-        entry: "pause",
-        action: Action::Freeze { node: node.clone() },
-        undo: Some(Action::Thaw { node: node.clone() }),
-        node,
-        at,
-        to,
-    }
-}
-
-pub(crate) fn throttle(node: &str, at: i64, to: i64) -> Fault {
-    let node = node.to_owned();
-    let resource = Resource::Cpu;
-    Fault {
-        entry: "throttle",
-        action: Action::Limit {
-            node: node.clone(),
-            resource,
-            amount: 100,
-        },
-        undo: Some(Action::Unlimit {
-            node: node.clone(),
-            resource,
-        }),
-        node,
-        at,
-        to,
-    }
-}
-
-pub(crate) fn kill(node: &str, at: i64, to: Option<i64>) -> Fault {
-    let node = node.to_owned();
-    Fault {
-        entry: "kill",
-        action: Action::Kill { node: node.clone() },
-        undo: to.map(|_| Action::Start { node: node.clone() }),
-        node,
-        at,
-        to: to.unwrap_or(i64::MAX),
-    }
-}
-
-pub(crate) fn advance(signal: &str, of: Selector, layers: i64) -> ExpectInfo {
-    let mut params = Params::default();
-    params.set("signal", Value::Text(signal.into()));
-    params.set("of", Value::Nodes(of));
-    params.set("within", Value::Span(Span::layers(layers)));
-    ExpectInfo {
-        kind: "advance".into(),
-        params,
-    }
-}
-
-pub(crate) fn recover(layers: i64) -> ExpectInfo {
-    let mut params = Params::default();
-    params.set("after", Value::Text("heal all".into()));
-    params.set("within", Value::Span(Span::layers(layers)));
-    ExpectInfo {
-        kind: "recover".into(),
-        params,
-    }
-}
-
-pub(crate) fn agree(signal: &str) -> ExpectInfo {
-    let mut params = Params::default();
-    params.set("about", Value::Text(signal.into()));
-    ExpectInfo {
-        kind: "agree".into(),
-        params,
-    }
-}
-
-pub(crate) fn every_of(role: &str) -> Selector {
-    Selector::Every(role.into())
-}
-
-pub(crate) fn any_of(role: &str) -> Selector {
-    Selector::Any(role.into())
-}
-
-pub(crate) fn must_fail(findings: &[(&str, Option<&str>)]) -> Control {
-    Control {
-        release: "x".into(),
-        must_pass: false,
-        findings: findings
-            .iter()
-            .map(|(id, role)| FindingPattern {
-                id: (*id).into(),
-                role: role.map(str::to_owned),
-                says: None,
-            })
-            .collect(),
-        also_allowed: Vec::new(),
-    }
-}
-
-pub(crate) fn more_than_two_thirds(role: &str) -> Tolerance {
-    Tolerance {
-        amount: Amount::MoreThan {
-            numerator: 2,
-            denominator: 3,
-        },
-        of: every_of(role),
-        relation: Relation::Unimpaired,
-    }
 }
 
 impl Net {
@@ -579,166 +428,10 @@ impl Net {
     }
 }
 
-pub(crate) fn judge(records: &[Record]) -> Verdict {
-    let lines = records
-        .iter()
-        .map(|record| Ok(Line::Record(Box::new(record.clone()))));
-    judge_history(lines).unwrap()
-}
-
 pub(crate) fn by_harness(step: Option<u32>, status: ExitStatus) -> Death {
     Death::Harness {
         step,
         ignored_stop: false,
         status,
-    }
-}
-
-/// `id node` of every finding, causes first.
-pub(crate) fn found(verdict: &Verdict) -> Vec<String> {
-    verdict
-        .findings
-        .iter()
-        .map(|finding| format!("{} {}", finding.id, finding.of()))
-        .collect()
-}
-
-pub(crate) fn codes(verdict: &Verdict) -> BTreeSet<&'static str> {
-    verdict.reasons.iter().map(|it| it.code.name()).collect()
-}
-
-#[track_caller]
-pub(crate) fn passes(net: &Net) {
-    let verdict = net.verdict();
-    assert_eq!(
-        verdict.verdict,
-        Outcome::Pass,
-        "{:#?}\n{:#?}",
-        verdict.findings,
-        verdict.reasons
-    );
-}
-
-/// The run fails with exactly these findings.
-#[track_caller]
-pub(crate) fn fails(net: &Net, findings: &[&str]) {
-    let verdict = net.verdict();
-    assert_eq!(found(&verdict), findings, "{:#?}", verdict.reasons);
-    assert_eq!(verdict.verdict, Outcome::Fail);
-}
-
-/// Nothing is found, and the run is inconclusive for exactly these reasons.
-#[track_caller]
-pub(crate) fn unclear(net: &Net, reasons: &[&str]) {
-    let verdict = net.verdict();
-    assert_eq!(found(&verdict), Vec::<String>::new());
-    let expected: BTreeSet<&str> = reasons.iter().copied().collect();
-    assert_eq!(codes(&verdict), expected, "{:#?}", verdict.reasons);
-    assert_eq!(verdict.verdict, Outcome::Inconclusive);
-}
-
-fn impact(action: &Action) -> Impact {
-    match action {
-        Action::Flood { .. } | Action::EndFlood { .. } | Action::Limit { .. } => Impact::Stressed,
-        _ => Impact::Impaired,
-    }
-}
-
-fn header(nodes: &[(String, String)], expect: Vec<ExpectInfo>, faults: &[Fault]) -> Header {
-    let period = |layers: i64| Span::layers(layers);
-    let role = |signals: &[&str]| RoleInfo {
-        signals: signals
-            .iter()
-            .map(|name| ((*name).to_owned(), period(1)))
-            .collect(),
-        expect_exit: BTreeSet::from([0]),
-        pinged: true,
-        pushed: BTreeSet::new(),
-        events: BTreeSet::new(),
-    };
-    Header {
-        format: FORMAT.into(),
-        run: "0123456789abcdef".into(),
-        boot: "boot".into(),
-        started_unix_ns: 0,
-        plan: "plan".into(),
-        plan_digest: "digest".into(),
-        release: "x".into(),
-        executables: BTreeMap::new(),
-        substrate: "virtual".into(),
-        genesis_ns: GENESIS,
-        calendar: Calendar {
-            layer_ns: LAYER,
-            layers_per_epoch: 4,
-        },
-        nodes: nodes
-            .iter()
-            .map(|(name, role)| NodeInfo {
-                name: name.clone(),
-                role: role.clone(),
-                address: "127.0.0.1".into(),
-                disk: None,
-            })
-            .collect(),
-        roles: BTreeMap::from([
-            ("miner".to_owned(), role(&["tx", "verified", "root"])),
-            ("gateway".to_owned(), role(&[])),
-            ("poet".to_owned(), role(&[])),
-        ]),
-        tolerates: Vec::new(),
-        expect,
-        faults: faults
-            .iter()
-            .map(|fault| {
-                let info = FaultInfo {
-                    kind: "kind".into(),
-                    must_be_felt: false,
-                };
-                (fault.entry.to_owned(), info)
-            })
-            .collect(),
-        schedule: schedule(faults),
-        control: None,
-        fixed_end: false,
-        nodes_stay: false,
-        first_epoch: 0,
-    }
-}
-
-fn schedule(faults: &[Fault]) -> Schedule {
-    let layers = |layers: i64| ProtocolTime::GENESIS.plus(Span::layers(layers));
-    let mut steps = Vec::new();
-    for fault in faults {
-        let id = u32::try_from(steps.len()).unwrap();
-        let class = fault.undo.clone();
-        steps.push(Step {
-            id,
-            at: layers(fault.at),
-            entry: fault.entry.into(),
-            action: fault.action.clone(),
-            part: Part::Begins {
-                impact: impact(&fault.action),
-                class: class.map_or(Class::EndsWithRun, Class::Restores),
-            },
-        });
-        if let Some(undo) = &fault.undo {
-            steps.push(Step {
-                id: id + 1,
-                at: layers(fault.to),
-                entry: fault.entry.into(),
-                action: undo.clone(),
-                part: Part::Ends(id),
-            });
-        }
-    }
-    let ends = faults.iter().filter(|fault| fault.undo.is_some());
-    Schedule {
-        version: 1,
-        plan: "plan".into(),
-        seed: 7,
-        healed_at: ends.map(|fault| layers(fault.to)).max(),
-        steps,
-        windows: Vec::new(),
-        ends_at: layers(100),
     }
 }

@@ -4,7 +4,9 @@ use tweedledum_core::history::{Death, ExitStatus, Panic};
 use tweedledum_core::schedule::Action;
 use tweedledum_core::verdict::{Held, Outcome};
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 
 fn net() -> Net {
     Net::new(

@@ -4,7 +4,9 @@ use serde_json::json;
 use tweedledum_core::history::{Body, ExpectInfo, Record};
 use tweedledum_core::verdict::Held;
 
+use crate::judged::*;
 use crate::net::*;
+use crate::planned::*;
 use crate::rounds::*;
 
 fn atx() -> Vec<ExpectInfo> {

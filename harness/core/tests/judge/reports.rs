@@ -9,6 +9,7 @@ use tweedledum_core::verdict::Verdict;
 
 use crate::causes::{both, incident};
 use crate::net::*;
+use crate::planned::*;
 
 fn failing() -> Verdict {
     let mut net = incident();

@@ -10,6 +10,7 @@ use tweedledum_core::history::{Body, Event, ExpectInfo, Sample, SignalValue};
 use tweedledum_core::time::Span;
 
 use crate::net::*;
+use crate::planned::*;
 
 /// Layers in an epoch.
 pub(crate) const EPOCH: i64 = 4;
