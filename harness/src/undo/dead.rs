@@ -72,11 +72,11 @@ pub struct CleanReport {
 }
 
 impl CleanReport {
-    /// Whether something of a dead run could not be removed.
+    /// Whether something of a dead run could not be removed, or may be there and cannot be known of.
     pub fn anything_left(&self) -> bool {
-        self.runs
-            .iter()
-            .any(|run| matches!(run.state, RunState::Left { .. }))
+        let left =
+            |state: &RunState| matches!(state, RunState::Left { .. } | RunState::Unreadable { .. });
+        self.runs.iter().any(|run| left(&run.state))
     }
 }
 
@@ -440,6 +440,7 @@ mod tests {
         fs::write(directory.join("c.jsonl"), first_line(&run).unwrap()).unwrap();
         let report = clean(runs.path()).unwrap();
         assert_eq!(report.runs.len(), 3);
+        assert!(report.anything_left());
         for run in report.runs {
             assert!(matches!(run.state, RunState::Unreadable { .. }), "{run:?}");
             assert!(run.intents.exists());
