@@ -140,7 +140,7 @@ fn docker(capability: Capability) -> Option<How> {
         ),
         Capability::Disk => how(
             "a tmpfs volume of a size, and ballast of the agent",
-            "the agent asks for more than there is: ENOSPC (below the volume's size by the count of free blocks, since asking would fill it), and not after; felt is no free block left",
+            "the agent asks for more than there is: ENOSPC (below the volume's size by the count of free blocks, since asking would fill it), and after by the same count and a block that it gets; felt is no free block left",
             Grade::Felt,
         ),
         Capability::Operate => how(

@@ -79,8 +79,8 @@ impl Volume {
         self.in_turn(|ballast| ballast.state()).await
     }
 
-    /// Tries to allocate this much; the error number with which that fails. Nobody looks meanwhile, so that what it takes
-    /// for a moment fills nothing.
+    /// Whether this much can be allocated; the error number with which it cannot. Nobody looks meanwhile, so that what it
+    /// takes for a moment fills nothing.
     pub(super) async fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
         self.in_turn(move |ballast| ballast.probe(bytes)).await
     }
@@ -139,14 +139,17 @@ impl Ballast {
 
     fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
         let seen = self.statvfs()?;
-        // More than a volume's size the kernel refuses at once. What is only not free now it refuses after it has taken all
-        // that is, to give it back some 20 ms later: a node that writes meanwhile would find its disk full, and be blamed
-        // for what this did. So there the kernel's count of free blocks, by which it refuses, has to do.
-        if seen.free() < bytes && bytes <= seen.size() {
-            return Ok(Some(rustix::io::Errno::NOSPC.raw_os_error()));
-        }
+        // More than a volume's size the kernel refuses at once. Anything less it takes page by page, some 20 ms for 64 MiB,
+        // and keeps, or gives back when there is no more: a node that writes meanwhile could find its disk full, and be
+        // blamed for what this did. So there the kernel's count of free blocks answers, by which it refuses, and what it
+        // says is free is tried with one page.
+        let asked = match bytes {
+            more if more > seen.size() => more,
+            less if less > seen.free() => return Ok(Some(rustix::io::Errno::NOSPC.raw_os_error())),
+            _ => PAGE,
+        };
         let file = nameless(&self.root)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, bytes.max(1)) {
+        match fallocate(&file, FallocateFlags::empty(), 0, asked) {
             Ok(()) => Ok(None),
             Err(errno) => Ok(Some(errno.raw_os_error())),
         }
