@@ -67,6 +67,49 @@ pub fn explain(findings: &mut Vec<Finding>, faults: &[FaultReport], clock: &Cloc
     links
 }
 
+/// How much of a finding may be the host's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// It kept up.
+    Fit,
+    /// It let nodes wait for processors. What something that is sure explains is sure all the same.
+    Starved,
+    /// It was unfit for so much of the time that nothing about it is sure.
+    Unfit,
+}
+
+/// Which findings an unfit host may have made, by place: what one says of itself, and what follows from such alone.
+pub fn doubtful(
+    findings: &[Finding],
+    faults: &[FaultReport],
+    clock: &Clock,
+    host: impl Fn(&Finding) -> Host,
+) -> Vec<bool> {
+    let hosts: Vec<Host> = findings.iter().map(host).collect();
+    let mut doubtful = vec![false; findings.len()];
+    if hosts.iter().all(|host| *host == Host::Fit) {
+        return doubtful;
+    }
+    let links = link(findings, faults, clock);
+    let mut seen = vec![false; findings.len()];
+    for place in order(findings, &links) {
+        seen[place] = true;
+        let causes = links.iter().filter(|link| link.effect == place);
+        // Within the layer of slack a circle may seem to fit; what comes later in the order is no cause.
+        let causes = causes.filter_map(|link| match link.cause {
+            Cause::Finding(cause) => seen[cause].then_some(Some(doubtful[cause])),
+            Cause::Fault { .. } => Some(None),
+        });
+        let causes: Vec<Option<bool>> = causes.collect();
+        doubtful[place] = match hosts[place] {
+            Host::Unfit => true,
+            Host::Starved => !causes.contains(&Some(false)),
+            Host::Fit => !causes.is_empty() && causes.iter().all(|cause| *cause == Some(true)),
+        };
+    }
+    doubtful
+}
+
 /// Protocol time as the nodes of a run count it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {

@@ -10,6 +10,8 @@ pub struct FindingKind {
     pub open: Option<Open>,
     /// One line: what was seen.
     pub meaning: &'static str,
+    /// What was seen is that something did not come in time, so a host that let nodes wait may have made it.
+    pub late: bool,
 }
 
 /// What completes an id.
@@ -27,6 +29,7 @@ impl FindingKind {
             id,
             open: None,
             meaning,
+            late: false,
         }
     }
 
@@ -35,7 +38,12 @@ impl FindingKind {
             id,
             open: Some(open),
             meaning,
+            late: false,
         }
+    }
+
+    const fn late(self) -> Self {
+        Self { late: true, ..self }
     }
 
     /// The id of a finding of this kind about `what`.
@@ -104,13 +112,15 @@ pub const STALLED: FindingKind = FindingKind::open(
     "stalled/",
     Open::Signal,
     "`advance`: this signal did not advance within its bound while that was demanded",
-);
+)
+.late();
 /// No fresh advance.
 pub const UNRECOVERED: FindingKind = FindingKind::open(
     "unrecovered/",
     Open::Signal,
     "`recover`: this signal made no fresh advance within its bound after a heal",
-);
+)
+.late();
 /// Two values.
 pub const DISAGREE: FindingKind = FindingKind::open(
     "disagree/",
@@ -121,7 +131,8 @@ pub const DISAGREE: FindingKind = FindingKind::open(
 pub const PROOF_UNDELIVERED: FindingKind = FindingKind::new(
     "proof/undelivered",
     "a PoET's proof did not reach every node that was to use it",
-);
+)
+.late();
 /// A full disk.
 pub const DISK_FULL: FindingKind = FindingKind::new(
     "disk/full",

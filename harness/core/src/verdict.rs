@@ -57,7 +57,7 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
     /// Findings beyond the bound of [`crate::oracles::FINDINGS_MAX`], counted only.
     pub more_findings: u64,
-    /// Stalls that an unfit host may have made: reported, not held against the release.
+    /// What an unfit host may have made, and what follows from such alone: reported, not held against the release.
     pub doubtful: Vec<Finding>,
     /// Why this cannot be a pass, beyond findings.
     pub reasons: Vec<Reason>,

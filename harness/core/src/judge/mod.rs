@@ -8,17 +8,22 @@ mod evidence;
 
 use std::collections::BTreeMap;
 
-use crate::causes::{self, Clock};
+use crate::causes::{self, Clock, Host};
+use crate::findings;
 use crate::history::read::{Line, ReadError};
 use crate::history::{Body, Ending, FORMAT, FULL, Header, NodeState, Record};
 use crate::oracles::{self, Oracle, Output, World};
 use crate::params::{Need, Params, Shape, Value};
 use crate::run::Watch;
 use crate::verdict::{
-    Cause, Cleanup, Code, Expectation, Finding, Held, Outcome, RunInfo, SCHEMA, Timings, Verdict,
+    Cause, Cleanup, Code, Expectation, FaultReport, Finding, Held, Outcome, RunInfo, SCHEMA,
+    Timings, Verdict,
 };
 
 use evidence::{Evidences, Limits};
+
+/// Why nobody is accused of what was found where no layer was void.
+const STARVED: &str = "what was found may be the host's doing, which let nodes wait for processors meanwhile; run on a quieter host or with longer layers";
 
 /// An oracle and its doubts.
 #[derive(Debug, Clone)]
@@ -201,11 +206,13 @@ impl Judge {
             .filter(|control| !control.must_pass);
         if let Some(control) = must_fail {
             let epoch_ns = self.world.calendar.ns_of(self.world.calendar.epoch());
+            let faults = self.evidence.reports(&self.header);
+            let doubtful = self.doubtful(&self.out.findings, &faults);
             let proved = control.findings.iter().map(|pattern| {
-                let mut findings = self.out.findings.iter();
+                let mut findings = self.out.findings.iter().zip(&doubtful);
                 findings
-                    .find(|it| crate::control::is_meant(pattern, it) && !self.doubtful(it))
-                    .map(|finding| finding.proved_ns)
+                    .find(|(it, doubtful)| crate::control::is_meant(pattern, it) && !**doubtful)
+                    .map(|(finding, _)| finding.proved_ns)
             });
             let last = proved.collect::<Option<Vec<u64>>>();
             return last
@@ -230,10 +237,10 @@ impl Judge {
         self.finish_history();
         let mut findings = std::mem::take(&mut self.out.findings);
         let mut faults = self.evidence.reports(&self.header);
-        let doubtful = self.take_doubtful(&mut findings);
+        let doubtful = self.take_doubtful(&mut findings, &faults);
         let clock = Clock::of(&self.header);
         let chain = causes::explain(&mut findings, &faults, &clock);
-        let expectations = self.expectations(&findings, cut_short);
+        let expectations = self.expectations(&findings, &doubtful, cut_short);
         evidence::feel(&mut faults, &chain);
         let early = cut_short || self.out.more_findings > 0;
         let hits = self.evidence.hits(&chain);
@@ -466,16 +473,26 @@ impl Judge {
         }
     }
 
-    fn expectations(&self, findings: &[Finding], cut_short: bool) -> Vec<Expectation> {
+    fn expectations(
+        &self,
+        findings: &[Finding],
+        doubtful: &[Finding],
+        cut_short: bool,
+    ) -> Vec<Expectation> {
         let judged = |seat: &Seat| {
             let mut report = seat.oracle.report(&self.world);
             let own = findings.iter().enumerate();
             let own = own.filter(|(_, it)| seat.oracle.owns(it));
             report.findings = own.map(|(place, _)| place).collect();
             report.doubts.clone_from(&seat.doubts);
+            let doubted = doubtful.iter().any(|it| seat.oracle.owns(it));
+            if doubted && report.doubts.is_empty() {
+                report.doubts.push(STARVED.to_owned());
+            }
             let mut broken = report.findings.iter();
             let broken = broken.any(|place| findings[*place].counts);
-            let unsure = seat.doubted || cut_short && !report.always || self.ended.is_none();
+            let unsure =
+                seat.doubted || doubted || cut_short && !report.always || self.ended.is_none();
             report.held = match (broken, unsure) {
                 (true, _) => Held::No,
                 (false, true) => Held::Unknown,
@@ -486,18 +503,52 @@ impl Judge {
         self.seats.iter().map(judged).collect()
     }
 
-    /// Stalls that an unfit host may have made.
-    fn take_doubtful(&self, findings: &mut Vec<Finding>) -> Vec<Finding> {
-        let all = std::mem::take(findings).into_iter();
-        let (doubtful, sure) = all.partition(|finding| self.doubtful(finding));
+    /// What an unfit host may have made. Whatever is taken out has a reason why this is no pass.
+    fn take_doubtful(
+        &mut self,
+        findings: &mut Vec<Finding>,
+        faults: &[FaultReport],
+    ) -> Vec<Finding> {
+        let flags = self.doubtful(findings, faults);
+        let mut sure = Vec::new();
+        let mut doubtful = Vec::new();
+        for (finding, flag) in std::mem::take(findings).into_iter().zip(flags) {
+            let kept = if flag { &mut doubtful } else { &mut sure };
+            kept.push(finding);
+        }
         *findings = sure;
+        let starved = doubtful
+            .iter()
+            .filter(|it| self.host(it) == Host::Starved)
+            .count();
+        if starved > 0 {
+            let measurement = format!("more than a tenth of the time of {starved} findings");
+            let records = vec![self.world.now.seq];
+            self.out
+                .doubt(Code::VoidLayers, STARVED, measurement, records);
+        }
         doubtful
     }
 
-    /// Whether an unfit host may have made it.
-    fn doubtful(&self, finding: &Finding) -> bool {
+    /// Which findings an unfit host may have made, by place.
+    fn doubtful(&self, findings: &[Finding], faults: &[FaultReport]) -> Vec<bool> {
+        let clock = Clock::of(&self.header);
+        causes::doubtful(findings, faults, &clock, |finding| self.host(finding))
+    }
+
+    /// How much of a finding may be the host's doing, by itself.
+    fn host(&self, finding: &Finding) -> Host {
         let mut seats = self.seats.iter();
-        seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding))
+        if seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding)) {
+            return Host::Unfit;
+        }
+        let late = findings::by_id(&finding.id).is_some_and(|kind| kind.late);
+        let from_ns = finding.since_ns.unwrap_or(finding.due_ns);
+        if late && self.world.starved(from_ns, finding.proved_ns) {
+            Host::Starved
+        } else {
+            Host::Fit
+        }
     }
 
     fn timings(&self) -> Timings {

@@ -4,7 +4,7 @@
 //! node refuses in time and keeps what it has.
 //!
 //! A disk has room for as many rounds as are worked on in time. A round that found it full because the one before it was
-//! still at work, on a host that was unfit, says as much of the host as of the release; see ARCHITECTURE.md.
+//! still at work, on a host that was unfit or let nodes wait for a processor, says as much of the host as of the release; see ARCHITECTURE.md.
 
 use std::collections::BTreeMap;
 
@@ -56,16 +56,17 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 impl Disk {
-    /// A layer is known to be void when it is over; it spoils the failures in it and up to two epochs behind it, the time
-    /// of two rounds.
-    fn layer_was_void(&mut self, world: &World) {
+    /// A layer is known to be void when it is over, and that nodes were let wait for a processor up to a layer later; both
+    /// spoil the failures in it and up to two epochs behind it, the time of two rounds.
+    fn layer_ended(&mut self, world: &World) {
         let span = world
             .calendar
             .ns_of(world.calendar.epoch())
             .saturating_mul(2);
         for it in self.crowded.iter_mut().filter(|it| !it.unfit) {
             let from = it.at_ns.saturating_sub(span);
-            it.unfit = world.void.elapsed(from, it.at_ns) < it.at_ns - from;
+            let void = world.void.elapsed(from, it.at_ns) < it.at_ns - from;
+            it.unfit = void || world.starved(from, it.at_ns);
         }
     }
 }
@@ -73,8 +74,8 @@ impl Disk {
 impl Oracle for Disk {
     fn observe(&mut self, record: &Record, world: &World, out: &mut Output) {
         overheard(record, &[FAILED], world, out);
-        if matches!(record.body, Body::Layer(_)) && world.last_layer_void {
-            self.layer_was_void(world);
+        if matches!(record.body, Body::Layer(_)) {
+            self.layer_ended(world);
         }
         let Some(said) = said(record, world) else {
             return;

@@ -10,11 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::World;
 use super::{Asked, Gives, Never, Oracle, Output, Unasked};
-use crate::capability::Resource;
 use crate::findings;
-use crate::history::{Body, Header, Phase, Record, StepChange};
+use crate::history::{Body, Header, Record};
 use crate::plan::model::{Role, Source, Transport};
-use crate::schedule::Action;
 use crate::verdict::{Code, Data, Expectation, Finding};
 
 /// Layers in a row without an answer. One can be a burst that overflowed a socket buffer, two a burst at their border.
@@ -94,8 +92,6 @@ struct Watched {
     unpinged: u32,
     /// What its sources did not answer was excused, and nothing else was asked.
     excused: u32,
-    /// The plan keeps processors from it, so that it waits for one excuses nothing.
-    throttled: bool,
     answered: u64,
     pinged: bool,
     last_unanswered: Option<(u64, u64)>,
@@ -122,17 +118,6 @@ impl Responds {
                 .iter()
                 .map(|node| (node.name.clone(), watched(&node.role)))
                 .collect(),
-        }
-    }
-
-    fn step(&mut self, change: &StepChange) {
-        let throttled = match (&change.action, &change.phase) {
-            (Action::Limit { resource, .. }, Phase::Begun) if *resource == Resource::Cpu => true,
-            (Action::Unlimit { resource, .. }, Phase::Done) if *resource == Resource::Cpu => false,
-            _ => return,
-        };
-        if let Some(watched) = self.nodes.get_mut(change.action.node()) {
-            watched.throttled = throttled;
         }
     }
 
@@ -319,7 +304,7 @@ impl Oracle for Responds {
             // One that is about no signal stands for a ping.
             Body::Gap(gap) if !gap.signals.is_empty() => {
                 if let Some(watched) = self.nodes.get_mut(&gap.node) {
-                    let excused = gap.excused && !watched.throttled;
+                    let excused = world.excuses(gap);
                     watched.layer.excused |= excused;
                     if !excused && (gap.excused || !gap.answered) {
                         watched.layer.unanswered = true;
@@ -327,7 +312,6 @@ impl Oracle for Responds {
                     }
                 }
             }
-            Body::Step(change) => self.step(change),
             Body::Ping(ping) => {
                 if let Some(watched) = self.nodes.get_mut(&ping.node) {
                     let answered = ping.rtt_us.is_some();

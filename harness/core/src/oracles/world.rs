@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::course::{Course, Move};
 use super::void::VoidTime;
+use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::history::{
     Body, DROPPED, Death, Exit, Gap, Header, ImpactChange, LOG, LayerRecord, NodeChange, NodeState,
     Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
 };
 use crate::plan::model::{Node, Tolerance};
-use crate::schedule::{Part, STEADY_EPOCHS, Schedule, tolerated};
+use crate::schedule::{Action, Part, STEADY_EPOCHS, Schedule, tolerated};
 use crate::time::{Calendar, ProtocolTime, Span};
 
 /// A layer is void when the controller woke later than this part of it, or the wall clock was moved by more: one fifth.
@@ -60,6 +61,8 @@ pub struct NodeView {
     pub undone: BTreeSet<String>,
     /// Whether it was ready at least once in this life.
     pub was_ready: bool,
+    /// The plan keeps processors from it, so that it waits for one is not the host's doing.
+    pub throttled: bool,
 }
 
 impl NodeView {
@@ -126,6 +129,8 @@ pub struct World {
     pub stopping: bool,
     /// Void time so far.
     pub void: VoidTime,
+    /// Time in which the host let nodes, or who asked them, wait for a processor, as far as that was seen.
+    starved: VoidTime,
     /// Layers recorded, and how many were void.
     pub layers: u64,
     /// Layers that were void.
@@ -166,6 +171,7 @@ impl World {
             undone_entries: BTreeMap::new(),
             stopping: false,
             void: VoidTime::default(),
+            starved: VoidTime::default(),
             layers: 0,
             void_layers: 0,
             last_layer: None,
@@ -326,6 +332,20 @@ impl World {
         }
     }
 
+    /// Whether the node is not answerable for this gap, since the host let it wait.
+    pub fn excuses(&self, gap: &Gap) -> bool {
+        let view = self.nodes.get(&gap.node);
+        gap.excused && !view.is_some_and(|view| view.throttled)
+    }
+
+    /// Whether the host let nodes wait for more than a tenth of this time: as with void layers, what did not come in it says
+    /// as much of the host as of the release.
+    pub fn starved(&self, from_ns: u64, to_ns: u64) -> bool {
+        let all_ns = to_ns.saturating_sub(from_ns);
+        let starved_ns = all_ns - self.starved.elapsed(from_ns, to_ns);
+        starved_ns.saturating_mul(10) > all_ns
+    }
+
     /// The length of a layer in nanoseconds.
     pub fn layer_ns(&self) -> u64 {
         self.calendar.layer_ns
@@ -417,6 +437,11 @@ impl World {
             let tracks = self.tracks.entry(gap.node.clone()).or_default();
             tracks.entry(signal.clone()).or_default().gap = Some(gap.why.clone());
         }
+        if self.excuses(gap) {
+            // What is asked has a layer to be answered in.
+            let asked_ns = self.now.t_ns.saturating_sub(self.layer_ns());
+            self.starved.add(asked_ns, self.now.t_ns);
+        }
     }
 
     /// Lines of a node's log are lost, and with them perhaps values of what it pushes.
@@ -436,6 +461,28 @@ impl World {
     }
 
     fn step(&mut self, change: &StepChange) {
+        let throttled = match (&change.action, &change.phase) {
+            (
+                Action::Limit {
+                    resource: Resource::Cpu,
+                    ..
+                },
+                Phase::Begun,
+            ) => Some(true),
+            (
+                Action::Unlimit {
+                    resource: Resource::Cpu,
+                    ..
+                },
+                Phase::Done,
+            ) => Some(false),
+            _ => None,
+        };
+        if let Some(throttled) = throttled
+            && let Some(view) = self.nodes.get_mut(change.action.node())
+        {
+            view.throttled = throttled;
+        }
         let Some(step) = self
             .schedule
             .steps

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tweedledum_core::control::Gave;
 use tweedledum_core::history::Ending;
 use tweedledum_core::report::text;
-use tweedledum_core::verdict::Cause;
+use tweedledum_core::verdict::{Cause, Held, Outcome};
 
 use crate::judged::*;
 use crate::net::*;
@@ -26,6 +26,11 @@ const STATED: &[(&str, Option<&str>)] = &[
 
 /// Twelve miners, five gateways, two PoETs with room for one and a half rounds; the flood kills every gateway.
 fn incident() -> Rounds {
+    die_and_end(flooded())
+}
+
+/// Until the flood.
+fn flooded() -> Rounds {
     let faults = names("gateway", 5).into_iter().map(|it| flood(&it, 11, 32));
     let mut rounds = Rounds::new([12, 5, 2], expectations(), faults.collect());
     rounds.narrow = true;
@@ -38,6 +43,10 @@ fn incident() -> Rounds {
         header.control = Some(control);
     });
     rounds.until(12);
+    rounds
+}
+
+fn die_and_end(mut rounds: Rounds) -> Rounds {
     for gateway in names("gateway", 5) {
         rounds.net.panics(&gateway, "session-table");
     }
@@ -107,6 +116,78 @@ fn it_reads_like_the_postmortem() {
     let options = text::Options::default();
     let verdict = incident().net.verdict();
     insta::assert_snapshot!("text_incident", text::run(&verdict, &options));
+}
+
+/// The host lets all gateways wait for processors: PoETs hand nothing over, their disks run full, and they die of it. Nobody
+/// is accused of that, whatever follows from it, and it is no pass.
+#[test]
+fn what_a_starving_host_may_have_made_accuses_nobody() {
+    let starving = |faults| {
+        let mut rounds = Rounds::new([12, 5, 2], expectations(), faults);
+        rounds.narrow = true;
+        rounds.until(12);
+        for gateway in names("gateway", 5) {
+            rounds.net.node(&gateway).starved = true;
+        }
+        rounds.until(18);
+        for gateway in names("gateway", 5) {
+            rounds.net.node(&gateway).starved = false;
+        }
+        rounds.until(46);
+        rounds.net.end();
+        rounds.net
+    };
+    let net = starving(vec![flood("gateway-0", 11, 32)]);
+    unclear(&net, &["no-data", "void-layers"]);
+    let verdict = net.verdict();
+    let doubtful: BTreeSet<&str> = verdict.doubtful.iter().map(|it| it.id.as_str()).collect();
+    for id in [
+        "proof/undelivered",
+        "disk/full",
+        "crash/new-round",
+        "role/all-dead",
+        "stalled/atx",
+    ] {
+        assert!(doubtful.contains(id), "{id} is not among {doubtful:?}");
+    }
+    for kind in ["delivered", "disk", "alive"] {
+        let mut all = verdict.expectations.iter();
+        let it = all.find(|it| it.kind == kind).unwrap();
+        assert_eq!(it.held, Held::Unknown);
+        assert!(!it.doubts.is_empty(), "{kind}");
+    }
+    // Who waits because the plan says so is no sign of the host.
+    let throttled = names("gateway", 5)
+        .into_iter()
+        .map(|it| throttle(&it, 11, 32));
+    let verdict = starving(throttled.collect()).verdict();
+    let all = found(&verdict);
+    for finding in [
+        "proof/undelivered poet-0",
+        "disk/full poet-0",
+        "crash/new-round poet-0",
+    ] {
+        assert!(
+            all.iter().any(|it| it == finding),
+            "{finding} is not among {all:?}"
+        );
+    }
+    assert_eq!(verdict.verdict, Outcome::Fail);
+}
+
+/// A host that lets nodes wait takes nothing from what a sure finding explains.
+#[test]
+fn the_incident_is_found_whole_on_a_starving_host() {
+    let mut rounds = flooded();
+    rounds.net.node("poet-0").starved = true;
+    let result = die_and_end(rounds).net.control();
+    assert_eq!(
+        result.gave,
+        Gave::Right,
+        "{:?} {:#?}",
+        result.missing,
+        result.verdict.reasons
+    );
 }
 
 /// The same flood on a release that shrugs it off.

@@ -378,6 +378,17 @@ impl Net {
                     }
                 }
             }
+            if node.starved && node.role != "miner" {
+                let gap = Gap {
+                    node: name.clone(),
+                    source: "agent".into(),
+                    signals: Vec::new(),
+                    why: "it waited for a processor".into(),
+                    answered: true,
+                    excused: true,
+                };
+                happened.push((t_ns, Body::Gap(gap)));
+            }
             let rtt_us = ((!silent || node.starved) && !node.deaf).then_some(80);
             let ping = Ping {
                 node: name.clone(),

@@ -49,6 +49,14 @@ fn a_proof_that_one_node_lacks() {
         "the proof of round 4 by poet-0 reached 4 of 5 nodes within 2 layers; it was handed over to 1, which is no delivery"
     );
     assert_eq!(finding.round, Some(4));
+
+    // A host that let nodes wait at another time has not made it.
+    let mut rounds = quiet();
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    rounds.until(5).net.node("poet-0").starved = true;
+    rounds.until(7).net.node("poet-0").starved = false;
+    gives(&mut rounds, &["proof/undelivered poet-0"]);
 }
 
 #[test]

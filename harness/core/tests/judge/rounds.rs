@@ -204,7 +204,9 @@ impl Rounds {
             let made = json!({ "poet": key, "round": round, "ref": proof(&poet, round), "members": self.miners.len() });
             self.say(start + LAYER / 50, &poet, "proof-made", &made);
             let gateways: Vec<String> = self.gateways.clone();
-            if gateways.iter().any(|gateway| self.lives(gateway)) {
+            let answers =
+                |gateway: &String| self.lives(gateway) && !self.net.nodes[gateway].starved;
+            if gateways.iter().any(answers) {
                 let acked = json!({ "poet": key, "round": round, "acks": 1, "attempt": 1 });
                 self.say(start + LAYER / 40, &poet, "broadcast-acked", &acked);
                 self.spreads(&poet, round, start + self.spread);
