@@ -181,7 +181,7 @@ fn must_fail(result: &mut ControlResult) -> Gave {
     match verdict.verdict {
         Outcome::Fail if facts && !unproved => Gave::Right,
         Outcome::Fail if !result.wrong_reasons.is_empty() => Gave::Wrong,
-        // Only stalls may be missing because of the host; then they are among the doubtful ones.
+        // What is missing because of the host is among the doubtful ones.
         Outcome::Fail if unproved || !verdict.reasons.is_empty() => Gave::Undecided,
         Outcome::Fail | Outcome::Pass => Gave::Wrong,
         Outcome::Inconclusive | Outcome::Error => Gave::Undecided,

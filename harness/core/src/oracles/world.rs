@@ -129,7 +129,10 @@ pub struct World {
     pub stopping: bool,
     /// Void time so far.
     pub void: VoidTime,
-    /// Time in which the host let nodes, or who asked them, wait for a processor, as far as that was seen.
+    /// Nodes that the host let wait for a processor in the layer that is running.
+    waiting: BTreeSet<String>,
+    /// Layers in which it let most nodes of some role wait. One node or another waits in most runs on a busy host, which
+    /// keeps no network from its work.
     starved: VoidTime,
     /// Layers recorded, and how many were void.
     pub layers: u64,
@@ -171,6 +174,7 @@ impl World {
             undone_entries: BTreeMap::new(),
             stopping: false,
             void: VoidTime::default(),
+            waiting: BTreeSet::new(),
             starved: VoidTime::default(),
             layers: 0,
             void_layers: 0,
@@ -338,8 +342,8 @@ impl World {
         gap.excused && !view.is_some_and(|view| view.throttled)
     }
 
-    /// Whether the host let nodes wait for more than a tenth of this time: as with void layers, what did not come in it says
-    /// as much of the host as of the release.
+    /// Whether for more than a tenth of this time the host let most nodes of some role wait: as with void layers, what did not
+    /// come in it says as much of the host as of the release.
     pub fn starved(&self, from_ns: u64, to_ns: u64) -> bool {
         let all_ns = to_ns.saturating_sub(from_ns);
         let starved_ns = all_ns - self.starved.elapsed(from_ns, to_ns);
@@ -438,9 +442,7 @@ impl World {
             tracks.entry(signal.clone()).or_default().gap = Some(gap.why.clone());
         }
         if self.excuses(gap) {
-            // What is asked has a layer to be answered in.
-            let asked_ns = self.now.t_ns.saturating_sub(self.layer_ns());
-            self.starved.add(asked_ns, self.now.t_ns);
+            self.waiting.insert(gap.node.clone());
         }
     }
 
@@ -530,6 +532,11 @@ impl World {
     }
 
     fn layer(&mut self, layer: &LayerRecord) {
+        let waiting = std::mem::take(&mut self.waiting);
+        if self.roles.keys().any(|role| self.most_of(role, &waiting)) {
+            let next = self.layer_start_ns(layer.layer.saturating_add(1));
+            self.starved.add(self.layer_start_ns(layer.layer), next);
+        }
         self.last_layer = Some(layer.layer);
         if layer.unwatched {
             self.stopping = true;
@@ -553,6 +560,18 @@ impl World {
             let from = self.layer_start_ns(layer.layer);
             self.void.add(from, end.max(self.now.t_ns));
         }
+    }
+
+    /// Whether most of the nodes of a role that could do their work are among these.
+    fn most_of(&self, role: &str, nodes: &BTreeSet<String>) -> bool {
+        let able = self
+            .nodes
+            .iter()
+            .filter(|(_, view)| view.role == role && view.able.is_some());
+        let (all, among) = able.fold((0, 0), |(all, among), (name, _)| {
+            (all + 1, among + usize::from(nodes.contains(name)))
+        });
+        among * 2 > all
     }
 
     /// When a layer begins, in monotonic nanoseconds.

@@ -179,7 +179,9 @@ fn what_a_starving_host_may_have_made_accuses_nobody() {
 #[test]
 fn the_incident_is_found_whole_on_a_starving_host() {
     let mut rounds = flooded();
-    rounds.net.node("poet-0").starved = true;
+    for poet in names("poet", 2) {
+        rounds.net.node(&poet).starved = true;
+    }
     let result = die_and_end(rounds).net.control();
     assert_eq!(
         result.gave,

@@ -54,9 +54,26 @@ fn a_proof_that_one_node_lacks() {
     let mut rounds = quiet();
     let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
     rounds.withheld.insert(withheld);
-    rounds.until(5).net.node("poet-0").starved = true;
-    rounds.until(7).net.node("poet-0").starved = false;
+    for (layer, starved) in [(5, true), (7, false)] {
+        rounds
+            .until(layer)
+            .net
+            .all("poet", |poet| poet.starved = starved);
+    }
     gives(&mut rounds, &["proof/undelivered poet-0"]);
+
+    // Neither has a single node that waited; that most of a role did may have.
+    for (poets, findings) in [(1, 1), (2, 0)] {
+        let mut rounds = quiet();
+        let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+        rounds.withheld.insert(withheld);
+        rounds.until(16);
+        for poet in names("poet", poets) {
+            rounds.net.node(&poet).starved = true;
+        }
+        rounds.until(30).net.end();
+        assert_eq!(found(&rounds.net.verdict()).len(), findings);
+    }
 }
 
 #[test]
