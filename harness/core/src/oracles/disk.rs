@@ -17,6 +17,7 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 
 const FAILED: &str = "round-failed";
 const MADE: &str = "proof-made";
+const BEGUN: &str = "round-executing";
 
 #[derive(Debug, Clone, Default)]
 struct Disk {
@@ -25,6 +26,8 @@ struct Disk {
     rounds: u64,
     /// The latest round that each node has made a proof of.
     made: BTreeMap<String, u64>,
+    /// The latest round of each node that began while the one before it was still at work, and had not given its room back.
+    crowded_from: BTreeMap<String, u64>,
     /// Failures that met a round still at work. Never more than there are findings.
     crowded: Vec<Crowded>,
 }
@@ -56,6 +59,12 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 }
 
 impl Disk {
+    /// Whether the round before this one is still at work.
+    fn is_open_before(&self, node: &str, round: u64) -> bool {
+        let made = self.made.get(node);
+        round > 0 && made.is_none_or(|made| made + 1 < round)
+    }
+
     /// A layer is known to be void when it is over, and that nodes were let wait for a processor up to a layer later; both
     /// spoil the failures in it and up to two epochs behind it, the time of two rounds.
     fn layer_ended(&mut self, world: &World) {
@@ -90,17 +99,26 @@ impl Oracle for Disk {
                     out.recovered(place, said.at.t_ns);
                 }
             }
+            BEGUN => {
+                let Some((_, round)) = said.round(out) else {
+                    return;
+                };
+                if self.is_open_before(said.node, round) {
+                    self.crowded_from.insert(said.node.to_owned(), round);
+                }
+            }
             FAILED if said.text("cause") == Some("disk-full") => {
                 let Some((_, round)) = said.round(out) else {
                     return;
                 };
                 self.rounds += 1;
+                let crowded = self.is_open_before(said.node, round)
+                    || self.crowded_from.get(said.node) == Some(&round);
                 let open = self.open.entry(said.node.to_owned()).or_default();
                 if open.len() >= OPEN_MAX {
                     return;
                 }
-                let made = self.made.get(said.node);
-                if round > 0 && made.is_none_or(|made| made + 1 < round) {
+                if crowded {
                     self.crowded.push(Crowded {
                         node: said.node.to_owned(),
                         round,

@@ -358,12 +358,15 @@ pub(crate) fn renumber(records: &mut [Record]) {
     }
 }
 
-/// A PoET whose disk has room for one round and a half, and whose round 6 began while round 5 was still at work.
-fn rounds_that_met(void: bool) -> Net {
+/// A PoET whose disk has room for one round and a half, and of which a round found it full: round 6, with round 5 still at
+/// work, or round 5, which began with round 4 still at work.
+fn rounds_that_met(round: u64, void: bool) -> Net {
     let mut rounds = quiet();
+    let begun = json!({ "poet": key("poet-0"), "round": 5, "members": 3 });
+    rounds.say(at(15) + LAYER / 2, "poet-0", "round-executing", &begun);
     rounds.until(17);
     rounds.net.late_us = if void { 900_000 } else { 100 };
-    let failed = json!({ "poet": key("poet-0"), "round": 6, "cause": "disk-full", "error": "No space left on device" });
+    let failed = json!({ "poet": key("poet-0"), "round": round, "cause": "disk-full", "error": "No space left on device" });
     rounds.say(at(17) + LAYER / 2, "poet-0", "round-failed", &failed);
     rounds.until(18);
     rounds.net.late_us = 100;
@@ -374,15 +377,17 @@ fn rounds_that_met(void: bool) -> Net {
 /// On a fit host that is the release's failure; on one that stood still meanwhile it may be the host's.
 #[test]
 fn rounds_that_an_unfit_host_drove_into_each_other() {
-    let fit = rounds_that_met(false).verdict();
-    assert!(
-        fit.findings
-            .iter()
-            .any(|it| it.id == "disk/full" && it.counts)
-    );
-    let net = rounds_that_met(true);
-    unclear(&net, &["void-layers"]);
-    let verdict = net.verdict();
-    assert_eq!(verdict.doubtful.len(), 1, "{:?}", verdict.doubtful);
-    assert_eq!(verdict.doubtful[0].id, "disk/full");
+    for round in [5, 6] {
+        let fit = rounds_that_met(round, false).verdict();
+        assert!(
+            fit.findings
+                .iter()
+                .any(|it| it.id == "disk/full" && it.counts)
+        );
+        let net = rounds_that_met(round, true);
+        unclear(&net, &["void-layers"]);
+        let verdict = net.verdict();
+        assert_eq!(verdict.doubtful.len(), 1, "{:?}", verdict.doubtful);
+        assert_eq!(verdict.doubtful[0].id, "disk/full");
+    }
 }

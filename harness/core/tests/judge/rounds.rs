@@ -86,7 +86,7 @@ impl Rounds {
                 ),
                 (
                     "poet",
-                    "proof-made broadcast-failed broadcast-acked broadcast-gave-up round-failed",
+                    "round-executing proof-made broadcast-failed broadcast-acked broadcast-gave-up round-failed",
                 ),
             ] {
                 let info = roles.get_mut(role).unwrap();
