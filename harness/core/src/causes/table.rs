@@ -77,14 +77,17 @@ pub enum Lag {
     Layers(i64),
     /// Of what waits for its epoch, however many layers that has.
     Epochs(i64),
+    /// Of what is never over.
+    Ever,
 }
 
 impl Lag {
     pub(super) fn ns(self, calendar: &Calendar) -> u64 {
-        calendar.ns_of(match self {
-            Self::Layers(layers) => Span::layers(layers),
-            Self::Epochs(epochs) => Span(calendar.epoch().0.saturating_mul(epochs)),
-        })
+        match self {
+            Self::Layers(layers) => calendar.ns_of(Span::layers(layers)),
+            Self::Epochs(epochs) => calendar.ns_of(Span(calendar.epoch().0.saturating_mul(epochs))),
+            Self::Ever => u64::MAX,
+        }
     }
 }
 
@@ -194,7 +197,8 @@ pub const TABLE: &[Row] = &[
         "crash/new-round",
         CauseKind::Finding("disk/full"),
         Relation::SameNode,
-        NEXT_EPOCH,
+        // What a round that failed has written stays there, also when later ones find room.
+        Lag::Ever,
         "{cause}; it could not open another: {effect}",
     ),
     // The other branch: no proof, no ATX; a blockless epoch later; and with neither nothing is verified or applied.

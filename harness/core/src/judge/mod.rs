@@ -25,6 +25,9 @@ use evidence::{Evidences, Limits};
 /// Why nobody is accused of what was found where no layer was void.
 const STARVED: &str = "what was found may be the host's doing, which let nodes wait for processors meanwhile; run on a quieter host or with longer layers";
 
+/// Why nobody is accused of what such things led to.
+const FOLLOWS: &str = "what was found may follow from what the host made; run on a quieter host or with longer layers";
+
 /// An oracle and its doubts.
 #[derive(Debug, Clone)]
 struct Seat {
@@ -485,9 +488,12 @@ impl Judge {
             let own = own.filter(|(_, it)| seat.oracle.owns(it));
             report.findings = own.map(|(place, _)| place).collect();
             report.doubts.clone_from(&seat.doubts);
-            let doubted = doubtful.iter().any(|it| seat.oracle.owns(it));
+            let mut doubtful = doubtful.iter().filter(|it| seat.oracle.owns(it)).peekable();
+            let doubted = doubtful.peek().is_some();
             if doubted && report.doubts.is_empty() {
-                report.doubts.push(STARVED.to_owned());
+                let starved = doubtful.any(|it| self.host(it) == Host::Starved);
+                let why = if starved { STARVED } else { FOLLOWS };
+                report.doubts.push(why.to_owned());
             }
             let mut broken = report.findings.iter();
             let broken = broken.any(|place| findings[*place].counts);
