@@ -11,7 +11,7 @@ use tweedledum_core::substrate::SubstrateKind;
 #[command(name = "tweedledum", version, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 pass, 1 fail, 2 bad plan or command line (nothing was started), 3 inconclusive, \
-    4 could not be run or its results not written, 5 something was left behind, 130 or 143 interrupted."
+    4 could not be run or its results not written, 5 something was left behind or a record of it cannot be read, 130 or 143 interrupted."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

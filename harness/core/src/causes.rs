@@ -16,7 +16,7 @@ mod table;
 
 pub use table::{CauseKind, Lag, Relation, Row, TABLE, Used};
 
-/// Causes linked to one effect by one row, earliest first: with more, a reader learns nothing new.
+/// Causes linked to one effect by one row: with more, a reader learns nothing new.
 const CAUSES_MAX: usize = 32;
 
 /// Whether an id matches a pattern: itself, or an area with any `what`, as `crash/*`.
@@ -44,7 +44,13 @@ struct Present<'a> {
 /// `findings` is reordered; links name the new places.
 pub fn explain(findings: &mut Vec<Finding>, faults: &[FaultReport], clock: &Clock) -> Vec<Link> {
     let mut links = link(findings, faults, clock);
-    let order = order(findings, &links);
+    let mut causes = vec![Vec::new(); findings.len()];
+    for link in &links {
+        if let Cause::Finding(cause) = link.cause {
+            causes[link.effect].push(cause);
+        }
+    }
+    let order = order(findings, &causes);
     let mut place = vec![0; order.len()];
     for (new, old) in order.iter().enumerate() {
         place[*old] = new;
@@ -67,47 +73,48 @@ pub fn explain(findings: &mut Vec<Finding>, faults: &[FaultReport], clock: &Cloc
     links
 }
 
-/// How much of a finding may be the host's doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
-    /// It kept up.
-    Fit,
-    /// It let nodes wait for processors. What something that is sure explains is sure all the same.
-    Starved,
-    /// It was unfit for so much of the time that nothing about it is sure.
-    Unfit,
+/// All that the table knows a finding may follow from, whatever of it a reader is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// Findings, by place.
+    pub findings: BTreeSet<usize>,
+    /// Whether a fault is among it: one that a row names for itself, or one of the finding's own node. Of faults elsewhere
+    /// the table knows only that they came before.
+    pub fault: bool,
 }
 
-/// Which findings an unfit host may have made, by place: what one says of itself, and what follows from such alone.
-pub fn doubtful(
+/// What every finding may follow from, by place, and the places, causes before effects.
+pub fn origins(
     findings: &[Finding],
     faults: &[FaultReport],
     clock: &Clock,
-    host: impl Fn(&Finding) -> Host,
-) -> Vec<bool> {
-    let hosts: Vec<Host> = findings.iter().map(host).collect();
-    let mut doubtful = vec![false; findings.len()];
-    if hosts.iter().all(|host| *host == Host::Fit) {
-        return doubtful;
+) -> (Vec<usize>, Vec<Origins>) {
+    let present = Presents::of(findings, faults);
+    let mut all = vec![Origins::default(); findings.len()];
+    for (origins, (place, effect)) in all.iter_mut().zip(findings.iter().enumerate()) {
+        for row in TABLE.iter().filter(|row| matches(row.effect, &effect.id)) {
+            for cause in present.fitting(row, place, effect, clock) {
+                match cause.cause {
+                    Cause::Finding(cause) => {
+                        origins.findings.insert(cause);
+                    }
+                    Cause::Fault { .. } => {
+                        let own = cause.node == effect.node.as_deref();
+                        origins.fault |= own || row.used == Used::Always;
+                    }
+                }
+            }
+        }
     }
-    let links = link(findings, faults, clock);
-    let mut seen = vec![false; findings.len()];
-    for place in order(findings, &links) {
-        seen[place] = true;
-        let causes = links.iter().filter(|link| link.effect == place);
+    let causes = all.iter().map(|it| it.findings.iter().copied().collect());
+    let order = order(findings, &causes.collect::<Vec<_>>());
+    let mut before = BTreeSet::new();
+    for place in &order {
         // Within the layer of slack a circle may seem to fit; what comes later in the order is no cause.
-        let causes = causes.filter_map(|link| match link.cause {
-            Cause::Finding(cause) => seen[cause].then_some(Some(doubtful[cause])),
-            Cause::Fault { .. } => Some(None),
-        });
-        let causes: Vec<Option<bool>> = causes.collect();
-        doubtful[place] = match hosts[place] {
-            Host::Unfit => true,
-            Host::Starved => !causes.contains(&Some(false)),
-            Host::Fit => !causes.is_empty() && causes.iter().all(|cause| *cause == Some(true)),
-        };
+        all[*place].findings.retain(|cause| before.contains(cause));
+        before.insert(*place);
     }
-    doubtful
+    (order, all)
 }
 
 /// Protocol time as the nodes of a run count it.
@@ -135,13 +142,57 @@ impl Clock {
     }
 }
 
+/// What could be a cause, with the findings it is of.
+struct Presents<'a> {
+    findings: &'a [Finding],
+    found: Vec<Present<'a>>,
+    faults: Vec<Present<'a>>,
+}
+
+impl<'a> Presents<'a> {
+    fn of(findings: &'a [Finding], faults: &'a [FaultReport]) -> Self {
+        let found = findings.iter().enumerate();
+        Self {
+            findings,
+            found: found
+                .map(|(place, finding)| of_finding(place, finding))
+                .collect(),
+            faults: faults.iter().filter_map(of_fault).collect(),
+        }
+    }
+
+    /// What a row explains this effect by, earliest first.
+    fn fitting(
+        &self,
+        row: &Row,
+        place: usize,
+        effect: &Finding,
+        clock: &Clock,
+    ) -> Vec<&Present<'a>> {
+        let candidates: Vec<&Present> = match row.cause {
+            CauseKind::Fault => self.faults.iter().collect(),
+            CauseKind::Finding(pattern) => {
+                let all = self.found.iter().zip(self.findings);
+                all.filter(|(present, cause)| {
+                    present.cause != Cause::Finding(place) && matches(pattern, &cause.id)
+                })
+                .map(|(present, _)| present)
+                .collect()
+            }
+        };
+        let mut fitting: Vec<&Present> = candidates
+            .into_iter()
+            .filter(|cause| {
+                related(row, cause, effect, clock) && in_time(row, cause, effect, &clock.calendar)
+            })
+            .collect();
+        fitting.sort_by_key(|cause| (cause.from_ns, cause.record));
+        fitting
+    }
+}
+
 fn link(findings: &[Finding], faults: &[FaultReport], clock: &Clock) -> Vec<Link> {
-    let found: Vec<Present> = findings
-        .iter()
-        .enumerate()
-        .map(|(place, finding)| of_finding(place, finding))
-        .collect();
-    let faults: Vec<Present> = faults.iter().filter_map(of_fault).collect();
+    let present = Presents::of(findings, faults);
     let mut links = Vec::new();
     for (place, effect) in findings.iter().enumerate() {
         let (mut explained, mut stepped) = (false, false);
@@ -154,28 +205,12 @@ fn link(findings: &[Finding], faults: &[FaultReport], clock: &Clock) -> Vec<Link
             if superfluous {
                 continue;
             }
-            let candidates: Vec<&Present> = match row.cause {
-                CauseKind::Fault => faults.iter().collect(),
-                CauseKind::Finding(pattern) => found
-                    .iter()
-                    .zip(findings)
-                    .filter(|(present, cause)| {
-                        present.cause != Cause::Finding(place) && matches(pattern, &cause.id)
-                    })
-                    .map(|(present, _)| present)
-                    .collect(),
-            };
-            let mut fitting: Vec<&Present> = candidates
-                .into_iter()
-                .filter(|cause| {
-                    related(row, cause, effect, clock)
-                        && in_time(row, cause, effect, &clock.calendar)
-                })
-                .collect();
-            fitting.sort_by_key(|cause| (cause.from_ns, cause.record));
+            let fitting = present.fitting(row, place, effect, clock);
             explained |= !fitting.is_empty();
             stepped |= !fitting.is_empty() && row.used == Used::Step;
-            for cause in fitting.into_iter().take(CAUSES_MAX) {
+            // Of more than are told the latest are the nearest to the effect.
+            let from = fitting.len().saturating_sub(CAUSES_MAX);
+            for cause in &fitting[from..] {
                 links.push(made(row, cause, place, effect));
             }
         }
@@ -313,13 +348,13 @@ fn how(template: &str) -> &str {
 }
 
 /// Causes before effects, else by when they were due and proved. Where causes go round in a circle, the earliest is first.
-fn order(findings: &[Finding], links: &[Link]) -> Vec<usize> {
-    let mut waits = vec![0_usize; findings.len()];
+/// `causes` has the findings that each may follow from.
+fn order(findings: &[Finding], causes: &[Vec<usize>]) -> Vec<usize> {
+    let mut waits: Vec<usize> = causes.iter().map(Vec::len).collect();
     let mut effects: Vec<Vec<usize>> = vec![Vec::new(); findings.len()];
-    for link in links {
-        if let Cause::Finding(cause) = link.cause {
-            waits[link.effect] += 1;
-            effects[cause].push(link.effect);
+    for (effect, causes) in causes.iter().enumerate() {
+        for cause in causes {
+            effects[*cause].push(effect);
         }
     }
     let key = |place: usize| (findings[place].due_ns, findings[place].proved_ns, place);

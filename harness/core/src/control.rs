@@ -194,6 +194,8 @@ fn linked(place: usize, control: &Control, verdict: &Verdict) -> bool {
     let id = &verdict.findings[place].id;
     let rows = || TABLE.iter().filter(|row| matches(row.effect, id));
     let from_listed = rows().any(|row| match row.cause {
+        // One of the kind itself is no other listed one.
+        CauseKind::Finding(pattern) if matches(pattern, id) => false,
         CauseKind::Finding(pattern) => control
             .findings
             .iter()

@@ -114,7 +114,7 @@ pub struct Finding {
     pub due_ns: u64,
     /// When it was certain.
     pub proved_ns: u64,
-    /// Since when what is missed has been missing: the last advance of what stalled.
+    /// Since when what is missed has been missing: the last advance of what stalled, the heal after which nothing recovered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ns: Option<u64>,
     /// Which PoET round it is about.
@@ -149,7 +149,7 @@ pub enum Code {
     FaultNotFelt,
     /// Nobody could see whether something advanced.
     ObserverGap,
-    /// The host was unfit for too much of the time.
+    /// The host was unfit for too much of the time, or let nodes wait for processors.
     VoidLayers,
     /// A check had less data than it needs.
     NoData,
@@ -390,7 +390,7 @@ pub enum ExitCode {
     Interrupted,
     /// Ended by SIGTERM: 143.
     Terminated,
-    /// Something is left: 5.
+    /// Something is left, or what a run recorded cannot be read: 5.
     Left,
     /// A violation, or a control that differs: 1.
     Fail,

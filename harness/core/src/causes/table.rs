@@ -193,11 +193,20 @@ pub const TABLE: &[Row] = &[
         "{cause}; what is not taken is kept, and the next round found no room: {effect}",
     ),
     fallback("disk/full", CauseKind::Fault, "{cause}, and then {effect}"),
+    Row {
+        relation: Relation::SameNode,
+        lag: Lag::Ever,
+        ..fallback(
+            "disk/full",
+            CauseKind::Finding("disk/full"),
+            "{cause}; what a round that failed has written stays, and a later one found no room: {effect}",
+        )
+    },
     row(
         "crash/new-round",
         CauseKind::Finding("disk/full"),
         Relation::SameNode,
-        // What a round that failed has written stays there, also when later ones find room.
+        // What a round that failed has written stays, also when a later one finds room.
         Lag::Ever,
         "{cause}; it could not open another: {effect}",
     ),

@@ -4,29 +4,22 @@
 //! itself is whole. A pass needs all of it: no finding, no missing record, every check fed, every fault applied and gone.
 //! It reads no file and no clock; what is not in the history does not exist.
 
+mod doubt;
 mod evidence;
 
 use std::collections::BTreeMap;
 
-use crate::causes::{self, Clock, Host};
-use crate::findings;
+use crate::causes::{self, Clock};
 use crate::history::read::{Line, ReadError};
 use crate::history::{Body, Ending, FORMAT, FULL, Header, NodeState, Record};
 use crate::oracles::{self, Oracle, Output, World};
 use crate::params::{Need, Params, Shape, Value};
 use crate::run::Watch;
 use crate::verdict::{
-    Cause, Cleanup, Code, Expectation, FaultReport, Finding, Held, Outcome, RunInfo, SCHEMA,
-    Timings, Verdict,
+    Cause, Cleanup, Code, Expectation, Finding, Held, Outcome, RunInfo, SCHEMA, Timings, Verdict,
 };
 
 use evidence::{Evidences, Limits};
-
-/// Why nobody is accused of what was found where no layer was void.
-const STARVED: &str = "what was found may be the host's doing, which let nodes wait for processors meanwhile; run on a quieter host or with longer layers";
-
-/// Why nobody is accused of what such things led to.
-const FOLLOWS: &str = "what was found may follow from what the host made; run on a quieter host or with longer layers";
 
 /// An oracle and its doubts.
 #[derive(Debug, Clone)]
@@ -209,10 +202,14 @@ impl Judge {
             .filter(|control| !control.must_pass);
         if let Some(control) = must_fail {
             let epoch_ns = self.world.calendar.ns_of(self.world.calendar.epoch());
-            let faults = self.evidence.reports(&self.header);
-            let doubtful = self.doubtful(&self.out.findings, &faults);
+            let all = &self.out.findings;
+            let found = |pattern| all.iter().any(|it| crate::control::is_meant(pattern, it));
+            if !control.findings.iter().all(found) {
+                return false;
+            }
+            let doubtful = self.doubtful(all, &self.evidence.reports(&self.header));
             let proved = control.findings.iter().map(|pattern| {
-                let mut findings = self.out.findings.iter().zip(&doubtful);
+                let mut findings = all.iter().zip(&doubtful);
                 findings
                     .find(|(it, doubtful)| crate::control::is_meant(pattern, it) && !**doubtful)
                     .map(|(finding, _)| finding.proved_ns)
@@ -488,17 +485,18 @@ impl Judge {
             let own = own.filter(|(_, it)| seat.oracle.owns(it));
             report.findings = own.map(|(place, _)| place).collect();
             report.doubts.clone_from(&seat.doubts);
-            let mut doubtful = doubtful.iter().filter(|it| seat.oracle.owns(it)).peekable();
-            let doubted = doubtful.peek().is_some();
-            if doubted && report.doubts.is_empty() {
-                let starved = doubtful.any(|it| self.host(it) == Host::Starved);
-                let why = if starved { STARVED } else { FOLLOWS };
-                report.doubts.push(why.to_owned());
+            for finding in doubtful.iter().filter(|it| seat.oracle.owns(it)) {
+                let why = self.why_doubtful(seat, finding);
+                if let Some(why) = why.filter(|why| !report.doubts.iter().any(|it| it == why)) {
+                    report.doubts.push(why.to_owned());
+                }
             }
             let mut broken = report.findings.iter();
             let broken = broken.any(|place| findings[*place].counts);
-            let unsure =
-                seat.doubted || doubted || cut_short && !report.always || self.ended.is_none();
+            let unsure = seat.doubted
+                || !report.doubts.is_empty()
+                || cut_short && !report.always
+                || self.ended.is_none();
             report.held = match (broken, unsure) {
                 (true, _) => Held::No,
                 (false, true) => Held::Unknown,
@@ -507,54 +505,6 @@ impl Judge {
             report
         };
         self.seats.iter().map(judged).collect()
-    }
-
-    /// What an unfit host may have made. Whatever is taken out has a reason why this is no pass.
-    fn take_doubtful(
-        &mut self,
-        findings: &mut Vec<Finding>,
-        faults: &[FaultReport],
-    ) -> Vec<Finding> {
-        let flags = self.doubtful(findings, faults);
-        let mut sure = Vec::new();
-        let mut doubtful = Vec::new();
-        for (finding, flag) in std::mem::take(findings).into_iter().zip(flags) {
-            let kept = if flag { &mut doubtful } else { &mut sure };
-            kept.push(finding);
-        }
-        *findings = sure;
-        let starved = doubtful
-            .iter()
-            .filter(|it| self.host(it) == Host::Starved)
-            .count();
-        if starved > 0 {
-            let measurement = format!("more than a tenth of the time of {starved} findings");
-            let records = vec![self.world.now.seq];
-            self.out
-                .doubt(Code::VoidLayers, STARVED, measurement, records);
-        }
-        doubtful
-    }
-
-    /// Which findings an unfit host may have made, by place.
-    fn doubtful(&self, findings: &[Finding], faults: &[FaultReport]) -> Vec<bool> {
-        let clock = Clock::of(&self.header);
-        causes::doubtful(findings, faults, &clock, |finding| self.host(finding))
-    }
-
-    /// How much of a finding may be the host's doing, by itself.
-    fn host(&self, finding: &Finding) -> Host {
-        let mut seats = self.seats.iter();
-        if seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding)) {
-            return Host::Unfit;
-        }
-        let late = findings::by_id(&finding.id).is_some_and(|kind| kind.late);
-        let from_ns = finding.since_ns.unwrap_or(finding.due_ns);
-        if late && self.world.starved(from_ns, finding.proved_ns) {
-            Host::Starved
-        } else {
-            Host::Fit
-        }
     }
 
     fn timings(&self) -> Timings {

@@ -2,7 +2,7 @@
 
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
-use super::{Gives, Oracle, OracleKind, Output};
+use super::{Gives, Oracle, OracleKind, Output, too_much};
 use crate::findings;
 use crate::history::{Body, Header, Record, SignalValue};
 use crate::params::{Need, Param, Params, Shape};
@@ -440,7 +440,7 @@ impl Advances {
 impl Watched {
     /// More than a tenth of its time was void: then a stall says as much of the host as of the release.
     fn unfit(&self) -> bool {
-        self.void_layers * 10 > self.demanded_layers
+        too_much(self.void_layers, self.demanded_layers)
     }
 
     fn about(&self, finding: &Finding) -> bool {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::said::{Said, overheard, reported, said};
 use super::world::{Mark, World};
-use super::{Gives, Oracle, Output, Unasked};
+use super::{Gives, Oracle, Output, Unasked, too_much};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::time::Span;
@@ -286,7 +286,7 @@ impl Delivered {
 
     /// As for stalls: with more than a tenth of the time void, slow delivery says as much of the host.
     fn unfit(&self) -> bool {
-        self.void_layers * 10 > self.demanded_layers
+        too_much(self.void_layers, self.demanded_layers)
     }
 }
 

@@ -24,9 +24,9 @@ struct Disk {
     /// Findings that are not over, per node: a proof made later ends them. One a node, so they are bounded.
     open: BTreeMap<String, Vec<Option<usize>>>,
     rounds: u64,
-    /// The latest round that each node has made a proof of.
-    made: BTreeMap<String, u64>,
-    /// The latest round of each node that began while the one before it was still at work, and had not given its room back.
+    /// The latest round of each node that is not at work any more: a proof was made of it, or it failed.
+    over: BTreeMap<String, u64>,
+    /// The latest round of each node that began while the one before it was still at work.
     crowded_from: BTreeMap<String, u64>,
     /// Failures that met a round still at work. Never more than there are findings.
     crowded: Vec<Crowded>,
@@ -61,8 +61,8 @@ fn unasked(header: &Header) -> Option<Box<dyn Oracle>> {
 impl Disk {
     /// Whether the round before this one is still at work.
     fn is_open_before(&self, node: &str, round: u64) -> bool {
-        let made = self.made.get(node);
-        round > 0 && made.is_none_or(|made| made + 1 < round)
+        let over = self.over.get(node);
+        round > 0 && over.is_none_or(|over| over + 1 < round)
     }
 
     /// A layer is known to be void when it is over, and that nodes were let wait for a processor up to a layer later; both
@@ -74,8 +74,8 @@ impl Disk {
             .saturating_mul(2);
         for it in self.crowded.iter_mut().filter(|it| !it.unfit) {
             let from = it.at_ns.saturating_sub(span);
-            let void = world.void.elapsed(from, it.at_ns) < it.at_ns - from;
-            it.unfit = void || world.starved(from, it.at_ns);
+            let void = world.void.within(from, it.at_ns) > 0;
+            it.unfit = void || world.was_starved(from, it.at_ns);
         }
     }
 }
@@ -93,7 +93,7 @@ impl Oracle for Disk {
             MADE => {
                 self.rounds += 1;
                 if let Some((_, round)) = said.round(out) {
-                    self.made.insert(said.node.to_owned(), round);
+                    self.over.insert(said.node.to_owned(), round);
                 }
                 for place in self.open.remove(said.node).unwrap_or_default() {
                     out.recovered(place, said.at.t_ns);
@@ -107,13 +107,17 @@ impl Oracle for Disk {
                     self.crowded_from.insert(said.node.to_owned(), round);
                 }
             }
-            FAILED if said.text("cause") == Some("disk-full") => {
+            FAILED => {
                 let Some((_, round)) = said.round(out) else {
                     return;
                 };
-                self.rounds += 1;
                 let crowded = self.is_open_before(said.node, round)
                     || self.crowded_from.get(said.node) == Some(&round);
+                self.over.insert(said.node.to_owned(), round);
+                if said.text("cause") != Some("disk-full") {
+                    return;
+                }
+                self.rounds += 1;
                 let open = self.open.entry(said.node.to_owned()).or_default();
                 if open.len() >= OPEN_MAX {
                     return;

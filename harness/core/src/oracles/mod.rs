@@ -27,11 +27,11 @@ mod recover;
 mod responds;
 mod safety;
 mod said;
-mod void;
+mod stretches;
 mod world;
 
 pub use gives::{Asked, Gives, Never};
-pub use void::VoidTime;
+pub use stretches::Stretches;
 pub use world::{Ended, LATE_PART, Mark, NodeView, STEAL_MAX_PPM, Track, World};
 
 /// Every kind a plan may expect, in the order of the reference page.
@@ -121,6 +121,12 @@ fn givers() -> impl Iterator<Item = &'static Gives> {
     let expected = ALL.iter().map(|kind| kind.gives());
     let unasked = UNASKED.iter().map(|it| it.gives);
     expected.chain(unasked).flatten()
+}
+
+/// Whether more than a tenth of a time was of a kind that it should not be: in less a bound of some layers, which are longer
+/// than what they wait for, is met all the same.
+pub(crate) const fn too_much(part: u64, all: u64) -> bool {
+    part.saturating_mul(10) > all
 }
 
 /// A fold over the records of one run. It is cloned to ask what the verdict would be if the history ended here.

@@ -3,7 +3,7 @@
 use super::gives::add;
 use super::groups::{Group, groups};
 use super::world::{Mark, World};
-use super::{Asked, Gives, Never, Oracle, OracleKind, Output};
+use super::{Asked, Gives, Never, Oracle, OracleKind, Output, too_much};
 use crate::findings;
 use crate::history::{Body, Header, Record};
 use crate::params::{Need, Param, Params, Shape};
@@ -205,7 +205,7 @@ impl Recovers {
     }
 
     fn unfit(&self) -> bool {
-        self.void_layers * 10 > self.layers
+        too_much(self.void_layers, self.layers)
     }
 
     /// How the note on somebody else's finding ends that stands for one of this oracle's own.
@@ -284,6 +284,7 @@ fn charge(
         role: group.role.clone(),
         due_ns,
         proved_ns: now.t_ns,
+        since_ns: Some(healed.t_ns),
         records: vec![healed.seq, now.seq],
         text: format!(
             "`{}` of {} made no fresh advance within {within} after {after}",

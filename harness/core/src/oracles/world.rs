@@ -1,12 +1,14 @@
 //! What all oracles know in common: the state of every node, who is excused, whether liveness is demanded, the latest
 //! values of every signal. Folded from each record before the oracles see it.
 //!
-//! It looks at recorded impacts, never at what kind of fault made them. What is not in the history is not in here.
+//! It looks at recorded impacts, and at who was kept from processors, never at what kind of fault did that. What is not in
+//! the history is not in here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::course::{Course, Move};
-use super::void::VoidTime;
+use super::stretches::Stretches;
+use super::too_much;
 use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::history::{
@@ -128,12 +130,14 @@ pub struct World {
     /// The run is being stopped: nothing is demanded any more.
     pub stopping: bool,
     /// Void time so far.
-    pub void: VoidTime,
-    /// Nodes that the host let wait for a processor in the layer that is running.
+    pub void: Stretches,
+    /// Nodes that the host let wait in the layer that is running: for a processor, or since what asks them did.
     waiting: BTreeSet<String>,
     /// Layers in which it let most nodes of some role wait. One node or another waits in most runs on a busy host, which
     /// keeps no network from its work.
-    starved: VoidTime,
+    starved: Stretches,
+    /// The records of the first and the last of these layers, and how many there were.
+    starving: Option<([u64; 2], u64)>,
     /// Layers recorded, and how many were void.
     pub layers: u64,
     /// Layers that were void.
@@ -173,9 +177,10 @@ impl World {
             undone: None,
             undone_entries: BTreeMap::new(),
             stopping: false,
-            void: VoidTime::default(),
+            void: Stretches::default(),
             waiting: BTreeSet::new(),
-            starved: VoidTime::default(),
+            starved: Stretches::default(),
+            starving: None,
             layers: 0,
             void_layers: 0,
             last_layer: None,
@@ -342,12 +347,16 @@ impl World {
         gap.excused && !view.is_some_and(|view| view.throttled)
     }
 
-    /// Whether for more than a tenth of this time the host let most nodes of some role wait: as with void layers, what did not
-    /// come in it says as much of the host as of the release.
-    pub fn starved(&self, from_ns: u64, to_ns: u64) -> bool {
-        let all_ns = to_ns.saturating_sub(from_ns);
-        let starved_ns = all_ns - self.starved.elapsed(from_ns, to_ns);
-        starved_ns.saturating_mul(10) > all_ns
+    /// Whether for too much of this time the host let most nodes of some role wait: as with void layers, what did not come in
+    /// it says as much of the host as of the release.
+    pub fn was_starved(&self, from_ns: u64, to_ns: u64) -> bool {
+        let starved_ns = self.starved.within(from_ns, to_ns);
+        too_much(starved_ns, to_ns.saturating_sub(from_ns))
+    }
+
+    /// Layers in which the host let most nodes of some role wait, and the records of the first and the last.
+    pub fn starved_layers(&self) -> Option<([u64; 2], u64)> {
+        self.starving
     }
 
     /// The length of a layer in nanoseconds.
@@ -536,6 +545,8 @@ impl World {
         if self.roles.keys().any(|role| self.most_of(role, &waiting)) {
             let next = self.layer_start_ns(layer.layer.saturating_add(1));
             self.starved.add(self.layer_start_ns(layer.layer), next);
+            let ([_, last], count) = self.starving.get_or_insert(([self.now.seq; 2], 0));
+            (*last, *count) = (self.now.seq, *count + 1);
         }
         self.last_layer = Some(layer.layer);
         if layer.unwatched {

@@ -63,7 +63,7 @@ fn a_proof_that_one_node_lacks() {
     gives(&mut rounds, &["proof/undelivered poet-0"]);
 
     // Neither has a single node that waited; that most of a role did may have.
-    for (poets, findings) in [(1, 1), (2, 0)] {
+    let starving = |poets| {
         let mut rounds = quiet();
         let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
         rounds.withheld.insert(withheld);
@@ -72,8 +72,14 @@ fn a_proof_that_one_node_lacks() {
             rounds.net.node(&poet).starved = true;
         }
         rounds.until(30).net.end();
-        assert_eq!(found(&rounds.net.verdict()).len(), findings);
-    }
+        rounds.net
+    };
+    fails(&starving(1), &["proof/undelivered poet-0"]);
+    let net = starving(2);
+    unclear(&net, &["void-layers"]);
+    let reason = &net.verdict().reasons[0];
+    assert_eq!(reason.measurement, "14 of 30 layers");
+    assert_eq!(reason.records.len(), 2);
 }
 
 #[test]
@@ -358,18 +364,36 @@ pub(crate) fn renumber(records: &mut [Record]) {
     }
 }
 
-/// A PoET whose disk has room for one round and a half, and of which a round found it full: round 6, with round 5 still at
-/// work, or round 5, which began with round 4 still at work.
-fn rounds_that_met(round: u64, void: bool) -> Net {
+/// What is wrong with the host while two rounds are worked on.
+#[derive(Clone, Copy)]
+enum Host {
+    Fit,
+    Void,
+    Starving,
+}
+
+/// A PoET whose disk has room for one round and a half, and of which a round found it full in layer 17; round 4 is at work
+/// until layer 16, and round 5 from this layer on.
+fn rounds_that_met(round: u64, round_5_from: i64, host: Host) -> Net {
     let mut rounds = quiet();
     let begun = json!({ "poet": key("poet-0"), "round": 5, "members": 3 });
-    rounds.say(at(15) + LAYER / 2, "poet-0", "round-executing", &begun);
-    rounds.until(17);
-    rounds.net.late_us = if void { 900_000 } else { 100 };
+    rounds.say(
+        at(round_5_from) + LAYER / 2,
+        "poet-0",
+        "round-executing",
+        &begun,
+    );
+    rounds.until(16);
+    match host {
+        Host::Fit => {}
+        Host::Void => rounds.net.late_us = 900_000,
+        Host::Starving => rounds.net.all("poet", |it| it.starved = true),
+    }
     let failed = json!({ "poet": key("poet-0"), "round": round, "cause": "disk-full", "error": "No space left on device" });
     rounds.say(at(17) + LAYER / 2, "poet-0", "round-failed", &failed);
     rounds.until(18);
     rounds.net.late_us = 100;
+    rounds.net.all("poet", |it| it.starved = false);
     rounds.until(40).net.end();
     rounds.net
 }
@@ -377,17 +401,53 @@ fn rounds_that_met(round: u64, void: bool) -> Net {
 /// On a fit host that is the release's failure; on one that stood still meanwhile it may be the host's.
 #[test]
 fn rounds_that_an_unfit_host_drove_into_each_other() {
-    for round in [5, 6] {
-        let fit = rounds_that_met(round, false).verdict();
-        assert!(
-            fit.findings
-                .iter()
-                .any(|it| it.id == "disk/full" && it.counts)
-        );
-        let net = rounds_that_met(round, true);
-        unclear(&net, &["void-layers"]);
-        let verdict = net.verdict();
-        assert_eq!(verdict.doubtful.len(), 1, "{:?}", verdict.doubtful);
-        assert_eq!(verdict.doubtful[0].id, "disk/full");
+    // Round 6 with round 5 still at work, or round 5 that began so.
+    for (round, round_5_from) in [(6, 16), (5, 15)] {
+        let net = rounds_that_met(round, round_5_from, Host::Fit);
+        fails(&net, &["disk/full poet-0"]);
+        for host in [Host::Void, Host::Starving] {
+            let net = rounds_that_met(round, round_5_from, host);
+            unclear(&net, &["void-layers"]);
+            let verdict = net.verdict();
+            assert_eq!(verdict.doubtful.len(), 1, "{:?}", verdict.doubtful);
+            assert_eq!(verdict.doubtful[0].id, "disk/full");
+        }
     }
+    // One that had the disk for itself is no matter of the host.
+    for host in [Host::Void, Host::Starving] {
+        let net = rounds_that_met(5, 16, host);
+        fails(&net, &["disk/full poet-0"]);
+    }
+}
+
+/// What a doubtful round has left may fill the disk later, and kill its PoET whenever that is; not another one.
+#[test]
+fn what_follows_from_what_is_doubtful_alone_is_doubtful() {
+    let follows = |poet: &str| {
+        let mut rounds = quiet();
+        rounds.until(17);
+        rounds.net.late_us = 900_000;
+        for (layer, round) in [(17, 6), (26, 7)] {
+            let failed = json!({ "poet": key("poet-0"), "round": round, "cause": "disk-full", "error": "No space left on device" });
+            rounds.say(at(layer) + LAYER / 2, "poet-0", "round-failed", &failed);
+        }
+        rounds.until(18).net.late_us = 100;
+        rounds.until(33).net.panics(poet, "new-round");
+        rounds.until(36).net.end();
+        rounds.net
+    };
+    let net = follows("poet-0");
+    unclear(&net, &["void-layers"]);
+    let verdict = net.verdict();
+    let doubtful: Vec<&str> = verdict.doubtful.iter().map(|it| it.id.as_str()).collect();
+    assert_eq!(doubtful, ["disk/full", "disk/full", "crash/new-round"]);
+    let mut all = verdict.expectations.iter();
+    let alive = all.find(|it| it.kind == "alive").unwrap();
+    assert_eq!(alive.held, Held::Unknown);
+    assert!(
+        alive.doubts[0].contains("may follow from what the host made"),
+        "{:?}",
+        alive.doubts
+    );
+    fails(&follows("poet-1"), &["crash/new-round poet-1"]);
 }

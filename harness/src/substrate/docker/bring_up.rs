@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 
-use super::container::{DockerError, State, inspect, start};
+use super::container::{DockerError, State, in_time, inspect, start};
 use super::engine::Engine;
 use super::ledger::{Entry, Halt, Kind};
 use super::remains::Left;
-use super::thing::in_time;
 
 /// A container that a run has stopped or paused.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What every container of a run has in common: how it is made, attached and looked at.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
 use bollard::models::{
@@ -333,6 +334,28 @@ fn limits_of(engine: &Engine, host: &HostConfig) -> Limits {
             .and_then(|nano| u32::try_from(nano / 1_000_000).ok()),
         pids: below(host.pids_limit, u64::MAX).and_then(|pids| u32::try_from(pids).ok()),
     }
+}
+
+/// How long the engine may take over what is asked of it when the time is over already.
+pub(super) const MOMENT: Duration = Duration::from_secs(1);
+
+/// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.
+pub(super) async fn in_time<T>(
+    deadline: Instant,
+    what: &str,
+    asked: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    let bound = deadline
+        .saturating_duration_since(Instant::now())
+        .max(MOMENT);
+    let answered = tokio::time::timeout(bound, Box::pin(asked)).await;
+    answered.unwrap_or_else(|_| {
+        Err(DockerError::Engine {
+            what: what.to_owned(),
+            why: format!("it has not answered for {bound:.1?}"),
+            status: None,
+        })
+    })
 }
 
 #[cfg(test)]

@@ -5,21 +5,22 @@
 //! enough, since anybody can copy them. Removing what is gone already is fine, so a run's own
 //! teardown, its watchdog and `clean` may all do it, even at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::address::EngineAddress;
 use super::bring_up::{Downed, bring_up, down, still_up, unseen};
-use super::container::{DockerError, inspect};
+use super::container::{DockerError, MOMENT, in_time, inspect};
 use super::engine::{Engine, EngineError};
 use super::inside::AFTER;
-use super::ledger::{Entry, Kind, Role, Thing};
-use super::thing::{self, AGAIN, MOMENT};
+use super::ledger::{Entry, Kind, NONCE_LABEL, Role, Thing};
+use super::thing::{self, AGAIN};
 use crate::substrate::process::Nonce;
 
 /// How long nothing of a dead run may appear until nothing more is expected: a request that was under way when its run
@@ -307,7 +308,37 @@ async fn appeared(
     recorded: &Recorded,
     deadline: Instant,
 ) -> Result<bool, DockerError> {
-    let there = thing::names(engine, &recorded.nonce, deadline).await?;
+    let docker = engine.docker();
+    let label = vec![format!("{NONCE_LABEL}={}", recorded.nonce)];
+    let filters = HashMap::from([("label".to_owned(), label)]);
+    let containers = docker.list_containers(Some(ListContainersOptions {
+        all: true,
+        filters: Some(filters.clone()),
+        ..ListContainersOptions::default()
+    }));
+    let volumes = docker.list_volumes(Some(ListVolumesOptions {
+        filters: Some(filters.clone()),
+    }));
+    let networks = docker.list_networks(Some(ListNetworksOptions {
+        filters: Some(filters),
+    }));
+    let what = "list what it has";
+    let listing = async {
+        let listed = tokio::try_join!(containers, volumes, networks);
+        listed.map_err(|error| DockerError::engine(what, &error))
+    };
+    let (containers, volumes, networks) = in_time(deadline, what, listing).await?;
+    let containers = containers
+        .into_iter()
+        .flat_map(|it| it.names.unwrap_or_default());
+    let containers = containers.map(|name| name.trim_start_matches('/').to_owned());
+    let volumes = volumes
+        .volumes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|it| it.name);
+    let networks = networks.into_iter().filter_map(|it| it.name);
+    let there: BTreeSet<String> = containers.chain(volumes).chain(networks).collect();
     let mut ours = recorded.things.keys();
     Ok(ours.any(|thing| thing.role != Role::Keeper && there.contains(&thing.name)))
 }

@@ -2,23 +2,19 @@
 //!
 //! In which order the things of a run go, and until when, is the matter of [`remains`](super::remains).
 
-use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bollard::models::{ContainerStateStatusEnum, ContainerSummary};
 use bollard::query_parameters::{
-    InspectNetworkOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
-    RemoveVolumeOptions,
+    InspectNetworkOptions, ListContainersOptions, RemoveVolumeOptions,
 };
 
-use super::container::{self, DockerError, State, inspect};
+use super::container::{self, DockerError, State, in_time, inspect};
 use super::engine::{Engine, status_of};
 use super::ledger::{Kind, NONCE_LABEL, Role, Thing};
 use crate::substrate::process::Nonce;
 
-/// How long the engine may take over what is asked of it when the time is over already.
-pub(super) const MOMENT: Duration = Duration::from_secs(1);
 /// Pause before removing again what was in use: a network keeps its endpoints for a moment.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
 /// How long an agent that was only made is left to begin: a request that was under way when its run died was seen to be
@@ -67,25 +63,6 @@ async fn until_begun(engine: &Engine, id: &str, deadline: Instant) {
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-/// What the engine is asked to do, given up at the deadline; what is begun later has a moment all the same.
-pub(super) async fn in_time<T>(
-    deadline: Instant,
-    what: &str,
-    asked: impl Future<Output = Result<T, DockerError>>,
-) -> Result<T, DockerError> {
-    let bound = deadline
-        .saturating_duration_since(Instant::now())
-        .max(MOMENT);
-    let answered = tokio::time::timeout(bound, Box::pin(asked)).await;
-    answered.unwrap_or_else(|_| {
-        Err(DockerError::Engine {
-            what: what.to_owned(),
-            why: format!("it has not answered for {bound:.1?}"),
-            status: None,
-        })
-    })
 }
 
 async fn remove_as(engine: &Engine, kind: Kind, id: &str) -> Result<(), DockerError> {
@@ -174,43 +151,4 @@ pub(super) async fn find(
         }
         Ok(found) => Ok(found),
     }
-}
-
-/// The names of all that carries the nonce.
-pub(super) async fn names(
-    engine: &Engine,
-    nonce: &Nonce,
-    deadline: Instant,
-) -> Result<BTreeSet<String>, DockerError> {
-    let docker = engine.docker();
-    let label = vec![format!("{NONCE_LABEL}={nonce}")];
-    let filters = HashMap::from([("label".to_owned(), label)]);
-    let containers = docker.list_containers(Some(ListContainersOptions {
-        all: true,
-        filters: Some(filters.clone()),
-        ..ListContainersOptions::default()
-    }));
-    let volumes = docker.list_volumes(Some(ListVolumesOptions {
-        filters: Some(filters.clone()),
-    }));
-    let networks = docker.list_networks(Some(ListNetworksOptions {
-        filters: Some(filters),
-    }));
-    let what = "list what it has";
-    let listing = async {
-        let listed = tokio::try_join!(containers, volumes, networks);
-        listed.map_err(|error| DockerError::engine(what, &error))
-    };
-    let (containers, volumes, networks) = in_time(deadline, what, listing).await?;
-    let containers = containers
-        .into_iter()
-        .flat_map(|it| it.names.unwrap_or_default());
-    let containers = containers.map(|name| name.trim_start_matches('/').to_owned());
-    let volumes = volumes
-        .volumes
-        .unwrap_or_default()
-        .into_iter()
-        .map(|it| it.name);
-    let networks = networks.into_iter().filter_map(|it| it.name);
-    Ok(containers.chain(volumes).chain(networks).collect())
 }

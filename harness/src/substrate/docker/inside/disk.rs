@@ -139,14 +139,8 @@ impl Ballast {
 
     fn probe(&self, bytes: u64) -> io::Result<Option<i32>> {
         let seen = self.statvfs()?;
-        // More than a volume's size the kernel refuses at once. Anything less it takes page by page, some 20 ms for 64 MiB,
-        // and keeps, or gives back when there is no more: a node that writes meanwhile could find its disk full, and be
-        // blamed for what this did. So there the kernel's count of free blocks answers, by which it refuses, and what it
-        // says is free is tried with one page.
-        let asked = match bytes {
-            more if more > seen.size() => more,
-            less if less > seen.free() => return Ok(Some(rustix::io::Errno::NOSPC.raw_os_error())),
-            _ => PAGE,
+        let Some(asked) = asked(bytes, seen.size(), seen.free()) else {
+            return Ok(Some(rustix::io::Errno::NOSPC.raw_os_error()));
         };
         let file = nameless(&self.root)?;
         match fallocate(&file, FallocateFlags::empty(), 0, asked) {
@@ -202,6 +196,21 @@ impl Ballast {
     }
 }
 
+/// How much is asked for to know whether `bytes` could be had of a volume; `None` where what is free says that they could
+/// not.
+///
+/// More than a volume's size the kernel refuses at once. Anything less it takes page by page, some 20 ms for 64 MiB, and
+/// keeps, or gives back when there is no more: a node that writes meanwhile could find its disk full, and be blamed for what
+/// this did. So there the kernel's count of free blocks answers, by which it refuses, and what it says is free is tried with
+/// one page.
+fn asked(bytes: u64, size: u64, free: u64) -> Option<u64> {
+    if bytes > size {
+        Some(bytes)
+    } else {
+        (bytes <= free).then_some(PAGE)
+    }
+}
+
 struct Seen(StatVfs);
 
 impl Seen {
@@ -239,6 +248,21 @@ mod tests {
         assert!(more_than_any_disk.is_some());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(volume.state().await.unwrap().size > 0);
+    }
+
+    #[test]
+    fn a_probe_takes_one_page_or_is_refused_at_once() {
+        let (size, free) = (100 * PAGE, 40 * PAGE);
+        for (bytes, want) in [
+            (0, Some(PAGE)),
+            (PAGE, Some(PAGE)),
+            (free, Some(PAGE)),
+            (free + 1, None),
+            (size, None),
+            (size + 1, Some(size + 1)),
+        ] {
+            assert_eq!(asked(bytes, size, free), want, "{bytes}");
+        }
     }
 
     #[tokio::test]

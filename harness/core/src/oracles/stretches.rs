@@ -1,16 +1,17 @@
-//! Time in which the host was unfit, taken out of every "did not advance within".
+//! Stretches of time in which the host was in some way unfit: void time is taken out of every "did not advance within", and
+//! where nodes were let wait for processors for too much of a time, what was due in it is doubtful.
 
 /// Merged stretches kept; older ones are forgotten. No bound reaches back this far: it would take as many separate void
 /// stretches between an advance and its bound.
 const STRETCHES_MAX: usize = 4096;
 
-/// Void time so far.
+/// Stretches so far.
 #[derive(Debug, Clone, Default)]
-pub struct VoidTime {
+pub struct Stretches {
     stretches: Vec<(u64, u64)>,
 }
 
-impl VoidTime {
+impl Stretches {
     /// Adds a stretch that begins no earlier than any before it.
     pub fn add(&mut self, from_ns: u64, to_ns: u64) {
         match self.stretches.last_mut() {
@@ -24,7 +25,7 @@ impl VoidTime {
         }
     }
 
-    /// Time from one instant to another that was not void, in nanoseconds.
+    /// Time from one instant to another outside of all stretches, in nanoseconds.
     pub fn elapsed(&self, from_ns: u64, to_ns: u64) -> u64 {
         let mut elapsed = to_ns.saturating_sub(from_ns);
         for (start, end) in self.stretches.iter().rev() {
@@ -37,7 +38,12 @@ impl VoidTime {
         elapsed
     }
 
-    /// The instant at which this much time that was not void has passed since `from_ns`.
+    /// Time from one instant to another in stretches, in nanoseconds.
+    pub fn within(&self, from_ns: u64, to_ns: u64) -> u64 {
+        to_ns.saturating_sub(from_ns) - self.elapsed(from_ns, to_ns)
+    }
+
+    /// The instant at which this much time outside of all stretches has passed since `from_ns`.
     pub fn later(&self, from_ns: u64, span_ns: u64) -> u64 {
         let mut at = from_ns.saturating_add(span_ns);
         for (start, end) in &self.stretches {
@@ -54,8 +60,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn void_time_is_taken_out() {
-        let mut void = VoidTime::default();
+    fn stretches_are_taken_out() {
+        let mut void = Stretches::default();
         void.add(100, 200);
         void.add(200, 250);
         void.add(400, 500);
@@ -68,12 +74,13 @@ mod tests {
             (600, 500, 0),
         ] {
             assert_eq!(void.elapsed(from, to), elapsed, "{from}..{to}");
+            assert_eq!(void.within(from, to), to.saturating_sub(from) - elapsed);
         }
     }
 
     #[test]
     fn later_is_the_inverse_of_elapsed() {
-        let mut void = VoidTime::default();
+        let mut void = Stretches::default();
         void.add(100, 250);
         void.add(400, 500);
         for from in [0, 50, 100, 180, 250, 399, 450, 700] {
