@@ -103,6 +103,15 @@ impl Resource {
         }
     }
 
+    /// What its amounts are called in evidence, with their unit.
+    pub const fn limit_key(self) -> &'static str {
+        match self {
+            Self::Memory => "limit-bytes",
+            Self::Cpu => "limit-millicpus",
+            Self::Pids => "limit-processes",
+        }
+    }
+
     /// Its name in texts.
     pub const fn word(self) -> &'static str {
         match self {

@@ -74,12 +74,14 @@ impl Limit<'_> {
         };
         self.report.carried(self.step, Ok(())).await;
         let armed = as_wanted(self.resource, self.amount, read);
-        self.proved(Grade::Armed, armed, of_limit(read)).await;
+        self.proved(Grade::Armed, armed, of_limit(self.resource, read))
+            .await;
         let share = life.share(self.resource).await;
         let held = share
             .as_ref()
             .is_ok_and(|share| as_wanted(self.resource, self.amount, share.limit));
-        self.proved(Grade::Applied, held, of_share(&share)).await;
+        self.proved(Grade::Applied, held, of_share(self.resource, &share))
+            .await;
         before.ok().map(|share| share.hits)
     }
 
@@ -97,27 +99,24 @@ impl Limit<'_> {
         self.report.carried(end, Ok(())).await;
         if life.try_died().is_some() {
             // Nobody is held to anything; the next life will not be either.
-            let mut detail = of_limit(read);
+            let mut detail = of_limit(self.resource, read);
             detail.insert("node".to_owned(), json!("dead"));
             return self.proved(Grade::Gone, read.is_none(), detail).await;
         }
         let share = life.share(self.resource).await;
         let gone = read.is_none() && share.as_ref().is_ok_and(|share| share.limit.is_none());
-        self.proved(Grade::Gone, gone, of_share(&share)).await;
+        self.proved(Grade::Gone, gone, of_share(self.resource, &share))
+            .await;
     }
 }
 
-fn of_limit(limit: Option<u64>) -> Detail {
-    Detail::from([("limit".to_owned(), json!(limit))])
+fn of_limit(resource: Resource, limit: Option<u64>) -> Detail {
+    Detail::from([(resource.limit_key().to_owned(), json!(limit))])
 }
 
-fn of_share(share: &Result<Share, String>) -> Detail {
+fn of_share(resource: Resource, share: &Result<Share, String>) -> Detail {
     match share {
-        Ok(share) => {
-            let mut detail = of_limit(share.limit);
-            detail.insert("hits".to_owned(), json!(share.hits));
-            detail
-        }
+        Ok(share) => of_limit(resource, share.limit),
         Err(why) => Detail::from([("why".to_owned(), json!(why))]),
     }
 }

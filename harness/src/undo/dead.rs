@@ -124,7 +124,12 @@ fn writer_of(name: &str) -> Option<i32> {
 fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
     let intents = match lines::read::<Intent>(&path) {
         Ok(intents) => intents,
-        Err(error) => return Ok(unreadable(path, error.to_string())),
+        Err(error) => {
+            let why = error.to_string();
+            let place = format!("{}: ", path.display());
+            let why = why.strip_prefix(&place).unwrap_or(&why).to_owned();
+            return Ok(unreadable(path, why));
+        }
     };
     let Some(Intent::Run {
         nonce,
@@ -134,7 +139,7 @@ fn clean_one(path: PathBuf, name: Option<Nonce>) -> io::Result<CleanedRun> {
     else {
         return Ok(unreadable(
             path,
-            "its first line is not about a run".to_owned(),
+            "it does not begin with a record of a run".to_owned(),
         ));
     };
     if name != Some(*nonce) {

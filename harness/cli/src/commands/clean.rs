@@ -1,6 +1,7 @@
 //! `clean`: removes what dead runs have left, and nothing else.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use tweedledum_core::verdict::ExitCode;
 use tweedledum_harness::substrate::process::Leftover;
@@ -16,7 +17,7 @@ pub(crate) fn run(args: &CleanArgs, printer: &Printer) -> Result<u8, Failure> {
         printer.note(&told(run));
     }
     if report.runs.is_empty() {
-        printer.note("nothing to clean");
+        printer.note(&nothing(&args.runs));
     }
     let code = if report.anything_left() {
         ExitCode::Left
@@ -24,6 +25,16 @@ pub(crate) fn run(args: &CleanArgs, printer: &Printer) -> Result<u8, Failure> {
         ExitCode::Pass
     };
     Ok(code.code())
+}
+
+/// A directory that is not there may be a mistyped one.
+fn nothing(runs: &Path) -> String {
+    let there = if runs.exists() {
+        ""
+    } else {
+        ", which is not there"
+    };
+    format!("nothing to clean in {}{there}", runs.display())
 }
 
 /// One run in words, with what is left of it and what to do about that.
@@ -63,7 +74,8 @@ fn told(run: &CleanedRun) -> String {
             text
         }
         RunState::Unreadable { why } => format!(
-            "{intents}: nothing was touched, since the file does not say whose it is: {why}; remove it if it is not needed"
+            "{intents}: nothing was touched, since the file, in which a run records what it makes, does not say whose it is: {why}; \
+             remove it if no run made it, or once you have seen that nothing of the run is left"
         ),
     };
     for directory in &run.directories {

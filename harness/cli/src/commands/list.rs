@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tweedledum_core::faults::Impact;
 use tweedledum_core::params::{Need, Param, Shape};
 use tweedledum_core::{faults, findings, oracles, plan};
 
@@ -22,6 +23,8 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
                     kind.example(),
                     kind.params(),
                 );
+                out.truncate(out.trim_end().len());
+                let _ = writeln!(out, "\n    {}\n", owed(kind.impact()));
             }
         }
         Listed::Oracles => {
@@ -67,6 +70,14 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
     }
     printer.text(&out);
     Ok(0)
+}
+
+/// What the targets of a fault owe while it is on.
+fn owed(impact: Impact) -> &'static str {
+    match impact {
+        Impact::Impaired => "Its targets are impaired: nothing is demanded of them meanwhile.",
+        Impact::Stressed => "Its targets are stressed: they owe what they owe without it.",
+    }
 }
 
 fn kind_in_words(out: &mut String, name: &str, summary: &str, example: &str, params: &[Param]) {

@@ -100,7 +100,8 @@ fn a_directory_of_runs_that_is_no_text_is_refused_before_anything_starts() {
     let mut words = words("clean --runs", OsStr::new(""));
     words.push(inside.as_os_str());
     let (code, told) = into(Stdio::null(), &words);
-    assert_eq!((code, told.as_str()), (Some(0), "nothing to clean\n"));
+    assert_eq!(code, Some(0));
+    assert!(told.starts_with("nothing to clean in "), "{told}");
 }
 
 /// What looks like a file and is none, or is none at all, is refused at once: no reading of it would ever end.

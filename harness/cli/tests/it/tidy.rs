@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::call;
+
 /// Files longer than this are more than one room.
 const LINES_MAX: usize = 800;
 
@@ -48,6 +50,21 @@ fn sources() -> Vec<(PathBuf, String)> {
             )
         })
         .collect()
+}
+
+#[test]
+fn the_plan_in_the_readme_is_sound() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README is UTF-8");
+    let plan = readme
+        .split("```yaml\n")
+        .find(|block| block.starts_with("format: 1"));
+    let plan = plan
+        .and_then(|block| block.split("```").next())
+        .expect("README shows a plan");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("plan.yaml");
+    fs::write(&path, plan).expect("a writable file");
+    call(&["check", path.to_str().expect("UTF-8")]).gave(0);
 }
 
 #[test]
