@@ -161,7 +161,7 @@ impl<'a> Presents<'a> {
         }
     }
 
-    /// What a row explains this effect by, earliest first.
+    /// What a row explains this effect by, earliest first; of more than [`CAUSES_MAX`] the latest, which are the nearest.
     fn fitting(
         &self,
         row: &Row,
@@ -187,7 +187,8 @@ impl<'a> Presents<'a> {
             })
             .collect();
         fitting.sort_by_key(|cause| (cause.from_ns, cause.record));
-        fitting
+        let from = fitting.len().saturating_sub(CAUSES_MAX);
+        fitting.split_off(from)
     }
 }
 
@@ -208,9 +209,7 @@ fn link(findings: &[Finding], faults: &[FaultReport], clock: &Clock) -> Vec<Link
             let fitting = present.fitting(row, place, effect, clock);
             explained |= !fitting.is_empty();
             stepped |= !fitting.is_empty() && row.used == Used::Step;
-            // Of more than are told the latest are the nearest to the effect.
-            let from = fitting.len().saturating_sub(CAUSES_MAX);
-            for cause in &fitting[from..] {
+            for cause in fitting {
                 links.push(made(row, cause, place, effect));
             }
         }

@@ -10,8 +10,17 @@ pub struct FindingKind {
     pub open: Option<Open>,
     /// One line: what was seen.
     pub meaning: &'static str,
-    /// What was seen is that something did not come in time, so a host that let nodes wait may have made it.
-    pub late: bool,
+    /// Whether what was seen is that something did not come in time, so that a host that let nodes wait may have made it.
+    pub late: Option<Late>,
+}
+
+/// The time in which the host may have made that something was late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// Until it was proved: what comes later changes nothing any more.
+    Once,
+    /// Until it was over: while it goes on on a fit host, it is proved anew.
+    WhileItLasts,
 }
 
 /// What completes an id.
@@ -29,7 +38,7 @@ impl FindingKind {
             id,
             open: None,
             meaning,
-            late: false,
+            late: None,
         }
     }
 
@@ -38,12 +47,15 @@ impl FindingKind {
             id,
             open: Some(open),
             meaning,
-            late: false,
+            late: None,
         }
     }
 
-    const fn late(self) -> Self {
-        Self { late: true, ..self }
+    const fn late(self, late: Late) -> Self {
+        Self {
+            late: Some(late),
+            ..self
+        }
     }
 
     /// The id of a finding of this kind about `what`.
@@ -113,14 +125,14 @@ pub const STALLED: FindingKind = FindingKind::open(
     Open::Signal,
     "`advance`: this signal did not advance within its bound while that was demanded",
 )
-.late();
+.late(Late::WhileItLasts);
 /// No fresh advance.
 pub const UNRECOVERED: FindingKind = FindingKind::open(
     "unrecovered/",
     Open::Signal,
     "`recover`: this signal made no fresh advance within its bound after a heal",
 )
-.late();
+.late(Late::WhileItLasts);
 /// Two values.
 pub const DISAGREE: FindingKind = FindingKind::open(
     "disagree/",
@@ -132,12 +144,13 @@ pub const PROOF_UNDELIVERED: FindingKind = FindingKind::new(
     "proof/undelivered",
     "a PoET's proof did not reach every node that was to use it",
 )
-.late();
+.late(Late::Once);
 /// A full disk.
 pub const DISK_FULL: FindingKind = FindingKind::new(
     "disk/full",
     "a PoET's round failed for lack of disk, by its node's own record",
-);
+)
+.late(Late::Once);
 /// A challenge that is gone.
 pub const LOST_CHALLENGE: FindingKind = FindingKind::new(
     "lost/challenge",

@@ -114,7 +114,8 @@ pub struct Finding {
     pub due_ns: u64,
     /// When it was certain.
     pub proved_ns: u64,
-    /// Since when what is missed has been missing: the last advance of what stalled, the heal after which nothing recovered.
+    /// Since when what is missed has been missing: the last advance of what stalled, the heal after which nothing recovered,
+    /// the proof of the oldest round that a full disk still keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ns: Option<u64>,
     /// Which PoET round it is about.

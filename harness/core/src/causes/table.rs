@@ -77,17 +77,14 @@ pub enum Lag {
     Layers(i64),
     /// Of what waits for its epoch, however many layers that has.
     Epochs(i64),
-    /// Of what is never over.
-    Ever,
 }
 
 impl Lag {
     pub(super) fn ns(self, calendar: &Calendar) -> u64 {
-        match self {
-            Self::Layers(layers) => calendar.ns_of(Span::layers(layers)),
-            Self::Epochs(epochs) => calendar.ns_of(Span(calendar.epoch().0.saturating_mul(epochs))),
-            Self::Ever => u64::MAX,
-        }
+        calendar.ns_of(match self {
+            Self::Layers(layers) => Span::layers(layers),
+            Self::Epochs(epochs) => Span(calendar.epoch().0.saturating_mul(epochs)),
+        })
     }
 }
 
@@ -95,6 +92,8 @@ impl Lag {
 const SOON: Lag = Lag::Layers(4);
 /// A stall is due a bound after what stopped it; bounds are a few layers, and some signals have one value an epoch.
 const LATER: Lag = Lag::Layers(16);
+/// What a round that failed has written stays for some rounds, also when one of them finds room.
+const SOME_ROUNDS: Lag = Lag::Epochs(8);
 /// What is not taken from a PoET is not used in its epoch, and not built upon in the next.
 const NEXT_EPOCH: Lag = Lag::Epochs(2);
 
@@ -195,7 +194,7 @@ pub const TABLE: &[Row] = &[
     fallback("disk/full", CauseKind::Fault, "{cause}, and then {effect}"),
     Row {
         relation: Relation::SameNode,
-        lag: Lag::Ever,
+        lag: SOME_ROUNDS,
         ..fallback(
             "disk/full",
             CauseKind::Finding("disk/full"),
@@ -206,8 +205,7 @@ pub const TABLE: &[Row] = &[
         "crash/new-round",
         CauseKind::Finding("disk/full"),
         Relation::SameNode,
-        // What a round that failed has written stays, also when a later one finds room.
-        Lag::Ever,
+        SOME_ROUNDS,
         "{cause}; it could not open another: {effect}",
     ),
     // The other branch: no proof, no ATX; a blockless epoch later; and with neither nothing is verified or applied.
@@ -217,6 +215,15 @@ pub const TABLE: &[Row] = &[
         Relation::RoundMissed,
         "{cause}, and without a proof there is no ATX: {effect}",
     ),
+    Row {
+        relation: Relation::RoundMissed,
+        lag: NEXT_EPOCH,
+        ..fallback(
+            "stalled/atx",
+            CauseKind::Finding("disk/full"),
+            "{cause}, and without a proof there is no ATX: {effect}",
+        )
+    },
     step(
         "stalled/atx",
         "stalled/proof",

@@ -1,16 +1,16 @@
 //! What the host may have made: such findings are told, and held against nobody.
 //!
 //! An oracle says where so many layers were void that its findings say as much of the host as of the release. Where layers
-//! were fit and nodes were let wait for processors all the same, what was due meanwhile is doubtful, unless a finding that is
-//! sure explains it. What follows from doubtful findings alone is doubtful as well.
+//! were fit and nodes were let wait for processors all the same, or where the void ones came just when something was due, what
+//! was late is doubtful, unless a finding that is sure explains it. What follows from doubtful findings alone is doubtful as well.
 
 use super::{Judge, Seat};
 use crate::causes::{self, Clock};
-use crate::findings;
+use crate::findings::{self, Late};
 use crate::verdict::{Code, FaultReport, Finding};
 
 const UNFIT: &str = "what was found may be the host's doing, which was unfit for too much of the time; run on a quieter host or with longer layers";
-const STARVED: &str = "what was found may be the host's doing, which let nodes wait for processors meanwhile; run on a quieter host or with longer layers";
+const STARVED: &str = "what was found may be the host's doing, which let nodes wait for processors, or was unfit, just when something was due; run on a quieter host or with longer layers";
 const FOLLOWS: &str = "what was found may follow from what the host made; run on a quieter host or with longer layers";
 
 /// How much of a finding may be the host's doing, by itself.
@@ -18,7 +18,7 @@ const FOLLOWS: &str = "what was found may follow from what the host made; run on
 enum Host {
     /// It kept up.
     Fit,
-    /// It let nodes wait while this was due.
+    /// It let nodes wait, or was unfit, just while this was due.
     Starved,
     /// It was unfit for too much of the time.
     Unfit,
@@ -39,9 +39,13 @@ impl Judge {
             kept.push(finding);
         }
         *findings = sure;
-        let starved = doubtful.iter().any(|it| self.host(it) == Host::Starved);
-        if let Some((records, layers)) = self.world.starved_layers().filter(|_| starved) {
-            let measurement = format!("{layers} of {} layers", self.world.layers);
+        if doubtful.iter().any(|it| self.host(it) == Host::Starved) {
+            let world = &self.world;
+            let (records, starved) = world.starved_layers().unwrap_or(([world.now.seq; 2], 0));
+            let measurement = format!(
+                "most nodes of a role waited in {starved} layers, {} were void, of {}",
+                world.void_layers, world.layers
+            );
             self.out
                 .doubt(Code::VoidLayers, STARVED, measurement, records.to_vec());
         }
@@ -82,12 +86,19 @@ impl Judge {
         if seats.any(|seat| seat.oracle.owns(finding) && seat.oracle.unfit(finding)) {
             return Host::Unfit;
         }
-        let late = findings::by_id(&finding.id).is_some_and(|kind| kind.late);
         let from_ns = finding.since_ns.unwrap_or(finding.due_ns);
-        if late && self.world.was_starved(from_ns, finding.proved_ns) {
-            Host::Starved
-        } else {
-            Host::Fit
-        }
+        let late = findings::by_id(&finding.id).and_then(|kind| kind.late);
+        let starved = match late {
+            None => false,
+            // What nodes do by the wall clock knows nothing of void layers, which are taken out of bounds.
+            Some(Late::Once) => self.world.was_unfit(from_ns, finding.proved_ns),
+            Some(Late::WhileItLasts) => {
+                let now_ns = self.stopped_ns.unwrap_or(self.world.now.t_ns);
+                let to_ns = finding.recovered_ns.unwrap_or(now_ns);
+                self.world
+                    .was_starved(from_ns, to_ns.max(finding.proved_ns))
+            }
+        };
+        if starved { Host::Starved } else { Host::Fit }
     }
 }

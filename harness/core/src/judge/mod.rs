@@ -203,8 +203,14 @@ impl Judge {
         if let Some(control) = must_fail {
             let epoch_ns = self.world.calendar.ns_of(self.world.calendar.epoch());
             let all = &self.out.findings;
-            let found = |pattern| all.iter().any(|it| crate::control::is_meant(pattern, it));
-            if !control.findings.iter().all(found) {
+            // What the host may have made is weighed only once it matters.
+            let found = |pattern| all.iter().find(|it| crate::control::is_meant(pattern, it));
+            let due = |it: &Finding| t_ns >= it.proved_ns.saturating_add(epoch_ns);
+            if !control
+                .findings
+                .iter()
+                .all(|pattern| found(pattern).is_some_and(due))
+            {
                 return false;
             }
             let doubtful = self.doubtful(all, &self.evidence.reports(&self.header));

@@ -18,6 +18,10 @@ use crate::verdict::{Code, Data, Expectation, Finding};
 const FAILED: &str = "round-failed";
 const MADE: &str = "proof-made";
 const BEGUN: &str = "round-executing";
+const REMOVED: &str = "round-removed";
+
+/// Rounds of a node that are kept at a time; later ones push out the oldest.
+const KEPT_MAX: usize = 64;
 
 #[derive(Debug, Clone, Default)]
 struct Disk {
@@ -28,6 +32,9 @@ struct Disk {
     over: BTreeMap<String, u64>,
     /// The latest round of each node that began while the one before it was still at work.
     crowded_from: BTreeMap<String, u64>,
+    /// Rounds of each node of which a proof was made and that are not removed, with when that was: until their proofs are
+    /// taken, they keep their room.
+    kept: BTreeMap<String, BTreeMap<u64, u64>>,
     /// Failures that met a round still at work. Never more than there are findings.
     crowded: Vec<Crowded>,
 }
@@ -62,7 +69,7 @@ impl Disk {
     /// Whether the round before this one is still at work.
     fn is_open_before(&self, node: &str, round: u64) -> bool {
         let over = self.over.get(node);
-        round > 0 && over.is_none_or(|over| over + 1 < round)
+        round > 0 && over.is_none_or(|over| over.saturating_add(1) < round)
     }
 
     /// A layer is known to be void when it is over, and that nodes were let wait for a processor up to a layer later; both
@@ -94,9 +101,23 @@ impl Oracle for Disk {
                 self.rounds += 1;
                 if let Some((_, round)) = said.round(out) {
                     self.over.insert(said.node.to_owned(), round);
+                    if world.reports(said.node, REMOVED) {
+                        let kept = self.kept.entry(said.node.to_owned()).or_default();
+                        kept.insert(round, said.at.t_ns);
+                        if kept.len() > KEPT_MAX {
+                            kept.pop_first();
+                        }
+                    }
                 }
                 for place in self.open.remove(said.node).unwrap_or_default() {
                     out.recovered(place, said.at.t_ns);
+                }
+            }
+            REMOVED => {
+                if let Some((_, round)) = said.round(out)
+                    && let Some(kept) = self.kept.get_mut(said.node)
+                {
+                    kept.remove(&round);
                 }
             }
             BEGUN => {
@@ -122,20 +143,14 @@ impl Oracle for Disk {
                 if open.len() >= OPEN_MAX {
                     return;
                 }
-                if crowded {
-                    self.crowded.push(Crowded {
-                        node: said.node.to_owned(),
-                        round,
-                        at_ns: said.at.t_ns,
-                        unfit: false,
-                    });
-                }
-                open.push(out.find(Finding {
+                let kept = self.kept.get(said.node);
+                let place = out.find(Finding {
                     id: findings::DISK_FULL.id.to_owned(),
                     node: Some(said.node.to_owned()),
                     role: world.nodes.get(said.node).map(|view| view.role.clone()),
                     due_ns: said.at.t_ns,
                     proved_ns: said.at.t_ns,
+                    since_ns: kept.and_then(|kept| kept.values().min().copied()),
                     round: Some(round),
                     records: vec![said.at.seq],
                     text: format!(
@@ -145,7 +160,16 @@ impl Oracle for Disk {
                     ),
                     counts: true,
                     ..Finding::default()
-                }));
+                });
+                if crowded && place.is_some() {
+                    self.crowded.push(Crowded {
+                        node: said.node.to_owned(),
+                        round,
+                        at_ns: said.at.t_ns,
+                        unfit: false,
+                    });
+                }
+                open.push(place);
             }
             _ => {}
         }

@@ -233,7 +233,9 @@ impl Watched {
             // What has never answered may never have been reached; a node that hangs is found by its sources.
             Some(false) => {
                 self.unpinged = 0;
-                if self.answered == 0 || (layer.unanswered && !layer.read) {
+                // Nor is one answerable for its pings that is not for what it was asked besides.
+                let silent = layer.unanswered || layer.excused;
+                if self.answered == 0 || (silent && !layer.read) {
                     return;
                 }
                 let last = self.last_unpinged;

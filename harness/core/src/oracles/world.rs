@@ -63,8 +63,8 @@ pub struct NodeView {
     pub undone: BTreeSet<String>,
     /// Whether it was ready at least once in this life.
     pub was_ready: bool,
-    /// The plan keeps processors from it, so that it waits for one is not the host's doing.
-    pub throttled: bool,
+    /// Until when the plan keeps processors from it, so that it waits for one is not the host's doing.
+    pub throttled_until_ns: u64,
 }
 
 impl NodeView {
@@ -344,7 +344,7 @@ impl World {
     /// Whether the node is not answerable for this gap, since the host let it wait.
     pub fn excuses(&self, gap: &Gap) -> bool {
         let view = self.nodes.get(&gap.node);
-        gap.excused && !view.is_some_and(|view| view.throttled)
+        gap.excused && view.is_none_or(|view| self.now.t_ns >= view.throttled_until_ns)
     }
 
     /// Whether for too much of this time the host let most nodes of some role wait: as with void layers, what did not come in
@@ -352,6 +352,12 @@ impl World {
     pub fn was_starved(&self, from_ns: u64, to_ns: u64) -> bool {
         let starved_ns = self.starved.within(from_ns, to_ns);
         too_much(starved_ns, to_ns.saturating_sub(from_ns))
+    }
+
+    /// The same, with void time.
+    pub fn was_unfit(&self, from_ns: u64, to_ns: u64) -> bool {
+        let void_ns = self.void.within(from_ns, to_ns);
+        self.was_starved(from_ns, to_ns) || too_much(void_ns, to_ns.saturating_sub(from_ns))
     }
 
     /// Layers in which the host let most nodes of some role wait, and the records of the first and the last.
@@ -472,27 +478,30 @@ impl World {
     }
 
     fn step(&mut self, change: &StepChange) {
-        let throttled = match (&change.action, &change.phase) {
+        let throttled_until_ns = match (&change.action, &change.phase) {
             (
                 Action::Limit {
                     resource: Resource::Cpu,
                     ..
                 },
                 Phase::Begun,
-            ) => Some(true),
+            ) => Some(u64::MAX),
             (
                 Action::Unlimit {
                     resource: Resource::Cpu,
                     ..
                 },
                 Phase::Done,
-            ) => Some(false),
+            ) => {
+                // What was asked until then has a layer to be answered in.
+                Some(self.now.t_ns.saturating_add(self.layer_ns()))
+            }
             _ => None,
         };
-        if let Some(throttled) = throttled
+        if let Some(until_ns) = throttled_until_ns
             && let Some(view) = self.nodes.get_mut(change.action.node())
         {
-            view.throttled = throttled;
+            view.throttled_until_ns = until_ns;
         }
         let Some(step) = self
             .schedule
@@ -573,7 +582,7 @@ impl World {
         }
     }
 
-    /// Whether most of the nodes of a role that could do their work are among these.
+    /// Whether most of the nodes of a role that could do their work are among these. One alone tells nothing of the host.
     fn most_of(&self, role: &str, nodes: &BTreeSet<String>) -> bool {
         let able = self
             .nodes
@@ -582,7 +591,7 @@ impl World {
         let (all, among) = able.fold((0, 0), |(all, among), (name, _)| {
             (all + 1, among + usize::from(nodes.contains(name)))
         });
-        among * 2 > all
+        all > 1 && among * 2 > all
     }
 
     /// When a layer begins, in monotonic nanoseconds.

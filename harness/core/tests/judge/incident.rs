@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use tweedledum_core::control::Gave;
 use tweedledum_core::history::Ending;
 use tweedledum_core::report::text;
@@ -181,6 +182,32 @@ fn what_a_starving_host_may_have_made_accuses_nobody() {
         );
     }
     assert_eq!(verdict.verdict, Outcome::Fail);
+}
+
+/// A death that the control does not list may be the release's although it may be the host's: nobody knows then what was right.
+#[test]
+fn a_doubtful_death_that_no_control_lists_leaves_it_undecided() {
+    let dies_of = |allowed: bool| {
+        let mut rounds = Rounds::new([3, 2, 2], expectations(), vec![flood("gateway-0", 11, 32)]);
+        let mut control = must_fail(&[("crash/session-table", Some("gateway"))]);
+        if allowed {
+            let more = [("disk/full", None), ("crash/new-round", None)];
+            control.also_allowed = must_fail(&more).findings;
+        }
+        rounds.net = rounds.net.with(|header| header.control = Some(control));
+        rounds.until(12).net.panics("gateway-0", "session-table");
+        rounds.until(17).net.late_us = 900_000;
+        let failed =
+            json!({ "poet": key("poet-0"), "round": 6, "cause": "disk-full", "error": "" });
+        rounds.say(at(17) + LAYER / 2, "poet-0", "round-failed", &failed);
+        rounds.until(18).net.late_us = 100;
+        rounds.until(21).net.panics("poet-0", "new-round");
+        rounds.until(46).net.end();
+        rounds.net.control()
+    };
+    let allowed = dies_of(true);
+    assert_eq!(allowed.gave, Gave::Right, "{:#?}", allowed.verdict.reasons);
+    assert_eq!(dies_of(false).gave, Gave::Undecided);
 }
 
 /// A host that lets nodes wait takes nothing from what a sure finding explains.

@@ -464,3 +464,29 @@ fn a_long_teardown_is_not_judged() {
         assert_eq!(verdict.verdict == Outcome::Pass, unwatched, "{verdict:#?}");
     }
 }
+
+/// What may have begun with a host that let nodes wait is the release's once it goes on without that; so it is with nodes that
+/// the plan throttles, also just after.
+#[test]
+fn a_halt_that_outlasts_a_starving_host_is_no_doing_of_the_host() {
+    let halted = |until, faults: Vec<Fault>, starved: [i64; 2]| {
+        let mut net = Net::new(miners(3), faults);
+        net.until(12).all("miner", |it| it.stuck = true);
+        net.until(starved[0]).all("gateway", |it| it.starved = true);
+        net.until(starved[1])
+            .all("gateway", |it| it.starved = false);
+        net.until(until).end();
+        net
+    };
+    let all = [
+        "stalled/tx miner-0",
+        "stalled/tx miner-1",
+        "stalled/tx miner-2",
+    ];
+    let calm = || vec![flood("gateway-0", 10, 14)];
+    unclear(&halted(18, calm(), [13, 14]), &["void-layers"]);
+    fails(&halted(40, calm(), [13, 14]), &all);
+    let slow = || vec![throttle("gateway-0", 10, 14), throttle("gateway-1", 10, 14)];
+    fails(&halted(18, slow(), [13, 14]), &all);
+    fails(&halted(18, slow(), [14, 15]), &all);
+}

@@ -277,6 +277,16 @@ fn a_silence_that_is_excused_is_neither_a_hang_nor_an_answer() {
         net
     };
     unclear(&starved(Vec::new()), &["observer-gap"]);
+    // Nor is it deaf if its pings go the same way.
+    let mut net = Net::new(vec![advance("tx", any_of("miner"), 3)], Vec::new());
+    net.until(12)
+        .all("miner", |it| it.starved = it.role == "miner");
+    net.node("miner-1").starved = false;
+    net.node("miner-2").starved = false;
+    net.node("miner-0").deaf = true;
+    net.until(18).node("miner-0").starved = false;
+    net.node("miner-0").deaf = false;
+    unclear(net.until(24).end(), &["observer-gap"]);
     // Who is throttled by the plan waits for that, which excuses nothing.
     fails(
         &starved(vec![throttle("miner-0", 10, 20)]),

@@ -78,8 +78,28 @@ fn a_proof_that_one_node_lacks() {
     let net = starving(2);
     unclear(&net, &["void-layers"]);
     let reason = &net.verdict().reasons[0];
-    assert_eq!(reason.measurement, "14 of 30 layers");
+    assert_eq!(
+        reason.measurement,
+        "most nodes of a role waited in 14 layers, 0 were void, of 30"
+    );
     assert_eq!(reason.records.len(), 2);
+    // Nor one that is alone in its role.
+    let mut rounds = Rounds::new([3, 2, 1], atx(), vec![flood("gateway-0", 10, 20)]);
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    rounds.until(16).net.node("poet-0").starved = true;
+    gives(
+        &mut rounds,
+        &["proof/undelivered poet-0", "stalled/atx miner-1"],
+    );
+    // Two void layers of thirty are few, but PoETs hand over by the wall clock.
+    let mut rounds = quiet();
+    let withheld = ("miner-1".to_owned(), "poet-0".to_owned(), 4);
+    rounds.withheld.insert(withheld);
+    rounds.until(16).net.late_us = 900_000;
+    rounds.until(18).net.late_us = 100;
+    rounds.until(30).net.end();
+    unclear(&rounds.net, &["void-layers"]);
 }
 
 #[test]
@@ -450,4 +470,47 @@ fn what_follows_from_what_is_doubtful_alone_is_doubtful() {
         alive.doubts
     );
     fails(&follows("poet-1"), &["crash/new-round poet-1"]);
+}
+
+/// A round whose proof nobody was free to take is kept, and the next one finds no room.
+#[test]
+fn a_round_that_is_kept_while_the_host_starves() {
+    let kept = |starved: bool| {
+        let mut rounds = quiet();
+        rounds.net = rounds.net.with(|header| {
+            let poet = header.roles.get_mut("poet").unwrap();
+            poet.events.insert("round-removed".to_owned());
+        });
+        for round in 1..4 {
+            let removed = json!({ "poet": key("poet-0"), "round": round });
+            rounds.say(
+                at(round * 4) + LAYER / 2,
+                "poet-0",
+                "round-removed",
+                &removed,
+            );
+        }
+        let failed = json!({ "poet": key("poet-0"), "round": 5, "cause": "disk-full", "error": "No space left on device" });
+        rounds.say(at(18) + LAYER / 2, "poet-0", "round-failed", &failed);
+        rounds.until(17);
+        rounds.net.all("poet", |it| it.starved = starved);
+        rounds.until(18);
+        rounds.net.all("poet", |it| it.starved = false);
+        rounds.until(30).net.end();
+        rounds.net
+    };
+    unclear(&kept(true), &["void-layers"]);
+    fails(&kept(false), &["disk/full poet-0"]);
+}
+
+#[test]
+fn the_last_number_of_a_round_is_one_like_any_other() {
+    let mut rounds = quiet();
+    let made = json!({ "poet": key("poet-0"), "round": u64::MAX, "ref": "r", "members": 0 });
+    let failed =
+        json!({ "poet": key("poet-0"), "round": u64::MAX, "cause": "disk-full", "error": "" });
+    rounds.say(at(20), "poet-0", "proof-made", &made);
+    rounds.say(at(20) + 1, "poet-0", "round-failed", &failed);
+    rounds.until(30).net.end();
+    assert!(found(&rounds.net.verdict()).contains(&"disk/full poet-0".to_owned()));
 }
