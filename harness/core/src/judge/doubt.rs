@@ -1,8 +1,9 @@
 //! What the host may have made: such findings are told, and held against nobody.
 //!
 //! An oracle says where so many layers were void that its findings say as much of the host as of the release. Where layers
-//! were fit and nodes were let wait for processors all the same, or where the void ones came just when something was due, what
-//! was late is doubtful, unless a finding that is sure explains it. What follows from doubtful findings alone is doubtful as well.
+//! were fit and nodes were let wait for processors all the same, or where the void ones came just when something was due,
+//! what was late is doubtful, unless a finding that is sure explains it. What follows from doubtful findings alone is
+//! doubtful as well.
 
 use super::{Judge, Seat};
 use crate::causes::{self, Clock};

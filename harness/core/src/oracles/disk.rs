@@ -4,7 +4,8 @@
 //! node refuses in time and keeps what it has.
 //!
 //! A disk has room for as many rounds as are worked on in time. A round that found it full because the one before it was
-//! still at work, on a host that was unfit or let nodes wait for a processor, says as much of the host as of the release; see ARCHITECTURE.md.
+//! still at work, on a host that was unfit or let nodes wait for a processor, says as much of the host as of the release;
+//! see ARCHITECTURE.md.
 
 use std::collections::BTreeMap;
 
@@ -72,8 +73,8 @@ impl Disk {
         round > 0 && over.is_none_or(|over| over.saturating_add(1) < round)
     }
 
-    /// A layer is known to be void when it is over, and that nodes were let wait for a processor up to a layer later; both
-    /// spoil the failures in it and up to two epochs behind it, the time of two rounds.
+    /// Whether a layer was void, or nodes were let wait in it, is known when it is over; it spoils the failures in it and up
+    /// to two epochs behind it, the time of two rounds.
     fn layer_ended(&mut self, world: &World) {
         let span = world
             .calendar

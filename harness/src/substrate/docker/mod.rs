@@ -6,13 +6,14 @@
 //! input and output, and no container address is used from outside, so that an engine elsewhere
 //! would do as well.
 //!
-//! Reading order: [`address`] and [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an image), [`ledger`] (what is
-//! recorded before it is made), `keeper` (what a run begins and ends with, and its agents), `others` (what somebody else does
-//! to its containers), [`run`] (network of a run), [`pod`] and [`node`] with `death` (what the controller uses), `wire` and
-//! [`link`] (what harness and agent say to each other), [`inside`] (the agent itself), [`remains`] with `thing` (how everything is
-//! removed, and by `bring_up` what was stopped is up again), [`ground`] with `life`, `vantage` and `held` (all of it behind
-//! the seam of [`substrate`](super)), [`attached`] (the same seam over containers that somebody else made and keeps) with
-//! `log_reach` (whether an engine's log has all that is read back of it).
+//! Reading order: [`address`] and [`engine`] (reaching one), `elf`, `tar` and [`image`] (our executable as an image),
+//! [`ledger`] (what is recorded before it is made), `keeper` (what a run begins and ends with, and its agents), `others`
+//! (what somebody else does to its containers), [`run`] (network of a run), [`pod`] and [`node`] with `death` (what the
+//! controller uses), `wire` and [`link`] (what harness and agent say to each other), [`inside`] (the agent itself),
+//! [`remains`] with `thing` (how everything is removed, and by `bring_up` what was stopped is up again), [`ground`] with
+//! `life`, `vantage` and `held` (all of it behind the seam of [`substrate`](super)), [`attached`] (the same seam over
+//! containers that somebody else made and keeps) with `log_reach` (whether an engine's log has all that is read back of
+//! it).
 //!
 //! Nothing here decides what to do to a node, and nothing touches a container, volume or network
 //! that its run has not recorded.
