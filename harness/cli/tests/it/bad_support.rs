@@ -16,6 +16,8 @@ use serde_json::Value;
 use tweedledum_harness::substrate::process::identity::{bound_in, carriers, read_stat};
 use tweedledum_harness::substrate::process::{Nonce, block};
 
+use crate::support::{TRIES, UNDECIDED};
+
 /// How long anything that should happen at once may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -322,6 +324,19 @@ impl Drop for Going {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What decides something; what does not is made again, each time from the beginning.
+pub(crate) fn decided<T>(mut attempt: impl FnMut() -> (Ended, T)) -> (Ended, T) {
+    let mut made = attempt();
+    for _ in 1..TRIES {
+        if made.0.code != UNDECIDED {
+            break;
+        }
+        println!("undecided, made again\n{}", made.0.stderr);
+        made = attempt();
+    }
+    made
 }
 
 impl Ended {

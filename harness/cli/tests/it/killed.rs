@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tweedledum_harness::substrate::process::identity::carriers;
 
-use crate::bad_support::{Going, Known, RUN_BOUND, Scene, kill, layer, pause, wait_until};
+use crate::bad_support::{Going, Known, RUN_BOUND, Scene, decided, kill, layer, pause, wait_until};
 use crate::support::Machine;
 
 /// How many rounds; the default is what CI has time for.
@@ -173,20 +173,24 @@ fn ready(scene: &Scene, going: &Going) -> Known {
 #[test]
 fn after_a_normal_run_nothing_is_left_and_there_is_nothing_to_clean() {
     let _machine = Machine::alone();
-    let scene = Scene::new();
-    let plan = plan(&scene, "normal", "100ms");
-    let going = scene.start(&["run", &plan, "--release", "fixed"]);
-    let known = scene.wait_for_known(&going, "the run's blocks", |known| !known.blocks.is_empty());
-    scene.wait_for_record("fixed", "the end of layer 0", layer(0));
-    // What is looked for afterwards can be found while it is there.
-    let during = known.remains();
-    for part in ["process ", "udp", "tcp", "the lock of"] {
-        assert!(
-            during.iter().any(|it| it.to_lowercase().contains(part)),
-            "no {part} in {during:?}"
-        );
-    }
-    going.end(RUN_BOUND).gave(0);
+    let (ended, (scene, known)) = decided(|| {
+        let scene = Scene::new();
+        let plan = plan(&scene, "normal", "100ms");
+        let going = scene.start(&["run", &plan, "--release", "fixed"]);
+        let blocks = |known: &Known| !known.blocks.is_empty();
+        let known = scene.wait_for_known(&going, "the run's blocks", blocks);
+        scene.wait_for_record("fixed", "the end of layer 0", layer(0));
+        // What is looked for afterwards can be found while it is there.
+        let during = known.remains();
+        for part in ["process ", "udp", "tcp", "the lock of"] {
+            assert!(
+                during.iter().any(|it| it.to_lowercase().contains(part)),
+                "no {part} in {during:?}"
+            );
+        }
+        (going.end(RUN_BOUND), (scene, known))
+    });
+    ended.gave(0);
     assert_eq!(known.remains(), Vec::<String>::new());
     assert_eq!(scene.intents(), Vec::<std::path::PathBuf>::new());
     scene.call(&["clean"]).gave(0).says(&["nothing to clean"]);

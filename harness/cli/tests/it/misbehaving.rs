@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tweedledum_harness::substrate::process::identity::carriers;
 
-use crate::bad_support::{Ended, PATIENCE, RUN_BOUND, Scene, kill, layer, wait_until};
+use crate::bad_support::{Ended, PATIENCE, RUN_BOUND, Scene, decided, kill, layer, wait_until};
 use crate::support::Machine;
 
 /// The scripts, all in one directory, and a plan `plan.yaml` over them.
@@ -348,8 +348,11 @@ fn every_way_to_die_hang_or_refuse_to_stop_is_told_apart() {
 fn who_only_ignores_its_stop_signal_fails_where_its_role_says_how_it_ends() {
     let _machine = Machine::alone();
     for (role, code) in [("stubborn", 1), ("lenient", 0)] {
-        let scene = scene(&format!("{role}: 1"), &format!("beats, of: every {role}"));
-        run(&scene).gave(code).says(&["stop/ignored"]);
+        let (ended, scene) = decided(|| {
+            let scene = scene(&format!("{role}: 1"), &format!("beats, of: every {role}"));
+            (run(&scene), scene)
+        });
+        ended.gave(code).says(&["stop/ignored"]);
         nothing_is_left(&scene);
     }
 }
