@@ -78,6 +78,8 @@ pub fn explain(findings: &mut Vec<Finding>, faults: &[FaultReport], clock: &Cloc
 pub struct Origins {
     /// Findings, by place.
     pub findings: BTreeSet<usize>,
+    /// Those of them by rows that say why it follows, and not only that they came before.
+    pub firm: BTreeSet<usize>,
     /// Whether a fault is among it: one that a row names for itself, or one of the finding's own node. Of faults elsewhere
     /// the table knows only that they came before.
     pub fault: bool,
@@ -97,6 +99,9 @@ pub fn origins(
                 match cause.cause {
                     Cause::Finding(cause) => {
                         origins.findings.insert(cause);
+                        if matches!(row.used, Used::Always | Used::Step) {
+                            origins.firm.insert(cause);
+                        }
                     }
                     Cause::Fault { .. } => {
                         let own = cause.node == effect.node.as_deref();
@@ -111,7 +116,9 @@ pub fn origins(
     let mut before = BTreeSet::new();
     for place in &order {
         // Within the layer of slack a circle may seem to fit; what comes later in the order is no cause.
-        all[*place].findings.retain(|cause| before.contains(cause));
+        let Origins { findings, firm, .. } = &mut all[*place];
+        findings.retain(|cause| before.contains(cause));
+        firm.retain(|cause| before.contains(cause));
         before.insert(*place);
     }
     (order, all)

@@ -1,6 +1,7 @@
 //! What the host may have made: such findings are told, and held against nobody.
 //!
-//! An oracle says where so many layers were void that its findings say as much of the host as of the release. Where layers
+//! An oracle says where so many layers were void that its findings say as much of the host as of the release, unless the
+//! table knows why they follow from one that is sure: the transactions of a node that is dead stand still on any host. Where layers
 //! were fit and nodes were let wait for processors all the same, or where the void ones came just when something was due,
 //! what was late is doubtful, unless a finding that is sure explains it. What follows from doubtful findings alone is
 //! doubtful as well.
@@ -64,8 +65,9 @@ impl Judge {
         for place in order {
             let causes = &origins[place];
             let sure = causes.findings.iter().any(|cause| !doubtful[*cause]);
+            let firmly = causes.firm.iter().any(|cause| !doubtful[*cause]);
             doubtful[place] = match hosts[place] {
-                Host::Unfit => true,
+                Host::Unfit => !firmly,
                 Host::Starved => !sure,
                 Host::Fit => !causes.findings.is_empty() && !sure && !causes.fault,
             };

@@ -32,6 +32,12 @@ fn incident() -> Rounds {
 
 /// Until the flood.
 fn flooded() -> Rounds {
+    let mut rounds = begun();
+    rounds.until(12);
+    rounds
+}
+
+fn begun() -> Rounds {
     let faults = names("gateway", 5).into_iter().map(|it| flood(&it, 11, 32));
     let mut rounds = Rounds::new([12, 5, 2], expectations(), faults.collect());
     rounds.narrow = true;
@@ -43,7 +49,6 @@ fn flooded() -> Rounds {
         header.release = "netid-116".into();
         header.control = Some(control);
     });
-    rounds.until(12);
     rounds
 }
 
@@ -182,6 +187,25 @@ fn what_a_starving_host_may_have_made_accuses_nobody() {
         );
     }
     assert_eq!(verdict.verdict, Outcome::Fail);
+}
+
+/// Nor does one that is unfit for too much of the time: who is dead takes no proofs on any host.
+#[test]
+fn the_incident_is_found_whole_on_an_unfit_host() {
+    let mut rounds = begun();
+    rounds.until(3).net.late_us = 900_000;
+    rounds.until(8).net.late_us = 100;
+    rounds.until(12);
+    let result = die_and_end(rounds).net.control();
+    let reasons = codes(&result.verdict);
+    assert!(reasons.contains("void-layers"), "{reasons:?}");
+    assert_eq!(
+        result.gave,
+        Gave::Right,
+        "{:?} {:#?}",
+        result.missing,
+        result.verdict.reasons
+    );
 }
 
 /// A death that the control does not list may be the release's although it may be the host's: nobody knows then what was right.
