@@ -384,18 +384,8 @@ impl Substrate for Attached {
         async move {
             self.maker.deeds.end().await;
             let removal = self.maker.keeper.let_go(REMOVE_BOUND).await;
-            let mut left: Vec<String> = removal.left.iter().map(ToString::to_string).collect();
-            // These were down until now, so nobody has seen yet whether they are where they were.
-            for (node, home) in &self.homes {
-                let again = removal.brought_up.contains(&home.member.container);
-                if again
-                    && let Err(error) = self.maker.project.still_there(node, &home.member).await
-                {
-                    left.push(error.to_string());
-                }
-            }
             lock(&self.maker.again).extend(removal.brought_up);
-            left
+            removal.left.iter().map(ToString::to_string).collect()
         }
         .boxed()
     }
