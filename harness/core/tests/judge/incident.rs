@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use tweedledum_core::control::Gave;
+use tweedledum_core::control::{ControlResult, Gave};
 use tweedledum_core::history::Ending;
 use tweedledum_core::report::text;
 use tweedledum_core::verdict::{Cause, Held, Outcome};
@@ -189,7 +189,18 @@ fn what_a_starving_host_may_have_made_accuses_nobody() {
     assert_eq!(verdict.verdict, Outcome::Fail);
 }
 
-/// Nor does one that is unfit for too much of the time: who is dead takes no proofs on any host.
+#[track_caller]
+fn is_right(result: &ControlResult) {
+    let reasons = &result.verdict.reasons;
+    assert_eq!(
+        result.gave,
+        Gave::Right,
+        "{:?} {reasons:#?}",
+        result.missing
+    );
+}
+
+/// A host that is unfit for too much of the time takes nothing from what a sure finding explains: who is dead takes no proofs on any host.
 #[test]
 fn the_incident_is_found_whole_on_an_unfit_host() {
     let mut rounds = begun();
@@ -199,13 +210,7 @@ fn the_incident_is_found_whole_on_an_unfit_host() {
     let result = die_and_end(rounds).net.control();
     let reasons = codes(&result.verdict);
     assert!(reasons.contains("void-layers"), "{reasons:?}");
-    assert_eq!(
-        result.gave,
-        Gave::Right,
-        "{:?} {:#?}",
-        result.missing,
-        result.verdict.reasons
-    );
+    is_right(&result);
 }
 
 /// A death that the control does not list may be the release's although it may be the host's: nobody knows then what was right.
@@ -242,13 +247,7 @@ fn the_incident_is_found_whole_on_a_starving_host() {
         rounds.net.node(&poet).starved = true;
     }
     let result = die_and_end(rounds).net.control();
-    assert_eq!(
-        result.gave,
-        Gave::Right,
-        "{:?} {:#?}",
-        result.missing,
-        result.verdict.reasons
-    );
+    is_right(&result);
 }
 
 /// The same flood on a release that shrugs it off.
