@@ -3,6 +3,8 @@
 //! CI systems show each red case with its message. What cannot be judged is an *error* in JUnit's words, a violation a
 //! *failure*.
 
+use std::fmt::Write as _;
+
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
 use super::hostile::{line, lines};
@@ -74,10 +76,15 @@ fn suite(verdict: &Verdict, strict: bool) -> TestSuite {
     for fault in &verdict.faults {
         suite.add_test_case(faulted(fault, verdict, strict));
     }
-    let all: Vec<&Finding> = verdict.findings.iter().collect();
-    let all = findings(&all);
-    if !all.is_empty() {
-        suite.set_system_out(all);
+    let mut told = findings(&verdict.findings.iter().collect::<Vec<_>>());
+    let doubtful: Vec<&Finding> = verdict.doubtful.iter().collect();
+    if !doubtful.is_empty() {
+        let separate = if told.is_empty() { "" } else { "\n" };
+        let doubtful = findings(&doubtful);
+        let _ = write!(told, "{separate}{}:\n{doubtful}", text::NOT_HELD_AGAINST);
+    }
+    if !told.is_empty() {
+        suite.set_system_out(told);
     }
     suite
 }

@@ -14,6 +14,9 @@ use crate::verdict::{
     Cleanup, Expectation, FaultReport, Finding, Held, Link, Outcome, Reason, Verdict,
 };
 
+/// What stands above findings that are in doubt, in every report that people read.
+pub(super) const NOT_HELD_AGAINST: &str = "not held against the release, since the host was unfit";
+
 /// How to draw.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options<'a> {
@@ -304,7 +307,7 @@ impl Page<'_> {
         }
         let doubtful: Vec<&Finding> = self.verdict.doubtful.iter().collect();
         if !doubtful.is_empty() {
-            self.heading("not held against the release, since the host was unfit");
+            self.heading(NOT_HELD_AGAINST);
             for group in alike(&doubtful) {
                 self.finding(&group);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use tweedledum_core::control::{ControlResult, Gave};
 use tweedledum_core::history::Ending;
-use tweedledum_core::report::text;
+use tweedledum_core::report::{junit, text};
 use tweedledum_core::verdict::{Cause, Held, Outcome};
 
 use crate::judged::*;
@@ -156,6 +156,9 @@ fn what_a_starving_host_may_have_made_accuses_nobody() {
     ] {
         assert!(doubtful.contains(id), "{id} is not among {doubtful:?}");
     }
+    let xml = junit::run(&verdict).unwrap();
+    let (_, told) = xml.split_once("not held against the release").unwrap();
+    assert!(doubtful.iter().all(|id| told.contains(id)), "{xml}");
     for kind in ["delivered", "disk", "alive"] {
         let mut all = verdict.expectations.iter();
         let it = all.find(|it| it.kind == kind).unwrap();
