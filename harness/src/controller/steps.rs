@@ -75,8 +75,7 @@ pub(super) async fn carry(step: Step, target: Target, report: Reporter) {
     match step.action {
         Action::Kill { .. } => kill(&step, life.as_ref(), &target.node, &report).await,
         Action::Terminate { .. } => {
-            let grace = Duration::from_nanos(target.stop.grace_ns);
-            terminate(&step, life.as_ref(), &target.node, grace, &report).await;
+            terminate(&step, life.as_ref(), &target.node, target.stop, &report).await;
         }
         Action::Freeze { .. } => {
             freeze(&step, life.as_ref(), &target, &report).await;
@@ -180,8 +179,9 @@ async fn kill(step: &Step, life: &dyn Life, node: &str, report: &Reporter) {
     report.proved(step.id, Grade::Felt, held, detail).await;
 }
 
-async fn terminate(step: &Step, life: &dyn Life, node: &str, grace: Duration, report: &Reporter) {
-    let stopped = match life.terminate(grace).await {
+async fn terminate(step: &Step, life: &dyn Life, node: &str, stop: Stop, report: &Reporter) {
+    let grace = Duration::from_nanos(stop.grace_ns);
+    let stopped = match life.terminate(stop.signal, grace).await {
         Ok(stopped) => stopped,
         Err(why) => {
             let why = format!("cannot stop {node}: {why}");
@@ -297,6 +297,7 @@ mod tests {
     use futures_util::future::{BoxFuture, FutureExt as _, ready};
     use tweedledum_core::faults::Impact;
     use tweedledum_core::history::ExitStatus;
+    use tweedledum_core::plan::model::StopSignal;
     use tweedledum_core::run::Event;
     use tweedledum_core::schedule::Class;
     use tweedledum_core::time::ProtocolTime;
@@ -340,7 +341,7 @@ mod tests {
             ready(Ok(1_000)).boxed()
         }
 
-        fn terminate(&self, took: Duration) -> Doing<'_, Stopped> {
+        fn terminate(&self, _: StopSignal, took: Duration) -> Doing<'_, Stopped> {
             self.done.lock().unwrap().push("terminate");
             ready(Ok(Stopped {
                 death: DEATH,
@@ -415,9 +416,13 @@ mod tests {
                     },
                 };
                 let report = Reporter { loop_ };
+                let stop = Stop {
+                    signal: StopSignal::Term,
+                    grace_ns: 0,
+                };
                 match by {
                     "kill" => kill(&step, &life, &node, &report).await,
-                    _ => terminate(&step, &life, &node, Duration::ZERO, &report).await,
+                    _ => terminate(&step, &life, &node, stop, &report).await,
                 }
                 drop(report);
                 assert_eq!(*life.done.lock().unwrap(), [by, "extinct"]);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
-use tweedledum_core::plan::model::Source;
+use tweedledum_core::plan::model::{Source, Stop};
 use tweedledum_core::run::Event;
 use tweedledum_core::schedule::{Action, Part, Step};
 
@@ -291,13 +291,12 @@ impl Watch {
         // Nobody is asked any more: silence of one that is stopped would mean nothing.
         self.looks.clear();
         let mut looking = std::mem::take(&mut self.looking);
-        let mut stopping: Vec<(String, Arc<dyn Life>, Duration)> = Vec::new();
+        let mut stopping: Vec<(String, Arc<dyn Life>, Stop)> = Vec::new();
         let stays = self.substrate.outlives_runs();
         for (name, living) in self.living.iter().filter(|_| !stays) {
-            let grace = self.site.nodes.get(name).map_or(Duration::ZERO, |node| {
-                Duration::from_nanos(node.stop.grace_ns)
-            });
-            stopping.push((name.clone(), Arc::clone(&living.life), grace));
+            if let Some(node) = self.site.nodes.get(name) {
+                stopping.push((name.clone(), Arc::clone(&living.life), node.stop));
+            }
         }
         let living: Vec<Living> = self.living.values().cloned().collect();
         let turns = std::mem::take(&mut self.turns);
@@ -309,10 +308,10 @@ impl Watch {
             let frozen = join_all(turns.values().map(|turn| still_frozen(turn, &loop_)));
             tokio::join!(dead, frozen);
             let mut all = Tasks::default();
-            for (name, life, grace) in stopping {
+            for (name, life, stop) in stopping {
                 let loop_ = loop_.clone();
                 all.spawn(format!("stop {name}"), async move {
-                    stop_in_order(life.as_ref(), grace, &name, &loop_).await;
+                    stop_in_order(life.as_ref(), stop, &name, &loop_).await;
                 });
             }
             tell_failed(&mut all, &loop_).await;
@@ -468,16 +467,12 @@ async fn tell_failed(tasks: &mut Tasks, loop_: &mpsc::Sender<Happened>) {
 }
 
 /// Asks a node to stop, frozen or not, and kills it after its grace.
-async fn stop_in_order(
-    life: &dyn Life,
-    grace: Duration,
-    node: &str,
-    loop_: &mpsc::Sender<Happened>,
-) {
+async fn stop_in_order(life: &dyn Life, stop: Stop, node: &str, loop_: &mpsc::Sender<Happened>) {
     if life.try_died().is_some() {
         return;
     }
-    match life.terminate(grace).await {
+    let grace = Duration::from_nanos(stop.grace_ns);
+    match life.terminate(stop.signal, grace).await {
         Ok(stopped) if stopped.forced => {
             let node = node.to_owned();
             let _ = loop_.send(Happened::Forced { node }).await;

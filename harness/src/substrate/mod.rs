@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
 use tweedledum_core::launch::Launch;
-use tweedledum_core::plan::model::Image;
+use tweedledum_core::plan::model::{Image, StopSignal};
 use tweedledum_core::run::Pace;
 
 use crate::agent::Dialect;
@@ -212,8 +212,8 @@ pub trait Life: Debug + Send + Sync {
     /// Kills it without asking. Returns the instant just before, in nanoseconds of this machine's monotonic clock.
     fn kill(&self) -> Doing<'_, u64>;
 
-    /// Asks it to end, frozen or not, and kills it when it does not within `grace`.
-    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped>;
+    /// Asks it to end by `signal`, frozen or not, and kills it when it does not within `grace`.
+    fn terminate(&self, signal: StopSignal, grace: Duration) -> Doing<'_, Stopped>;
 
     /// Once it is dead: kills what it had started and what lives on, and says whether nobody does. Where all of a node dies
     /// with it, as in a container, there is nothing to do.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tweedledum_core::history::ExitStatus;
-use tweedledum_core::plan::model::Pull;
+use tweedledum_core::plan::model::{Pull, StopSignal};
 use tweedledum_harness::agent::request::{Check, PingAt, PingEvery, Poll, Read};
 use tweedledum_harness::observe::{Observation, Value};
 use tweedledum_harness::substrate::docker::image::{own_image, users_image};
@@ -107,17 +107,19 @@ fn a_node_lives_twice_and_its_pod_once() {
         assert_eq!(life.kill().await.unwrap().status, ExitStatus::Signal(9));
 
         // Asked to end while it is frozen: process 1 would not die of a signal it does not handle.
-        let (life, mut pipes) = node.start().await.unwrap();
-        assert_eq!(line(&mut pipes).await["lives"], json!(3));
-        life.signal(NodeSignal::Stop).await.unwrap();
-        let (by, stopped) = life.terminate(LONG).await.unwrap();
-        assert_eq!(
-            (by, stopped.death.status, stopped.forced),
-            (StoppedBy::Term, ExitStatus::Signal(15), false)
-        );
-        let (by, _) = life.terminate(LONG).await.unwrap();
-        assert_eq!(by, StoppedBy::AlreadyDead);
-        assert!(life.signal(NodeSignal::Kill).await.is_err());
+        for (lives, signal, number) in [(3, StopSignal::Term, 15), (4, StopSignal::Int, 2)] {
+            let (life, mut pipes) = node.start().await.unwrap();
+            assert_eq!(line(&mut pipes).await["lives"], json!(lives));
+            life.signal(NodeSignal::Stop).await.unwrap();
+            let (by, stopped) = life.terminate(signal, LONG).await.unwrap();
+            assert_eq!(
+                (by, stopped.death.status, stopped.forced),
+                (StoppedBy::Term, ExitStatus::Signal(number), false)
+            );
+            let (by, _) = life.terminate(signal, LONG).await.unwrap();
+            assert_eq!(by, StoppedBy::AlreadyDead);
+            assert!(life.signal(NodeSignal::Kill).await.is_err());
+        }
     });
 }
 

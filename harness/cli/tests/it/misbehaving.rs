@@ -29,6 +29,7 @@ fn scene(nodes: &str, advancing: &str) -> Scene {
         |ending: &str| format!("echo up\nuntil [ -e \"$1/now\" ]; do sleep 0.01; done\n{ending}");
     scene.script("beat.sh", &steady("trap 'exit 0' TERM"));
     scene.script("stubborn.sh", &steady("trap '' TERM"));
+    scene.script("by-int.sh", &steady("trap '' TERM\ntrap 'exit 0' INT"));
     scene.script(
         "exits.sh",
         "echo opening the database\nprintf 'no database: \\033[31mred\\033[0m\\n' >&2\nexit 7",
@@ -74,6 +75,7 @@ roles:
   victim: {{ command: [./beat.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   stubborn: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, expect-exit: [0], {beat} }}
   lenient: {{ command: [./stubborn.sh], ready: {{ log: beat }}, {stop}, {beat} }}
+  by-int: {{ command: [./by-int.sh], ready: {{ log: beat }}, stop: {{ signal: INT, grace: 300ms }}, expect-exit: [0], {beat} }}
   garbage: {{ command: [./garbage.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
   chatty: {{ command: [./chatty.sh], ready: {{ log: up }}, {stop}, expect-exit: [0], {beat} }}
   exits: {{ command: [./exits.sh], ready: {{ log: up }} }}
@@ -287,7 +289,8 @@ fn a_node_that_prints_more_than_is_read_ends_inconclusive() {
 #[test]
 fn every_way_to_die_hang_or_refuse_to_stop_is_told_apart() {
     let _machine = Machine::alone();
-    let nodes = "beat: 1, quits: 1, panics: 1, victim: 1, stubborn: 1, lenient: 1, miner: 2";
+    let nodes =
+        "beat: 1, quits: 1, panics: 1, victim: 1, stubborn: 1, lenient: 1, by-int: 1, miner: 2";
     let scene = scene(nodes, "beats, of: every beat");
     let going = scene.start(&[
         "run",

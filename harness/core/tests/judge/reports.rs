@@ -68,6 +68,23 @@ fn as_json() {
     assert!(comparison.starts_with("{\n  \"schema\": 1,\n  \"plan\": \"plan\""));
 }
 
+/// What machines read is documented by hand, so that nothing of it is forgotten is asked here.
+#[test]
+fn every_key_is_documented() {
+    let page = include_str!("../../../../docs/results.md");
+    let comparison = both().without(vec![NotRun {
+        release: None,
+        why: String::new(),
+    }]);
+    let document = serde_json::to_value(&comparison).unwrap();
+    let control = &document["controls"][0];
+    for object in [&document, control, &control["verdict"]] {
+        for key in object.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{key}`")), "{key}");
+        }
+    }
+}
+
 #[test]
 fn as_junit() {
     insta::assert_snapshot!("junit_fail", junit::run(&failing()).unwrap());

@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
+use tweedledum_core::plan::model::StopSignal;
 
 use super::container::{DockerError, State};
 use super::link::{AgentLink, LinkError};
@@ -193,9 +194,9 @@ impl Life for ContainerLife {
         async { told(self.life.signal(NodeSignal::Kill).await) }.boxed()
     }
 
-    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
+    fn terminate(&self, signal: StopSignal, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let ended = self.life.terminate(grace).await;
+            let ended = self.life.terminate(signal, grace).await;
             let (_, stopped) = told(ended)?;
             Ok(Stopped {
                 death: beside(

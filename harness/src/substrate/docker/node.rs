@@ -20,6 +20,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tweedledum_core::capability::Resource;
+use tweedledum_core::plan::model::StopSignal;
 
 use super::container::{self, DockerError, State, attach, host_config, inspect, without_rights};
 use super::death;
@@ -330,22 +331,15 @@ impl Life {
         let at = monotonic_ns();
         let (word, act) = match signal {
             NodeSignal::Kill => ("kill", Act::Kill),
-            NodeSignal::Term => ("stop", Act::Kill),
+            NodeSignal::Term | NodeSignal::Int => ("stop", Act::Kill),
             NodeSignal::Stop => ("pause", Act::Pause),
             NodeSignal::Cont => ("unpause", Act::Unpause),
         };
         let sending = async {
             let sent = match signal {
-                NodeSignal::Kill => {
-                    docker
-                        .kill_container(id, Some(signal_named("SIGKILL")))
-                        .await
-                }
-                NodeSignal::Term => {
-                    docker
-                        .kill_container(id, Some(signal_named("SIGTERM")))
-                        .await
-                }
+                NodeSignal::Kill => docker.kill_container(id, named("SIGKILL")).await,
+                NodeSignal::Term => docker.kill_container(id, named("SIGTERM")).await,
+                NodeSignal::Int => docker.kill_container(id, named("SIGINT")).await,
                 NodeSignal::Stop => docker.pause_container(id).await,
                 NodeSignal::Cont => docker.unpause_container(id).await,
             };
@@ -368,9 +362,13 @@ impl Life {
             })
     }
 
-    /// Asks the node to end and kills it when it does not within `grace`. A paused one is
+    /// Asks the node to end by `signal` and kills it when it does not within `grace`. A paused one is
     /// continued, so that it can answer. Also says what of that made it stop.
-    pub async fn terminate(&self, grace: Duration) -> Result<(StoppedBy, Stopped), DockerError> {
+    pub async fn terminate(
+        &self,
+        signal: StopSignal,
+        grace: Duration,
+    ) -> Result<(StoppedBy, Stopped), DockerError> {
         let start = Instant::now();
         let done = |by, death| {
             let forced = by == StoppedBy::Kill;
@@ -390,7 +388,7 @@ impl Life {
         if self.node.state().await?.paused {
             self.signal_unless_dead(NodeSignal::Cont).await?;
         }
-        let asked = self.signal_unless_dead(NodeSignal::Term).await?;
+        let asked = self.signal_unless_dead(signal.into()).await?;
         if let Ok(death) = tokio::time::timeout(grace, self.died()).await {
             let by = if asked {
                 StoppedBy::Term
@@ -459,10 +457,10 @@ fn archive_of(files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, TarError> {
     Ok(archive.finish())
 }
 
-fn signal_named(name: &str) -> KillContainerOptions {
-    KillContainerOptions {
-        signal: name.to_owned(),
-    }
+fn named(signal: &str) -> Option<KillContainerOptions> {
+    Some(KillContainerOptions {
+        signal: signal.to_owned(),
+    })
 }
 
 /// Why something of a log is not there, once that is so.

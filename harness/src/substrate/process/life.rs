@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
 use tweedledum_core::capability::Resource;
 use tweedledum_core::history::ExitStatus;
+use tweedledum_core::plan::model::StopSignal;
 
 use super::family::at_work;
 use super::group::{Group, of_process};
@@ -202,9 +203,9 @@ impl Life for ProcessLife {
         async { told(self.process.signal(NodeSignal::Kill)) }.boxed()
     }
 
-    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
+    fn terminate(&self, signal: StopSignal, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let stopped = told(self.process.terminate(grace).await)?;
+            let stopped = told(self.process.terminate(signal, grace).await)?;
             Ok(Stopped {
                 death: self.death(stopped.exit),
                 forced: stopped.by == StoppedBy::Kill,

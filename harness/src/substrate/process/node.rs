@@ -16,6 +16,7 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
 };
 use serde::{Deserialize, Serialize};
+use tweedledum_core::plan::model::StopSignal;
 
 use super::family::{Kin, Member};
 use super::identity::{Nonce, ProcStat, ProcessId};
@@ -35,6 +36,8 @@ pub enum NodeSignal {
     Kill,
     /// SIGTERM.
     Term,
+    /// SIGINT.
+    Int,
     /// SIGSTOP.
     Stop,
     /// SIGCONT.
@@ -46,8 +49,18 @@ impl NodeSignal {
         match self {
             Self::Kill => Signal::KILL,
             Self::Term => Signal::TERM,
+            Self::Int => Signal::INT,
             Self::Stop => Signal::STOP,
             Self::Cont => Signal::CONT,
+        }
+    }
+}
+
+impl From<StopSignal> for NodeSignal {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Term => Self::Term,
+            StopSignal::Int => Self::Int,
         }
     }
 }
@@ -79,9 +92,9 @@ pub struct Exit {
 pub enum StoppedBy {
     /// It was dead before.
     AlreadyDead,
-    /// SIGTERM was enough.
+    /// The signal that asks it to stop was enough.
     Term,
-    /// It ignored SIGTERM for the whole grace and was killed.
+    /// It ignored that for the whole grace and was killed.
     Kill,
 }
 
@@ -335,9 +348,9 @@ impl NodeProcess {
         Some(Exit { kind, seen_ns })
     }
 
-    /// Asks the node to end and kills it when it does not within `grace`. A paused node is
+    /// Asks the node to end by `signal` and kills it when it does not within `grace`. A paused node is
     /// continued, so that it can answer. The error says that even SIGKILL did not end it.
-    pub async fn terminate(&self, grace: Duration) -> io::Result<Stopped> {
+    pub async fn terminate(&self, signal: StopSignal, grace: Duration) -> io::Result<Stopped> {
         let start = Instant::now();
         let done = |by, exit| Stopped {
             by,
@@ -347,7 +360,7 @@ impl NodeProcess {
         if let Some(exit) = self.try_exit() {
             return Ok(done(StoppedBy::AlreadyDead, exit));
         }
-        self.signal_unless_dead(NodeSignal::Term)?;
+        self.signal_unless_dead(signal.into())?;
         self.continue_stopped();
         self.signal_unless_dead(NodeSignal::Cont)?;
         if let Ok(exit) = tokio::time::timeout(grace, self.exited()).await {

@@ -8,6 +8,7 @@ use bollard::query_parameters::StatsOptions;
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::json;
+use tweedledum_core::plan::model::StopSignal;
 
 use super::super::container::DockerError;
 use super::super::ledger::Halt;
@@ -153,9 +154,9 @@ impl Life for AttachedLife {
         self.stop(Halt::Stop, kill, |_| true).boxed()
     }
 
-    fn terminate(&self, grace: Duration) -> Doing<'_, Stopped> {
+    fn terminate(&self, signal: StopSignal, grace: Duration) -> Doing<'_, Stopped> {
         async move {
-            let end = self.life.terminate(grace);
+            let end = self.life.terminate(signal, grace);
             let ended = self.stop(Halt::Stop, end, |(by, _)| *by != StoppedBy::AlreadyDead);
             ended.await.map(|(_, stopped)| stopped)
         }
