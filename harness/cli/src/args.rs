@@ -81,7 +81,7 @@ pub(crate) struct RunArgs {
     /// How many finished runs are kept there
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     pub(crate) keep: usize,
-    /// Give up after this much wall time, as 5m [default: twice the plan's worst case]
+    /// Give up a release after this much wall time for its start, and again for its run, as 5m [default: twice the plan's worst case]
     #[arg(long, value_name = "DURATION", value_parser = humantime_duration)]
     pub(crate) timeout: Option<std::time::Duration>,
     /// What is written to standard output

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tweedledum_core::history::{ExpectInfo, FORMAT, FaultInfo, Header, NodeInfo, RoleInfo};
+use tweedledum_core::history::{
+    ExpectInfo, FORMAT, FaultInfo, Header, HealInfo, NodeInfo, RoleInfo,
+};
 use tweedledum_core::launch::{self, Launch, Network, Place};
 use tweedledum_core::plan::model::{Deed, Node, Source, Stop};
 use tweedledum_core::run;
@@ -284,6 +286,13 @@ fn header(
         }
         Deed::Heal(_) => None,
     });
+    let heals = plan.timeline.iter().filter_map(|entry| match &entry.what {
+        Deed::Heal(of) => {
+            let (at, of) = (entry.at, of.clone());
+            Some((entry.name.clone(), HealInfo { at, of }))
+        }
+        Deed::Fault(..) => None,
+    });
     Ok(Header {
         format: FORMAT.to_owned(),
         run: host.context.nonce.to_string(),
@@ -320,6 +329,7 @@ fn header(
             })
             .collect(),
         faults: faults.collect(),
+        heals: heals.collect(),
         schedule,
         control: job.control.cloned(),
         fixed_end: plan.until.is_some(),

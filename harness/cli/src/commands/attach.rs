@@ -34,7 +34,7 @@ pub(crate) struct AttachArgs {
     /// How many finished runs are kept there
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     keep: usize,
-    /// Give up after this much wall time, as 5m [default: twice the plan's worst case]
+    /// Give up after this much wall time for the start, and again for the run, as 5m [default: twice the plan's worst case]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// What is written to standard output

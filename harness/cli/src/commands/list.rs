@@ -45,7 +45,9 @@ pub(crate) fn run(args: &ListArgs, printer: &Printer) -> Result<u8, Failure> {
                     let _ = writeln!(out, "  {line}");
                 }
             }
-            out.push_str("\n# placeholders of `command`, `env`, `ready` and `signals`\n");
+            out.push_str(
+                "\n# placeholders of `command`, `env`, `ready` (not of `log`) and `signals`\n",
+            );
             for (written, meaning) in plan::placeholders::meanings() {
                 let _ = writeln!(out, "# {written:<22} {meaning}");
             }

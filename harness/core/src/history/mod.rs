@@ -14,10 +14,10 @@ use crate::faults::Impact;
 use crate::params::Params;
 use crate::plan::model::{Control, FindingPattern, Tolerance};
 use crate::schedule::{Action, Schedule};
-use crate::time::{Calendar, Span};
+use crate::time::{Calendar, ProtocolTime, Span};
 
 /// Version of the format written now. The major part changes only when old readers would misread.
-pub const FORMAT: &str = "1.2";
+pub const FORMAT: &str = "1.3";
 /// The signal's number on Linux.
 const SIGKILL: i32 = 9;
 
@@ -118,6 +118,9 @@ pub struct Header {
     pub expect: Vec<ExpectInfo>,
     /// Faults by entry name: for reports, and for what must be felt.
     pub faults: BTreeMap<String, FaultInfo>,
+    /// Heals by entry name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub heals: BTreeMap<String, HealInfo>,
     /// The resolved schedule.
     pub schedule: Schedule,
     /// What this run must give, when it is a control.
@@ -186,6 +189,15 @@ pub struct FaultInfo {
     pub kind: String,
     /// Whether it counts only when its targets were hit.
     pub must_be_felt: bool,
+}
+
+/// A heal of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealInfo {
+    /// When it is due.
+    pub at: ProtocolTime,
+    /// The entries that it takes back; `None` is all that began before it.
+    pub of: Option<Vec<String>>,
 }
 
 /// States of a node's life. `Dead` is entered by an [`Exit`] record.

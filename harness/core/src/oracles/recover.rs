@@ -5,10 +5,10 @@ use super::groups::{Group, groups};
 use super::world::{Mark, World};
 use super::{Asked, Gives, Never, Oracle, OracleKind, Output, too_much};
 use crate::findings;
-use crate::history::{Body, Header, Record};
+use crate::history::{Body, Header, HealInfo, Record};
 use crate::params::{Need, Param, Params, Shape};
 use crate::plan::model::Plan;
-use crate::time::{Span, layers};
+use crate::time::{ProtocolTime, Span, layers};
 use crate::verdict::{Code, Data, Expectation, Finding, Fresh};
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ struct Awaited {
 #[derive(Debug, Clone)]
 struct Recovers {
     after: String,
-    heal: String,
+    heal: HealInfo,
     within: Span,
     within_ns: u64,
     healed: Option<Mark>,
@@ -134,8 +134,13 @@ impl Recovers {
                 }
             }
         }
+        // Histories of before format 1.3 do not say what a heal means.
+        let all = || HealInfo {
+            at: header.schedule.healed_at.unwrap_or(ProtocolTime::GENESIS),
+            of: None,
+        };
         Self {
-            heal: after.strip_prefix("heal ").unwrap_or(&after).to_owned(),
+            heal: header.heals.get(&after).cloned().unwrap_or_else(all),
             after,
             within,
             within_ns: header.calendar.ns_of(within),

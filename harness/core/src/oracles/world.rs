@@ -12,8 +12,8 @@ use super::too_much;
 use crate::capability::Resource;
 use crate::faults::Impact;
 use crate::history::{
-    Body, DROPPED, Death, Exit, Gap, Header, ImpactChange, LOG, LayerRecord, NodeChange, NodeState,
-    Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
+    Body, DROPPED, Death, Exit, Gap, Header, HealInfo, ImpactChange, LOG, LayerRecord, NodeChange,
+    NodeState, Phase, Record, RoleInfo, Sample, SignalValue, StepChange,
 };
 use crate::plan::model::{Node, Tolerance};
 use crate::schedule::{Action, Part, STEADY_EPOCHS, Schedule, tolerated};
@@ -306,39 +306,29 @@ impl World {
         (self.now.t_ns >= end).then_some(end)
     }
 
-    /// When a heal was complete: it is due, and every undo it stands for is carried out. A heal that names no entry with an undo
-    /// stands for all of them. `None` while it is not, or when the schedule undoes nothing.
-    pub fn healed(&self, name: &str) -> Option<Mark> {
-        let ends = |entry: Option<&str>| {
-            let ends = self.schedule.steps.iter().filter(|step| {
-                matches!(step.part, Part::Ends(_)) && entry.is_none_or(|entry| step.entry == entry)
-            });
-            ends.map(|step| (step.entry.as_str(), step.action.node()))
-                .collect::<Vec<_>>()
-        };
-        let named = ends(Some(name));
-        let all = named.is_empty();
-        let awaited = if named.is_empty() { ends(None) } else { named };
-        if awaited.is_empty() {
-            return None;
-        }
+    /// When a heal was complete: it is due, and every undo of what it takes back is carried out. `None` while it is not, or
+    /// when there was nothing to undo.
+    pub fn healed(&self, heal: &HealInfo) -> Option<Mark> {
         let mut last = None;
-        for (entry, node) in awaited {
-            let view = self.nodes.get(node)?;
-            if !view.undone.contains(entry) {
+        for step in &self.schedule.steps {
+            let of = heal.of.as_ref();
+            let meant = step.at <= heal.at && of.is_none_or(|of| of.contains(&step.entry));
+            if !meant || !matches!(step.part, Part::Ends(_)) {
+                continue;
+            }
+            let view = self.nodes.get(step.action.node())?;
+            if !view.undone.contains(&step.entry) {
                 return None;
             }
-            last = last.max(self.undone_entries.get(entry).copied());
+            last = last.max(self.undone_entries.get(&step.entry).copied());
         }
-        let healed_at = self.schedule.healed_at.unwrap_or(ProtocolTime::GENESIS);
-        let due_ns = self.calendar.at_ns(self.genesis_ns, healed_at);
-        match last {
+        let undone = last?;
+        let due_ns = self.calendar.at_ns(self.genesis_ns, heal.at);
+        if undone.t_ns < due_ns {
             // A heal that came to nothing, since all was undone before, counts from when it was due.
-            Some(undone) if all && undone.t_ns < due_ns => {
-                (self.now.t_ns >= due_ns).then_some(self.now)
-            }
-            other => other,
+            return (self.now.t_ns >= due_ns).then_some(self.now);
         }
+        Some(undone)
     }
 
     /// Whether the node is not answerable for this gap, since the host let it wait.

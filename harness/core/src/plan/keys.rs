@@ -196,7 +196,11 @@ pub(super) static NETWORK: Mapping = Mapping {
     name: "network",
     doc: "Nodes by role, settings, and how long a layer and an epoch last.",
     keys: &[
-        required("layer", Takes::Duration, "Length of a layer, at least 1ms."),
+        required(
+            "layer",
+            Takes::Duration,
+            "Length of a layer, at least 50ms.",
+        ),
         required(
             "layers-per-epoch",
             Takes::Count {
@@ -284,7 +288,7 @@ pub(super) static ROLE: Mapping = Mapping {
             "expect-exit",
             Takes::List(&Takes::Count { min: 0, max: 255 }),
             "[]",
-            "Exit codes of an orderly stop; any other end makes the run fail. With none, a disorderly stop is only told.",
+            "Exit codes of an orderly stop; any other end makes the run fail. With none, only a stop signal that was ignored is told.",
         ),
         optional(
             "signals",
@@ -304,7 +308,7 @@ pub(super) static ROLE: Mapping = Mapping {
         optional(
             "env",
             Takes::Named(&Takes::Lines),
-            "The only environment it gets.",
+            "The environment it gets: nothing else of the harness's own, and in containers besides the image's.",
         ),
         optional(
             "round-bytes",
@@ -372,7 +376,7 @@ pub(super) static READY: Mapping = Mapping {
             "within",
             Takes::Duration,
             "2s",
-            "How long that may take after a node's start; genesis waits for the slowest role.",
+            "How long that may take once all nodes may have been started, and at least 10s after a later start; genesis waits for the slowest role.",
         ),
     ],
     one_of: &[&["http", "tcp", "log", "exec"]],
@@ -485,12 +489,12 @@ pub(super) static TOLERANCE: Mapping = Mapping {
         optional(
             "reachable-from",
             Takes::Nodes,
-            "Reachable from every (or any) node of these.",
+            "Reachable from every (or any) node of these. No fault cuts links yet, so all that are not impaired are.",
         ),
         optional(
             "connected",
             Takes::Word(&["mutually"]),
-            "Each of them reaches each other.",
+            "Each of them reaches each other. No fault cuts links yet, so all that are not impaired do.",
         ),
     ],
     one_of: &[&["at-least", "more-than"]],

@@ -96,6 +96,7 @@ fn header(action: Action, undo: Option<Action>, impact: Impact) -> Header {
             healed_at: None,
             ends_at: layers(20),
         },
+        heals: BTreeMap::new(),
         control: None,
         fixed_end: false,
         nodes_stay: false,

@@ -1,6 +1,6 @@
 //! What must be caught about progress.
 
-use tweedledum_core::history::{Body, LayerRecord, Record};
+use tweedledum_core::history::{Body, HealInfo, LayerRecord, Record};
 use tweedledum_core::verdict::{Held, Outcome};
 
 use crate::judged::*;
@@ -320,6 +320,32 @@ fn never_recovered() {
         None,
         "never is not zero"
     );
+}
+
+/// Each heal stands for what it takes back, and for nothing that is taken back later.
+#[test]
+fn recovery_counts_from_the_heal_that_is_named() {
+    let of_the_kill = Some(vec!["kill".to_owned()]);
+    for (heal, of, found) in [
+        (12, of_the_kill, &["unrecovered/tx miner-2"][..]),
+        (12, None, &["unrecovered/tx miner-2"]),
+        (24, None, &[]),
+    ] {
+        let faults = vec![kill("miner-0", 8, Some(12)), pause("gateway-0", 8, 24)];
+        let expect = vec![advance("tx", every_of("miner"), 20), recover(4)];
+        let mut net = Net::new(expect, faults).with(|header| {
+            let at = layers(heal);
+            header.heals = [("heal all".to_owned(), HealInfo { at, of })].into();
+        });
+        net.until(11).node("miner-2").stuck = true;
+        net.until(20).node("miner-2").stuck = false;
+        net.until(36).end();
+        if found.is_empty() {
+            passes(&net);
+        } else {
+            fails(&net, found);
+        }
+    }
 }
 
 #[test]

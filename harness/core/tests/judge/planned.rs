@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tweedledum_core::capability::Resource;
 use tweedledum_core::faults::Impact;
-use tweedledum_core::history::{ExpectInfo, FORMAT, FaultInfo, Header, NodeInfo, RoleInfo};
+use tweedledum_core::history::{
+    ExpectInfo, FORMAT, FaultInfo, Header, HealInfo, NodeInfo, RoleInfo,
+};
 use tweedledum_core::params::{Params, Value};
 use tweedledum_core::plan::Selector;
 use tweedledum_core::plan::model::{Amount, Control, FindingPattern, Relation, Tolerance};
@@ -222,6 +224,10 @@ pub(crate) fn header(
                 (fault.entry.to_owned(), info)
             })
             .collect(),
+        heals: healed_at(faults)
+            .map(|at| ("heal all".to_owned(), HealInfo { at, of: None }))
+            .into_iter()
+            .collect(),
         schedule: schedule(faults),
         control: None,
         fixed_end: false,
@@ -230,8 +236,17 @@ pub(crate) fn header(
     }
 }
 
+pub(crate) fn layers(layers: i64) -> ProtocolTime {
+    ProtocolTime::GENESIS.plus(Span::layers(layers))
+}
+
+/// When the last fault that is taken back is.
+fn healed_at(faults: &[Fault]) -> Option<ProtocolTime> {
+    let ends = faults.iter().filter(|fault| fault.undo.is_some());
+    ends.map(|fault| layers(fault.to)).max()
+}
+
 pub(crate) fn schedule(faults: &[Fault]) -> Schedule {
-    let layers = |layers: i64| ProtocolTime::GENESIS.plus(Span::layers(layers));
     let mut steps = Vec::new();
     for fault in faults {
         let id = u32::try_from(steps.len()).unwrap();
@@ -256,12 +271,11 @@ pub(crate) fn schedule(faults: &[Fault]) -> Schedule {
             });
         }
     }
-    let ends = faults.iter().filter(|fault| fault.undo.is_some());
     Schedule {
         version: 1,
         plan: "plan".into(),
         seed: 7,
-        healed_at: ends.map(|fault| layers(fault.to)).max(),
+        healed_at: healed_at(faults),
         steps,
         windows: Vec::new(),
         ends_at: layers(100),

@@ -34,7 +34,9 @@ pub(super) fn check(reader: &mut Reader, lines: &[Line<'_>], known: &Known<'_>) 
     };
     for line in lines {
         let entry = &line.entry;
-        let (Some(field), Some(lasts)) = (line.fields.get("for"), entry.lasts) else {
+        let own_end = line.fields.get("for");
+        let itself = || line.fields.extra().map(|(_, field)| field);
+        let (Some(field), Some(lasts)) = (own_end.clone().or_else(itself), entry.lasts) else {
             continue;
         };
         let own = named.get(entry.name.as_str());
@@ -45,18 +47,22 @@ pub(super) fn check(reader: &mut Reader, lines: &[Line<'_>], known: &Known<'_>) 
             .min();
         let end = entry.at.plus(lasts);
         if let Some((at, heal)) = heal.filter(|(at, _)| *at < end) {
-            let why = format!(
-                "`{}` would last until {}, but `{heal}` ends it at {}",
-                entry.name,
-                known.calendar.describe(end),
-                known.calendar.describe(at)
-            );
-            reader.wrong(
-                field.node.span,
-                &field.path,
-                why,
-                "remove `for`, shorten it, or heal later",
-            );
+            let [end, at] = [end, at].map(|time| known.calendar.describe(time));
+            let name = &entry.name;
+            let (why, hint) = if own_end.is_some() {
+                (
+                    format!("`{name}` would last until {end}, but `{heal}` ends it at {at}"),
+                    "remove `for`, shorten it, or heal later",
+                )
+            } else {
+                (
+                    format!(
+                        "`{name}` ends by itself at {end}, and `{heal}` at {at} does not end it"
+                    ),
+                    "shorten it, or heal later",
+                )
+            };
+            reader.wrong(field.node.span, &field.path, why, hint);
         }
     }
 }

@@ -141,6 +141,17 @@ fn role(
         .get("settings")
         .map(|field| settings(reader, &field))
         .unwrap_or_default();
+    if let Some(field) = fields.get("settings")
+        && reader.wrong.len() == before
+        && !command.iter().any(|word| word == "{settings}")
+    {
+        reader.wrong(
+            fields.key_span("settings"),
+            &field.path,
+            "its `command` takes no settings",
+            "add \"{settings}\" to `command`, as an argument of its own",
+        );
+    }
     let speaks = fields
         .get("speaks")
         .map(|field| names(reader, &field, "protocol"))
