@@ -30,9 +30,10 @@ pub struct InetSocket {
 }
 
 impl InetSocket {
-    /// Whether it is a closed TCP connection that the kernel alone still waits for (state 6): it belongs to no process.
-    pub fn is_time_wait(&self) -> bool {
-        self.state == 6 && self.drops.is_none()
+    /// Whether it is a TCP connection that belongs to no process: one that was closed and that the kernel alone still ends,
+    /// or one that nobody has accepted.
+    pub fn is_nobodys(&self) -> bool {
+        self.inode == 0 && self.drops.is_none()
     }
 }
 

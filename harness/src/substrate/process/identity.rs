@@ -278,7 +278,8 @@ impl fmt::Display for BoundSocket {
     }
 }
 
-/// The sockets bound in `a.b.c.0/24`. TCP sockets in TIME-WAIT belong to nobody and are left out.
+/// The sockets bound in `a.b.c.0/24`. Connections that belong to nobody are left out: those of a process that has just ended
+/// take the kernel a moment.
 pub fn bound_in(prefix: [u8; 3]) -> io::Result<Vec<BoundSocket>> {
     let in_block = |protocol, sockets: Vec<InetSocket>| {
         sockets.into_iter().filter_map(move |socket| {
@@ -286,7 +287,7 @@ pub fn bound_in(prefix: [u8; 3]) -> io::Result<Vec<BoundSocket>> {
                 return None;
             };
             let [a, b, c, _] = address.octets();
-            let bound = [a, b, c] == prefix && !socket.is_time_wait();
+            let bound = [a, b, c] == prefix && !socket.is_nobodys();
             bound.then(|| BoundSocket {
                 protocol,
                 address,
@@ -346,6 +347,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.203.77.9:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let address = Ipv4Addr::new(127, 203, 77, 9);
+        // Nobody accepts it, so the listener's end of it has no owner.
+        let _connected = std::net::TcpStream::connect((address, port)).unwrap();
         let bound = bound_in([127, 203, 77]).unwrap();
         let told: Vec<String> = bound.iter().map(ToString::to_string).collect();
         assert_eq!(told, [format!("tcp {address}:{port}")]);
