@@ -96,8 +96,8 @@ fn the_incident_gives_what_it_must_and_is_explained() {
 
 #[test]
 fn a_must_fail_run_may_end_an_epoch_after_its_last_finding() {
-    let settles = |void: Range<i64>| {
-        let mut net = incident();
+    let settles = |void: Range<i64>, fixed_end| {
+        let mut net = incident().with(|header| header.fixed_end = fixed_end);
         (12..40).find(|layer| {
             if net.settled() {
                 return true;
@@ -108,9 +108,11 @@ fn a_must_fail_run_may_end_an_epoch_after_its_last_finding() {
         })
     };
     // The last transactions are from layer 11; the stall is due in layer 14, seen in 15 and proved at its end.
-    assert_eq!(settles(0..0), Some(16 + 4));
+    assert_eq!(settles(0..0, false), Some(16 + 4));
     // Three void layers put it in doubt until they are a tenth of all.
-    assert_eq!(settles(17..20), Some(30));
+    assert_eq!(settles(17..20, false), Some(30));
+    // The plan itself says when it ends.
+    assert_eq!(settles(0..0, true), None);
 }
 
 #[test]
