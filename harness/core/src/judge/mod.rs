@@ -193,13 +193,17 @@ impl Judge {
 
     /// Whether nothing more is to be learnt from going on at this time. A run that must pass may end once every fault
     /// is applied and gone and all it waited for after the last heal has held; a control that must fail, one epoch after
-    /// the last finding it demands is proved; neither where the plan itself says when it ends. What the host has put in doubt may be decided by more layers that are fit.
+    /// the last finding it demands is proved; neither where the plan itself says when it ends. What the host has put in
+    /// doubt may be decided by more layers that are fit.
     pub fn settled(&self, t_ns: u64) -> bool {
+        if self.header.fixed_end {
+            return false;
+        }
         let must_fail = self
             .header
             .control
             .as_ref()
-            .filter(|control| !control.must_pass && !self.header.fixed_end);
+            .filter(|control| !control.must_pass);
         if let Some(control) = must_fail {
             let epoch_ns = self.world.calendar.ns_of(self.world.calendar.epoch());
             let all = &self.out.findings;
@@ -227,7 +231,6 @@ impl Judge {
         }
         let waits = self.header.expect.iter().any(|it| it.kind == "recover");
         waits
-            && !self.header.fixed_end
             && self.out.reasons.is_empty()
             && self.evidence.complete()
             && self.seats.iter().all(|seat| {
